@@ -1,0 +1,1 @@
+"""What is said: events, FederationSpec, manifests, work orders, subjects."""

@@ -1,0 +1,1 @@
+"""Flowerbed's services and real servers, supervised on one machine."""

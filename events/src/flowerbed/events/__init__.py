@@ -1,0 +1,1 @@
+"""How events are kept and moved: event store, relay, consumer, projections, service shell."""

@@ -1,0 +1,1 @@
+"""Flower's side of the server: strategies, screening, the fold."""

@@ -1,0 +1,1 @@
+"""`flowerbed`, a thin client of the gateway and of the local stack."""

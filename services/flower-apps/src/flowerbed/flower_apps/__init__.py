@@ -1,0 +1,1 @@
+"""Ordinary Flower apps that ship with Flowerbed."""

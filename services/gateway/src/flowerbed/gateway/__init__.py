@@ -1,0 +1,1 @@
+"""The user's door: HTTP status and commands over read models."""

@@ -1,0 +1,1 @@
+"""Who may work: enrolment, leases, signed work, heartbeats."""

@@ -1,0 +1,1 @@
+"""The brain: federations and rounds, their deadlines and attempts."""
