@@ -1,0 +1,180 @@
+"""Which JetStream stream carries which facts, who may write it, and who reads it.
+
+Streams and durables are declared from here by a migration, never by a subscriber.
+One JetStream stream an owner, because a relay's fence counts every message of its stream.
+"""
+
+from dataclasses import dataclass
+
+SUBMISSION_SUBJECT = "fl.federation.submitted"
+"""Where a FederationSpec is published; a tenant and an id may follow as two more tokens."""
+
+SERVICES = ("orchestrator", "lease", "aggregator", "artifact", "gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamSpec:
+    """A JetStream stream: its name, its only writer, and the event types it carries."""
+
+    name: str
+    owner: str
+    types: tuple[str, ...]
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(f"{event_type}.>" for event_type in self.types)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DurableSpec:
+    """A durable consumer: one reader's place in one stream, and the types that it wants."""
+
+    service: str
+    stream: str
+    types: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.service
+
+    @property
+    def filter_subjects(self) -> tuple[str, ...]:
+        return tuple(f"{event_type}.>" for event_type in self.types)
+
+
+SUBMISSIONS = "FL_SUBMISSIONS"
+
+_FEDERATION_FACTS = tuple(
+    f"fl.federation.{fact}"
+    for fact in (
+        "created", "rejected", "started", "paused", "resumed", "completed", "failed", "cancelled",
+    )
+)  # fmt: skip
+_ROUND_FACTS = tuple(
+    f"fl.round.{fact}" for fact in ("started", "evaluation_started", "completed", "failed")
+)
+_CLIENT_FACTS = tuple(
+    f"fl.client.{fact}"
+    for fact in (
+        "invited", "enrolled", "certificate_renewed", "revoked",
+        "lease_issued", "joined", "dropped", "released",
+    )
+)  # fmt: skip
+
+STREAMS = (
+    StreamSpec(
+        name="FL_ORCHESTRATOR", owner="orchestrator", types=_FEDERATION_FACTS + _ROUND_FACTS
+    ),
+    StreamSpec(
+        name="FL_LEASE",
+        owner="lease",
+        types=(*_CLIENT_FACTS, "fl.update.submitted", "fl.update.failed"),
+    ),
+    StreamSpec(
+        name="FL_AGGREGATOR",
+        owner="aggregator",
+        types=(
+            "fl.update.accepted", "fl.update.rejected", "fl.update.quarantined",
+            "fl.aggregate.completed", "fl.aggregate.failed",
+        ),
+    ),
+    StreamSpec(
+        name="FL_ARTIFACT",
+        owner="artifact",
+        types=("fl.artifact.recorded", "fl.artifact.promoted", "fl.artifact.revoked"),
+    ),
+)  # fmt: skip
+"""The streams that a relay fills. FL_SUBMISSIONS stands apart: whoever asks writes it."""
+
+_ENDED = ("fl.federation.completed", "fl.federation.failed", "fl.federation.cancelled")
+
+DURABLES = (
+    DurableSpec(
+        service="orchestrator",
+        stream="FL_LEASE",
+        types=("fl.client.joined", "fl.client.dropped", "fl.client.released"),
+    ),
+    DurableSpec(
+        service="orchestrator",
+        stream="FL_AGGREGATOR",
+        types=("fl.aggregate.completed", "fl.aggregate.failed"),
+    ),
+    DurableSpec(service="orchestrator", stream="FL_ARTIFACT", types=("fl.artifact.recorded",)),
+    DurableSpec(
+        service="lease",
+        stream="FL_ORCHESTRATOR",
+        types=(
+            "fl.federation.created", "fl.round.started", "fl.round.evaluation_started",
+            "fl.round.completed", "fl.round.failed", *_ENDED,
+        ),
+    ),
+    DurableSpec(
+        service="aggregator",
+        stream="FL_ORCHESTRATOR",
+        types=(
+            "fl.federation.created", "fl.round.started", "fl.round.evaluation_started", *_ENDED,
+        ),
+    ),
+    DurableSpec(
+        service="aggregator",
+        stream="FL_LEASE",
+        types=("fl.update.submitted", "fl.update.failed"),
+    ),
+    DurableSpec(service="artifact", stream="FL_AGGREGATOR", types=("fl.aggregate.completed",)),
+    *(
+        DurableSpec(service="gateway", stream=stream.name, types=stream.types)
+        for stream in STREAMS
+    ),
+)  # fmt: skip
+
+
+def owned_stream(service: str) -> StreamSpec | None:
+    """The JetStream stream that this service's relay fills, if it has one."""
+    return next((stream for stream in STREAMS if stream.owner == service), None)
+
+
+def durables(service: str) -> tuple[DurableSpec, ...]:
+    return tuple(durable for durable in DURABLES if durable.service == service)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permissions:
+    """What a NATS user may publish and subscribe to, as NATS subject patterns."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def inbox_prefix(user: str) -> str:
+    """Each user hears answers on an inbox of its own, so none can listen to another's."""
+    return f"_INBOX.{user}"
+
+
+def permissions(user: str) -> Permissions:
+    """Of a service, or of `submitter`, who may publish FederationSpecs and nothing else."""
+    publish = [f"wake.{user}"]
+    subscribe = [f"{inbox_prefix(user)}.>", f"wake.{user}"]
+    if user in ("submitter", "gateway"):
+        publish += [SUBMISSION_SUBJECT, f"{SUBMISSION_SUBJECT}.>"]
+    if user == "orchestrator":
+        publish += _reading(SUBMISSIONS, user)
+    if (owned := owned_stream(user)) is not None:
+        publish += owned.subjects
+        publish += [
+            f"$JS.API.STREAM.INFO.{owned.name}",
+            f"$JS.API.STREAM.MSG.GET.{owned.name}",
+            f"$JS.API.DIRECT.GET.{owned.name}",
+            f"$JS.API.DIRECT.GET.{owned.name}.>",
+        ]
+    for durable in durables(user):
+        publish += _reading(durable.stream, durable.name)
+    return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=tuple(subscribe))
+
+
+def _reading(stream: str, durable: str) -> list[str]:
+    return [
+        f"$JS.API.CONSUMER.INFO.{stream}.{durable}",
+        f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+        f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.ACK.{stream}.{durable}.>",
+    ]
