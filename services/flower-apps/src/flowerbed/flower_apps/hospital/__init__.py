@@ -1,0 +1,1 @@
+"""Heart disease from a dozen routine measurements, learned by hospitals that share no record."""

@@ -1,0 +1,40 @@
+"""One site: trains on its own images, evaluates on images it never trained on."""
+
+from pathlib import Path
+
+from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from . import task
+
+app = ClientApp()
+
+
+@app.train()
+def train(message: Message, context: Context) -> Message:
+    """Fit the received model to this site's training images."""
+    net = task.load_net(message.content.array_records["arrays"])
+    images = task.load_images(_data(context) / "train.npz")
+    # What the round's message says goes before what the app's defaults say.
+    config = {**context.run_config, **message.content.config_records["config"]}
+    loss = task.train(net, images, task.Settings.read(config))
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(net.state_dict()),
+            "metrics": MetricRecord({"num-examples": len(images), "train-loss": loss}),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Score the received model on this site's held-out images."""
+    net = task.load_net(message.content.array_records["arrays"])
+    images = task.load_images(_data(context) / "test.npz")
+    metrics = MetricRecord({"num-examples": len(images), **task.evaluate(net, images)})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+def _data(context: Context) -> Path:
+    return Path(str(context.node_config["data-path"]))
