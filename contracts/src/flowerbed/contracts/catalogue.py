@@ -1,0 +1,44 @@
+"""Every event there is, by its owner."""
+
+from flowerbed.contracts import aggregate, artifact, client, federation, round, update
+from flowerbed.contracts.event import Event
+from flowerbed.contracts.topology import STREAMS
+
+EVENTS: tuple[type[Event], ...] = (
+    federation.FederationCreated,
+    federation.FederationRejected,
+    federation.FederationStarted,
+    federation.FederationPaused,
+    federation.FederationResumed,
+    federation.FederationCompleted,
+    federation.FederationFailed,
+    federation.FederationCancelled,
+    round.RoundStarted,
+    round.RoundEvaluationStarted,
+    round.RoundCompleted,
+    round.RoundFailed,
+    client.ClientInvited,
+    client.ClientEnrolled,
+    client.ClientCertificateRenewed,
+    client.ClientRevoked,
+    client.ClientLeaseIssued,
+    client.ClientJoined,
+    client.ClientDropped,
+    client.ClientReleased,
+    update.UpdateSubmitted,
+    update.UpdateFailed,
+    update.UpdateAccepted,
+    update.UpdateRejected,
+    update.UpdateQuarantined,
+    aggregate.AggregateCompleted,
+    aggregate.AggregateFailed,
+    artifact.ArtifactRecorded,
+    artifact.ArtifactPromoted,
+    artifact.ArtifactRevoked,
+)
+
+
+def owned_events(service: str) -> tuple[type[Event], ...]:
+    """The events that this service alone may record."""
+    types = {name for stream in STREAMS if stream.owner == service for name in stream.types}
+    return tuple(event for event in EVENTS if event.type in types)

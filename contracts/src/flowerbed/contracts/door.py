@@ -1,0 +1,175 @@
+"""The clients' door: what a runner says to the lease service, and hears.
+
+Two listeners, both TLS with the control plane's own CA:
+    enrol door    GET /ca.pem, POST /v1/enrol               (the client has no certificate yet)
+    client door   everything else under /v1, and /.well-known/jwks.json      (mTLS only)
+
+    POST /v1/certificate                         CertificateRequest -> Certificate
+    POST /v1/leases/poll                         LeasePoll -> LeaseOffers     (long poll)
+    POST /v1/leases/{lease_id}/claim             LeaseClaim -> LeaseHeld
+    POST /v1/leases/{lease_id}/heartbeat         LeaseBeat -> LeaseHeld
+    POST /v1/leases/{lease_id}/work/next         WorkPoll -> WorkOffer        (long poll)
+    POST /v1/leases/{lease_id}/work/{work_id}/report    WorkReport -> Accepted
+    POST /v1/leases/{lease_id}/work/{work_id}/failure   WorkFailure -> Accepted
+    POST /v1/leases/{lease_id}/release           LeaseRelease -> Accepted
+
+A lease that is lost (old epoch, dropped, federation over, revoked) answers 410 with code
+`lease-lost`; a client that is not admitted answers 403. Every call may be repeated.
+"""
+
+import base64
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from flowerbed.contracts.values import ArtifactRef, DatasetRef, Timestamp
+
+INVITE_PREFIX = "fbi_"
+MAX_WAIT_SECONDS = 50.0
+
+
+class DoorMessage(BaseModel):
+    """A request from a client is a person's input: unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DoorAnswer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Invite(DoorMessage):
+    """What an invite key holds: whom to ask, whom to trust, and the single-use secret."""
+
+    enrol_url: str
+    ca_sha256: str
+    client_id: str
+    tenant: str
+    secret: str
+
+    def encode(self) -> str:
+        body = json.dumps(self.model_dump(), separators=(",", ":")).encode()
+        return INVITE_PREFIX + base64.urlsafe_b64encode(body).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, key: str) -> "Invite":
+        """Read an invite key.
+
+        Raises:
+            ValueError: the text is not an invite key.
+        """
+        if not key.startswith(INVITE_PREFIX):
+            raise ValueError(f"an invite key begins with {INVITE_PREFIX}")
+        body = key.removeprefix(INVITE_PREFIX)
+        try:
+            return cls.model_validate_json(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        except ValueError as error:
+            raise ValueError("the invite key is damaged: copy it whole") from error
+
+
+class Enrolment(DoorMessage):
+    client_id: str
+    tenant: str
+    secret: str
+    csr_pem: Annotated[str, StringConstraints(max_length=8192)]
+
+
+class Enrolled(DoorAnswer):
+    client_id: str
+    tenant: str
+    certificate_pem: str
+    ca_pem: str
+    client_url: str
+    jwks: dict[str, Any]
+
+
+class CertificateRequest(DoorMessage):
+    csr_pem: Annotated[str, StringConstraints(max_length=8192)]
+
+
+class Certificate(DoorAnswer):
+    certificate_pem: str
+
+
+class LeaseKey(DoorMessage):
+    lease_id: str
+    epoch: int = Field(ge=1)
+
+
+class LeasePoll(DoorMessage):
+    """`known`: leases that the client already works under; only others are offered."""
+
+    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0
+    known: tuple[LeaseKey, ...] = ()
+
+
+class LeaseOffer(DoorAnswer):
+    """`manifest` is a JWS of `signed.Manifest`."""
+
+    lease_id: str
+    federation_id: str
+    epoch: int
+    manifest: str
+
+
+class LeaseOffers(DoorAnswer):
+    offers: tuple[LeaseOffer, ...] = ()
+
+
+class LeaseClaim(DoorMessage):
+    epoch: int = Field(ge=1)
+    dataset: DatasetRef
+
+
+class LeaseBeat(DoorMessage):
+    epoch: int = Field(ge=1)
+
+
+class LeaseHeld(DoorAnswer):
+    """Silent past `expires_at`, the client is dropped; beat every `heartbeat_seconds`."""
+
+    lease_id: str
+    epoch: int
+    expires_at: Timestamp
+    heartbeat_seconds: float
+
+
+class WorkPoll(DoorMessage):
+    """Asking for work is a heartbeat too."""
+
+    epoch: int = Field(ge=1)
+    wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0
+
+
+class WorkOffer(DoorAnswer):
+    """`order` is a JWS of `signed.WorkOrder`; None where no work came up in time."""
+
+    order: str | None = None
+
+
+class WorkReport(DoorMessage):
+    """The finished work: its update already lies in S3 at the order's `upload.uri`."""
+
+    epoch: int = Field(ge=1)
+    artifact: ArtifactRef | None
+    n_examples: int
+    metrics: dict[str, float] = {}
+    train_seconds: float = Field(default=0.0, ge=0)
+
+
+class WorkFailure(DoorMessage):
+    """Work not done. `code`: `limit-exceeded`, `dataset-changed`, `code-hash`, `app-failed`, …"""
+
+    epoch: int = Field(ge=1)
+    code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+    detail: Annotated[str, StringConstraints(max_length=8192)] = ""
+
+
+class LeaseRelease(DoorMessage):
+    epoch: int = Field(ge=1)
+    reason: Annotated[str, StringConstraints(max_length=1024)] = ""
+
+
+class Accepted(DoorAnswer):
+    status: str = "recorded"

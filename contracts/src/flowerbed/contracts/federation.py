@@ -1,0 +1,77 @@
+"""Facts about a federation: one FederationSpec and all its rounds."""
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from flowerbed.contracts.event import Event
+from flowerbed.contracts.spec import FederationSpec
+from flowerbed.contracts.values import ArtifactRef, Problem, Sha256, Timestamp
+
+
+class FederationEvent(Event):
+    """Any fact about one federation."""
+
+    federation_id: str
+
+
+class FederationCreated(FederationEvent):
+    """A spec was accepted. `spec` is the document with every default written out."""
+
+    type: ClassVar[str] = "fl.federation.created"
+    submission_id: str
+    spec: dict[str, Any]
+    code_hash: Sha256
+    join_deadline_at: Timestamp
+
+    @property
+    def federation_spec(self) -> FederationSpec:
+        return FederationSpec.model_validate(self.spec)
+
+
+class FederationRejected(FederationEvent):
+    """A spec was refused, with every reason. Nothing else will happen."""
+
+    type: ClassVar[str] = "fl.federation.rejected"
+    submission_id: str
+    problems: tuple[Problem, ...]
+
+
+class FederationStarted(FederationEvent):
+    """Enough clients have joined and the base checkpoint is recorded."""
+
+    type: ClassVar[str] = "fl.federation.started"
+    base: ArtifactRef
+    n_clients: int = Field(ge=1)
+
+
+class FederationPaused(FederationEvent):
+    """No exchange starts until it is resumed; the open one may end."""
+
+    type: ClassVar[str] = "fl.federation.paused"
+    reason: str = ""
+
+
+class FederationResumed(FederationEvent):
+    type: ClassVar[str] = "fl.federation.resumed"
+
+
+class FederationCompleted(FederationEvent):
+    """Every round is done; `final` is the verified global checkpoint."""
+
+    type: ClassVar[str] = "fl.federation.completed"
+    final: ArtifactRef
+    n_rounds: int = Field(ge=1)
+
+
+class FederationFailed(FederationEvent):
+    """`code` is stable; `reason` is for people."""
+
+    type: ClassVar[str] = "fl.federation.failed"
+    code: str
+    reason: str
+
+
+class FederationCancelled(FederationEvent):
+    type: ClassVar[str] = "fl.federation.cancelled"
+    reason: str = ""

@@ -1,0 +1,87 @@
+"""What the control plane signs for a client, as JWS claims (RFC 7515; RFC 7519 names; EdDSA).
+
+The signature is made by the lease service and checked by the runner before anything runs.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flowerbed.contracts.event import Payload
+from flowerbed.contracts.values import ArtifactRef, Exchange, Scalar, Sha256
+
+ALGORITHM = "EdDSA"
+ISSUER = "flowerbed-lease"
+MANIFEST_TYPE = "flowerbed-manifest+jwt"
+WORK_ORDER_TYPE = "flowerbed-work-order+jwt"
+
+
+class Claims(BaseModel):
+    """Who says it (`iss`), to whom (`aud`, a client id), from and until when (epoch seconds)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+    iss: str
+    aud: str
+    nbf: int
+    exp: int
+    iat: int
+    jti: str
+    tenant: str
+    federation_id: str
+    client_id: str
+    lease_id: str
+    lease_epoch: int = Field(ge=1)
+    app: str
+    code_hash: Sha256
+
+
+class Limits(Payload):
+    """Bounds on all the work under one lease; None is unbounded."""
+
+    ttl_seconds: int = Field(ge=1)
+    max_epochs: int | None = None
+    max_tokens: int | None = None
+
+
+class Manifest(Claims):
+    """The terms of a lease, read by the site before it claims: what will run, on which data."""
+
+    model_uri: str
+    model_sha256: Sha256 | None
+    strategy: str
+    hyper_parameters: dict[str, Scalar]
+    dataset_uris: tuple[str, ...] = ()
+    dataset_shards: tuple[str, ...] = ()
+    dataset_hashes: tuple[Sha256, ...] = ()
+    limits: Limits
+
+
+class Download(Payload):
+    """A presigned GET."""
+
+    url: str
+
+
+class Upload(Payload):
+    """A presigned PUT; `headers` must be sent as they are, or the signature does not hold."""
+
+    url: str
+    headers: dict[str, str] = {}
+    uri: str
+
+
+class WorkOrder(Claims):
+    """One Flower message for one client. `exp` is the exchange's deadline."""
+
+    work_id: str
+    round_number: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    exchange: Exchange
+    message_type: Literal["train", "evaluate", "query"]
+    seed: int = Field(ge=0)
+    config: dict[str, Scalar]
+    base: ArtifactRef
+    download: Download
+    upload: Upload | None
+    dataset_sha256: Sha256

@@ -1,0 +1,247 @@
+"""FederationSpec: the one document that a person writes. `apiVersion: flowerbed/v1`.
+
+Keys are snake_case; the camelCase spelling of each is accepted too. Unknown keys are refused.
+Rules of v1 may only be loosened: an accepted spec is kept in `fl.federation.created` for ever.
+"""
+
+import json
+from importlib import resources
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel, to_snake
+
+from flowerbed.contracts.values import Scalar, Sha256, Token
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:=-]{1,64}$")]
+Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=31_536_000, strict=True)]
+
+
+def builtin_apps() -> dict[str, str]:
+    """The Flower apps that ship with this version: name to code hash (generated)."""
+    text = resources.files("flowerbed.contracts").joinpath("builtin_apps.json").read_text()
+    apps: dict[str, str] = json.loads(text)
+    return apps
+
+
+class _Section(BaseModel):
+    """A part of the document: frozen, both spellings, no unknown key, no NaN."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
+
+
+class Metadata(_Section):
+    name: Name
+    tenant: Token = "default"
+    labels: dict[str, str] = {}
+
+
+class ModelRef(_Section):
+    """The base checkpoint (`s3://…`), or the app's own architecture (`builtin:NAME`)."""
+
+    uri: Annotated[str, StringConstraints(pattern=r"^(builtin:[a-z0-9-]+|s3://[^/\s]+/\S+)$")]
+    sha256: Sha256 | None = None
+    format: Literal["safetensors"] = "safetensors"
+
+
+class Strategy(_Section):
+    """How updates become an aggregate; `fedprox` takes `params: {proximal_mu}`."""
+
+    name: Literal["fedavg", "fedprox", "custom"] = "fedavg"
+    params: Annotated[dict[str, Scalar], Field(validate_default=True)] = {}
+
+    @field_validator("name")
+    @classmethod
+    def _built(cls, name: str) -> str:
+        if name == "custom":
+            raise ValueError("not built yet: use fedavg or fedprox")
+        return name
+
+    @field_validator("params")
+    @classmethod
+    def _known_params(cls, params: dict[str, Scalar], info: ValidationInfo) -> dict[str, Scalar]:
+        params = {to_snake(key): value for key, value in params.items()}
+        name = info.data.get("name")
+        known = {"proximal_mu"} if name == "fedprox" else set()
+        if name is not None and (unknown := set(params) - known):
+            raise ValueError(f"unknown params {sorted(unknown)} for {name}: {sorted(known)}")
+        mu = params.get("proximal_mu")
+        if name == "fedprox" and (mu is None or isinstance(mu, bool | str) or mu <= 0):
+            raise ValueError("fedprox needs proximal_mu, a number greater than 0")
+        return params
+
+    @property
+    def proximal_mu(self) -> float | None:
+        """The weight of the proximal term (Li et al. 2020, eq. 2); None without one."""
+        mu = self.params.get("proximal_mu")
+        return None if mu is None else float(mu)
+
+
+class RoundPolicy(_Section):
+    """When a round ends.
+
+    `quorum`: fraction of the goal that must be accepted for the round to count.
+    `deadline_seconds`: of one exchange. `over_select`: factor, clients asked per client needed.
+    `join_deadline_seconds`: how long the federation waits for `min_clients` to join.
+    """
+
+    quorum: Fraction = 1.0
+    deadline_seconds: Seconds = 600.0
+    max_attempts: Count = 3
+    over_select: Annotated[float, Field(ge=1, le=10, strict=True)] = 1.0
+    join_deadline_seconds: Seconds = 3600.0
+
+
+class Train(_Section):
+    """What the client app is told. Keys beyond these are the app's own parameters."""
+
+    model_config = ConfigDict(extra="allow")
+
+    local_epochs: Count = 1
+    batch_size: Count = 32
+    learning_rate: Annotated[float, Field(gt=0, le=1e3, strict=True)] = 0.01
+    seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
+
+    @model_validator(mode="after")
+    def _plain_parameters(self) -> Self:
+        for key, value in (self.model_extra or {}).items():
+            if not isinstance(value, bool | int | float | str):
+                raise ValueError(f"{key} must be a string, a number or a boolean")
+            if to_camel(key) != key and to_camel(key) in (self.model_extra or {}):
+                raise ValueError(f"{key} is given in both spellings")
+        return self
+
+    @property
+    def app_parameters(self) -> dict[str, Scalar]:
+        return dict(self.model_extra or {})
+
+
+class ClientSelector(_Section):
+    """Which enrolled clients may take part: all `tags` must be among a client's own."""
+
+    tenant: Token | None = None
+    tags: tuple[Tag, ...] = ()
+    embedding_query: str | None = None
+
+    @field_validator("embedding_query")
+    @classmethod
+    def _built(cls, query: str | None) -> str | None:
+        if query is not None:
+            raise ValueError("not built yet: select by tags")
+        return query
+
+
+class DatasetSpec(_Section):
+    """Which datasets may take part; an empty list admits any.
+
+    `uris`: `local:TASK`. `shards`: anonymous labels. `hashes`: dataset digests.
+    """
+
+    uris: tuple[Annotated[str, StringConstraints(pattern=r"^local:[a-z0-9-]{1,60}$")], ...] = ()
+    shards: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,100}$")], ...] = ()
+    hashes: tuple[Sha256, ...] = ()
+
+
+class LeaseLimits(_Section):
+    """`ttl_seconds`: how long a silent client keeps its lease. The rest bounds all its work."""
+
+    ttl_seconds: Annotated[int, Field(ge=60, le=604_800, strict=True)] = 120
+    max_epochs: Count | None = None
+    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
+
+
+class Artifacts(_Section):
+    """Where checkpoints lie: `s3://<bucket>/<prefix>/<sha256>.safetensors`."""
+
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = (
+        "flowerbed"
+    )
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*$")] = (
+        "checkpoints"
+    )
+
+
+class Spec(_Section):
+    app: Annotated[str, StringConstraints(pattern=r"^builtin:[a-z0-9-]+$")]
+    model_ref: ModelRef
+    strategy: Strategy = Strategy()
+    num_rounds: Count
+    client_fraction: Fraction = 1.0
+    min_clients: Count = 2
+    round_policy: RoundPolicy = RoundPolicy()
+    train: Train = Train()
+    dp: dict[str, Scalar] | None = None
+    secure_agg: Annotated[bool, Field(strict=True)] = False
+    client_selector: ClientSelector = ClientSelector()
+    dataset_spec: DatasetSpec = DatasetSpec()
+    lease: LeaseLimits = LeaseLimits()
+    artifacts: Artifacts = Artifacts()
+    runtime: Literal["bus", "superlink", "simulation"] = "bus"
+
+    @field_validator("app")
+    @classmethod
+    def _known_app(cls, app: str) -> str:
+        known = [f"builtin:{name}" for name in builtin_apps()]
+        if app not in known:
+            raise ValueError(f"unknown app: one of {', '.join(known)}")
+        return app
+
+    @field_validator("model_ref")
+    @classmethod
+    def _model_of_the_app(cls, model: ModelRef, info: ValidationInfo) -> ModelRef:
+        app = info.data.get("app")
+        if app is not None and model.uri.startswith("builtin:") and model.uri != app:
+            raise ValueError(f"uri must be {app} or s3://…, not another app's architecture")
+        return model
+
+    @field_validator("dp")
+    @classmethod
+    def _dp_built(cls, dp: dict[str, Scalar] | None) -> dict[str, Scalar] | None:
+        if dp is not None:
+            raise ValueError("differential privacy is not built yet: leave dp out")
+        return dp
+
+    @field_validator("secure_agg")
+    @classmethod
+    def _secure_agg_built(cls, wanted: bool) -> bool:
+        if wanted:
+            raise ValueError("secure aggregation is not built yet: false")
+        return wanted
+
+    @field_validator("runtime")
+    @classmethod
+    def _runtime_built(cls, runtime: str) -> str:
+        if runtime != "bus":
+            raise ValueError(f"runtime {runtime} is not built yet: bus")
+        return runtime
+
+
+class FederationSpec(_Section):
+    """One federation, declared."""
+
+    api_version: Literal["flowerbed/v1"]
+    kind: Literal["Federation"] = "Federation"
+    metadata: Metadata
+    spec: Spec
+
+    def document(self) -> dict[str, object]:
+        """The spec as plain JSON values, snake_case, every default written out."""
+        document: dict[str, object] = self.model_dump(mode="json")
+        return document

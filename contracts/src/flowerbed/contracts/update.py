@@ -1,0 +1,71 @@
+"""Facts about updates: what a node returned, and what became of it."""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from flowerbed.contracts.federation import FederationEvent
+from flowerbed.contracts.values import ArtifactRef, Exchange
+
+
+class UpdateEvent(FederationEvent):
+    """A fact about one client's answer in one exchange."""
+
+    round_number: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    exchange: Exchange
+    client_id: str
+    work_id: str
+
+
+class UpdateSubmitted(UpdateEvent):
+    """The node's claim: nothing in it is verified yet. The update lay in S3 before this.
+
+    `artifact` is None for an evaluation. `train_seconds` is the time inside the client app.
+    """
+
+    type: ClassVar[str] = "fl.update.submitted"
+    lease_epoch: int = Field(ge=1)
+    artifact: ArtifactRef | None
+    n_examples: int
+    metrics: dict[str, float] = {}
+    train_seconds: float = Field(default=0.0, ge=0)
+
+
+class UpdateFailed(UpdateEvent):
+    """The node could not or would not do the work: `code` is stable, `detail` is its words."""
+
+    type: ClassVar[str] = "fl.update.failed"
+    lease_epoch: int = Field(ge=1)
+    code: str
+    detail: str = ""
+
+
+class UpdateAccepted(UpdateEvent):
+    """Verified and screened. `place` is the client's place in the cohort."""
+
+    type: ClassVar[str] = "fl.update.accepted"
+    place: int = Field(ge=0)
+    artifact: ArtifactRef | None
+    n_examples: int = Field(ge=1)
+    metrics: dict[str, float] = {}
+    train_seconds: float = Field(default=0.0, ge=0)
+
+
+class UpdateRejected(UpdateEvent):
+    """Refused by screening, or reported as failed by the node: it is not in the aggregate."""
+
+    type: ClassVar[str] = "fl.update.rejected"
+    place: int = Field(ge=0)
+    code: str
+    detail: str = ""
+
+
+class UpdateQuarantined(UpdateEvent):
+    """Held out of the fold until a person decides."""
+
+    type: ClassVar[str] = "fl.update.quarantined"
+    place: int = Field(ge=0)
+    artifact: ArtifactRef
+    code: str
+    detail: str = ""
