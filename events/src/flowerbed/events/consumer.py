@@ -1,0 +1,46 @@
+"""A consumer: which events of another service matter, and one function for each."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from flowerbed.contracts.event import Event
+from flowerbed.events.codec import Codec
+from flowerbed.events.connection import Connection
+from flowerbed.events.recorded import Recorded
+
+Handler: TypeAlias = Callable[[Connection, Recorded[Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often, and how long apart, a failing event is tried before it is a dead letter."""
+
+    attempts: int = 5
+    first: float = 0.1
+    factor: float = 3.0
+
+    def delay(self, attempt: int) -> float:
+        """How long to wait after failed attempt number `attempt`, from 1."""
+        return float(self.first * self.factor ** (attempt - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """`name` is unique in the service; `stream` is the JetStream stream, such as FL_LEASE.
+
+    A handler runs in the transaction that also moves the cursor. It uses `execute(tx, …)`,
+    never `handle(database, …)`, or its events would commit apart from the cursor.
+    """
+
+    name: str
+    stream: str
+    handlers: Mapping[type[Event], Handler]
+    codec: Codec
+    retry: Retry = field(default_factory=Retry)
+
+    def handler(self, event_type: str) -> Handler | None:
+        for cls, handler in self.handlers.items():
+            if cls.type == event_type:
+                return handler
+        return None

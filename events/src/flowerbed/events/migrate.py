@@ -1,0 +1,93 @@
+"""Apply plain SQL files, in order, each once.
+
+0001 to 0099 are the library's (beside this module), 0101 and up a service's own. `:app` and
+`:reader` in a file stand for the service's roles. Every file is a transaction of its own.
+"""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg  # type: ignore[import-untyped]  # has no stubs
+
+from flowerbed.events.connection import Connection
+from flowerbed.events.database import translated
+from flowerbed.events.errors import FlowerbedError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+
+_ROLE = re.compile(r"(?<!:):(app|reader)\b")
+_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+
+
+class MigrationChanged(FlowerbedError):
+    """A file that was applied is no longer what it was."""
+
+
+async def migrate(
+    owner: str | Connection, service: str, directories: Sequence[Path] = ()
+) -> list[str]:
+    """Bring the database up to date as its owner; the names of the files applied now."""
+    with translated():
+        async with _connected(owner) as connection:
+            await connection.execute("SELECT pg_advisory_lock(hashtext('flowerbed.migrate'))")
+            try:
+                return await _apply_all(connection, service, directories)
+            finally:
+                if not connection.is_closed():
+                    await connection.execute(
+                        "SELECT pg_advisory_unlock(hashtext('flowerbed.migrate'))"
+                    )
+
+
+def files(directories: Sequence[Path]) -> list[Path]:
+    """The library's and the service's migrations, by number."""
+    found = [path for folder in (MIGRATIONS, *directories) for path in folder.glob("*.sql")]
+    for path in found:
+        if _NAME.fullmatch(path.name) is None:
+            raise FlowerbedError(f"migration {path.name!r} is not named NNNN_what.sql")
+    return sorted(found, key=lambda path: path.name)
+
+
+async def _apply_all(
+    connection: Connection, service: str, directories: Sequence[Path]
+) -> list[str]:
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migrations ("
+        " name text PRIMARY KEY, sha256 text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    rows = await connection.fetch("SELECT name, sha256 FROM schema_migrations")
+    applied = {row["name"]: row["sha256"] for row in rows}
+    done = []
+    for path in files(directories):
+        text = path.read_text(encoding="utf-8")
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if path.name not in applied:
+            await _apply(connection, service, path.name, text, digest)
+            done.append(path.name)
+        elif applied[path.name] != digest:
+            raise MigrationChanged(f"{path.name} was changed after it had been applied")
+    return done
+
+
+async def _apply(connection: Connection, service: str, name: str, text: str, digest: str) -> None:
+    async with connection.transaction():
+        await connection.execute(_ROLE.sub(lambda match: f'"{service}_{match[1]}"', text))
+        await connection.execute(
+            "INSERT INTO schema_migrations (name, sha256) VALUES ($1, $2)", name, digest
+        )
+
+
+@asynccontextmanager
+async def _connected(owner: str | Connection) -> AsyncIterator[Connection]:
+    if not isinstance(owner, str):
+        yield owner
+        return
+    connection: Connection = await asyncpg.connect(owner)
+    try:
+        yield connection
+    finally:
+        await connection.close()

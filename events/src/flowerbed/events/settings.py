@@ -1,0 +1,71 @@
+"""What every service must be told, from one JSON file (mode 0600) and the environment."""
+
+import os
+import stat
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    JsonConfigSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+SETTINGS_FILE = "FLOWERBED_SETTINGS_FILE"
+
+
+class ServiceSettings(BaseSettings):
+    """A service subclasses it and sets its own `env_prefix`, such as `FLOWERBED_LEASE_`.
+
+    A variable of the environment wins over the file that FLOWERBED_SETTINGS_FILE names.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="FLOWERBED_", frozen=True, extra="forbid")
+
+    service: str
+    database_host: str
+    database_port: int
+    database_name: str
+    database_user: str
+    database_password: SecretStr
+    reader_user: str
+    reader_password: SecretStr
+    nats_url: str
+    nats_user: str
+    nats_password: SecretStr
+    http_host: str = "127.0.0.1"
+    http_port: int
+    internal_token: SecretStr
+    log_level: str = "INFO"
+    otlp_endpoint: str | None = None
+
+    @classmethod
+    def load(cls) -> "ServiceSettings":
+        """From the file and the environment alone."""
+        return cls()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get(SETTINGS_FILE)
+        if path is None:
+            return init_settings, env_settings
+        return (
+            init_settings,
+            env_settings,
+            JsonConfigSettingsSource(settings_cls, _private(Path(path))),
+        )
+
+
+def _private(path: Path) -> Path:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise PermissionError(f"{path} holds secrets and has mode {mode:04o}, not 0600")
+    return path
