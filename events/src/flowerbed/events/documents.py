@@ -145,8 +145,8 @@ def _read_yaml(text: str) -> object:
 
 def _build(events: Any) -> object:
     """Build the value from the parser's events, with a stack of our own: no recursion."""
-    root = _Node([])
-    stack = [root]
+    documents: list[Any] = []
+    stack = [_Node(documents)]
     n_documents = 0
     for event in events:
         match event:
@@ -168,7 +168,7 @@ def _build(events: Any) -> object:
                 _put(stack[-1], _scalar(event, stack[-1]), event)
             case yaml.AliasEvent():
                 _refuse(event, "aliases are not read: write the value out")
-    return root.value[0] if root.value else None
+    return documents[0] if documents else None
 
 
 def _put(parent: _Node, value: _Value, event: yaml.NodeEvent) -> None:
