@@ -16,7 +16,15 @@ import asyncpg  # type: ignore[import-untyped]  # has no stubs
 from flowerbed.events.connection import Connection
 from flowerbed.events.errors import Unavailable
 
-__all__ = ["Address", "Connection", "Database", "mark_appended", "set_tenant", "translated"]
+__all__ = [
+    "Address",
+    "Connection",
+    "Database",
+    "after_commit",
+    "mark_appended",
+    "set_tenant",
+    "translated",
+]
 
 _AWAY = (
     OSError,
@@ -43,6 +51,7 @@ _SERVER_SETTINGS = {
 }
 
 _appended: ContextVar[list[bool] | None] = ContextVar("appended", default=None)
+_committed: ContextVar[list[Callable[[], None]] | None] = ContextVar("committed", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,17 @@ def mark_appended() -> None:
     flag = _appended.get()
     if flag is not None:
         flag[0] = True
+
+
+def after_commit(wake: Callable[[], None]) -> None:
+    """Call `wake` when the current transaction has committed; never if it rolls back.
+
+    For signals inside this process, such as waking a long poll. Losing one costs time, no fact.
+    """
+    waiting = _committed.get()
+    if waiting is None:
+        raise RuntimeError("after_commit outside of Database.transaction")
+    waiting.append(wake)
 
 
 async def set_tenant(tx: Connection, tenant: str) -> None:
@@ -156,15 +176,17 @@ class Database:
         Raises:
             Unavailable: Postgres is away; whether a commit under way was made is not known.
         """
-        flag = [False]
-        token = _appended.set(flag)
+        flag, wakes = [False], list[Callable[[], None]]()
+        tokens = _appended.set(flag), _committed.set(wakes)
         try:
             with translated():
                 async with self._pool.acquire(timeout=self._timeout) as tx, tx.transaction():
                     await set_tenant(tx, tenant)
                     yield tx
         finally:
-            _reset(token)
+            _reset(*tokens)
+        for wake in wakes:
+            wake()
         if flag[0] and self.on_append is not None:
             self.on_append()
 
@@ -184,11 +206,13 @@ class Database:
         return connection
 
 
-def _reset(token: Any) -> None:
+def _reset(appended: Any, committed: Any) -> None:
     try:
-        _appended.reset(token)
+        _appended.reset(appended)
+        _committed.reset(committed)
     except ValueError:  # a generator that is closed from another context
         _appended.set(None)
+        _committed.set(None)
 
 
 async def _pool(login: dict[str, Any], size: int, timeout: float, more: dict[str, str]) -> Any:
