@@ -64,6 +64,11 @@ class Layout:
         return self.root / "logs"
 
     @property
+    def spool(self) -> Path:
+        """What the aggregator fetched and can fetch again."""
+        return self.root / "spool"
+
+    @property
     def record(self) -> Path:
         return self.run / "stack.json"
 
@@ -96,7 +101,9 @@ class Layout:
         """Make the directories: the root may be entered by others, nothing in it may be read."""
         try:
             self.root.mkdir(mode=0o755, parents=True, exist_ok=True)
-            for directory in (self.secrets, self.run, self.logs, self.nats, self.s3, self.sockets):
+            for directory in (
+                self.secrets, self.run, self.logs, self.nats, self.s3, self.spool, self.sockets,
+            ):  # fmt: skip
                 directory.mkdir(mode=0o700, exist_ok=True)
                 _refuse_a_strangers(directory)
                 directory.chmod(0o700)
@@ -110,20 +117,21 @@ def _refuse_a_strangers(directory: Path) -> None:
         raise BadInput(f"{directory} belongs to another user")
 
 
-def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file at once with one that only we can read."""
+def write_private(path: Path, content: str | bytes, *, lasting: bool = True) -> None:
+    """Replace a file at once with one that only we can read; `lasting` survives a power cut."""
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def write_private_json(path: Path, content: Mapping[str, object]) -> None:
-    write_private(path, json.dumps(content, indent=2) + "\n")
+def write_private_json(path: Path, content: Mapping[str, object], *, lasting: bool = True) -> None:
+    write_private(path, json.dumps(content, indent=2) + "\n", lasting=lasting)

@@ -1,0 +1,86 @@
+"""A database and three roles a service, and the migrations. On every start; idempotent."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import os
+from importlib import import_module
+from pathlib import Path
+
+import asyncpg  # type: ignore[import-untyped]  # has no stubs
+
+from flowerbed.contracts.topology import SERVICES
+from flowerbed.embedded.errors import ComponentFailed
+from flowerbed.embedded.postgres import SUPERUSER, Place
+from flowerbed.embedded.setup import Setup
+from flowerbed.events.connection import Connection
+from flowerbed.events.errors import FlowerbedError
+from flowerbed.events.migrate import migrate
+from flowerbed.events.provision import RolePasswords, provision
+
+
+async def provision_databases(setup: Setup, place: Place) -> None:
+    """For all services, whichever of them run: that may change."""
+    connection = await _connect(setup, SUPERUSER, "postgres")
+    try:
+        await _refuse_another_server(connection, place)
+        for service in SERVICES:
+            await provision(connection, service, _verifiers(setup, service))
+    finally:
+        await connection.close()
+
+
+async def migrate_databases(setup: Setup, services: tuple[str, ...]) -> None:
+    await asyncio.gather(*(_migrate(setup, service) for service in services))
+
+
+def scram_verifier(password: str, salt: bytes, iterations: int = 4096) -> str:
+    """What Postgres stores of a password; sent in its place, it keeps the password out of logs."""
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, iterations)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    stored = base64.b64encode(hashlib.sha256(client_key).digest()).decode()
+    server = base64.b64encode(hmac.digest(salted, b"Server Key", "sha256")).decode()
+    return f"SCRAM-SHA-256${iterations}:{base64.b64encode(salt).decode()}${stored}:{server}"
+
+
+async def _refuse_another_server(connection: Connection, place: Place) -> None:
+    served = await connection.fetchval("SHOW data_directory")
+    if not await asyncio.to_thread(os.path.samefile, served, place.data):
+        raise ComponentFailed("postgres", f"the server that answers serves {served}")
+
+
+def _verifiers(setup: Setup, service: str) -> RolePasswords:
+    def verifier(role: str) -> str:
+        return scram_verifier(setup.credentials.postgres[f"{service}_{role}"], os.urandom(16))
+
+    return RolePasswords(owner=verifier("owner"), app=verifier("app"), reader=verifier("reader"))
+
+
+async def _migrate(setup: Setup, service: str) -> None:
+    """The library's migrations and, where the service has some, its own."""
+    package = import_module(f"flowerbed.{service}")
+    own: list[Path] = [package.MIGRATIONS] if hasattr(package, "MIGRATIONS") else []
+    connection = await _connect(setup, f"{service}_owner", service)
+    try:
+        await migrate(connection, service, own)
+    except (asyncpg.PostgresError, FlowerbedError) as error:
+        raise ComponentFailed(service, f"its migrations failed: {error}") from error
+    finally:
+        await connection.close()
+
+
+async def _connect(setup: Setup, user: str, database: str) -> Connection:
+    try:
+        connection: Connection = await asyncpg.connect(
+            host="127.0.0.1",
+            port=setup.ports["postgres"],
+            user=user,
+            password=setup.credentials.postgres[user],
+            database=database,
+            ssl=False,
+            timeout=10,
+        )
+    except (OSError, asyncpg.PostgresError) as error:
+        raise ComponentFailed("postgres", f"{user} cannot connect: {error}") from error
+    return connection
