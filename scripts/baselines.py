@@ -153,23 +153,30 @@ def evaluate_checkpoint(data: Path, checkpoint: Path) -> Scores:
 
 def compare(data: Path, rounds: int, seed: int, config: Config | None = None) -> Comparison:
     """Train the same model federated, pooled and at each site alone, from the same start."""
+    federated: list[Scores] = []
     with bench(data, config) as opened:
-        federated: list[Scores] = []
         opened.train(
             list(opened.sites.values()),
             rounds,
             seed,
             lambda model: federated.append(opened.score(model)),
         )
-        return Comparison(
-            seed,
-            federated,
-            pooled=opened.score(opened.train([opened.everyone], rounds, seed)),
-            alone={
-                name: opened.score(opened.train([folder], rounds, seed))
-                for name, folder in opened.sites.items()
-            },
-        )
+    pooled, alone = references(data, rounds, seed, config)
+    return Comparison(seed, federated, pooled, alone)
+
+
+def references(
+    data: Path, rounds: int, seed: int, config: Config | None = None
+) -> tuple[Scores, dict[str, Scores]]:
+    """What a federation stands beside: the model trained on pooled rows, and at each site alone."""
+    # One site has no other to stay close to: the proximal term would only slow it down.
+    with bench(data, {**(config or {}), "proximal-mu": 0.0}) as opened:
+        pooled = opened.score(opened.train([opened.everyone], rounds, seed))
+        alone = {
+            name: opened.score(opened.train([folder], rounds, seed))
+            for name, folder in opened.sites.items()
+        }
+    return pooled, alone
 
 
 def client_seed(seed: int, number: int, place: int) -> int:
@@ -233,9 +240,9 @@ def table(comparisons: Sequence[Comparison]) -> str:
     ways += [(f"{name} alone", [one.alone[name].pooled for one in comparisons]) for name in names]
     lines = ["all held-out rows"] + [_line(way, scores) for way, scores in ways]
     for name in names:
-        rows = comparisons[0].pooled.sites[name].rows
+        rows = sorted({one.pooled.sites[name].rows for one in comparisons})
         lines += [
-            f"held-out rows of {name} ({rows})",
+            f"held-out rows of {name} ({'-'.join(map(str, rows[:1] + rows[1:][-1:]))})",
             _line("federated", [one.federated[-1].sites[name] for one in comparisons]),
             _line("pooled", [one.pooled.sites[name] for one in comparisons]),
             _line("alone", [one.alone[name].sites[name] for one in comparisons]),

@@ -5,7 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save
-from scripts.baselines import Bench, bench, compare, evaluate_checkpoint, main, weighted_mean
+from scripts.baselines import (
+    Bench,
+    bench,
+    compare,
+    evaluate_checkpoint,
+    main,
+    references,
+    weighted_mean,
+)
 from scripts.prepare_data import prepare
 
 NO_FASHION_MNIST = Path("no Fashion-MNIST here")
@@ -48,6 +56,13 @@ def test_defaults_train_digits_in_five_rounds(tmp_path: Path) -> None:
         score = opened.score(opened.train(list(opened.sites.values()), 5, 1)).pooled
     assert score.accuracy > 0.9
     assert score.auroc is None
+
+
+def test_references_are_the_same_with_and_without_a_proximal_term(hospital: Path) -> None:
+    quick = {"local-epochs": 1}
+    assert references(hospital, 1, 1, quick) == references(
+        hospital, 1, 1, {**quick, "proximal-mu": 0.5}
+    )
 
 
 def test_same_seed_trains_the_same_bytes(hospital: Path) -> None:
