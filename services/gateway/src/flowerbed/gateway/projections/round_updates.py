@@ -1,0 +1,116 @@
+"""round_updates: what each client of a cohort was asked, answered, and what became of it.
+
+    asked -> submitted -> accepted | rejected | quarantined
+      └───-> failed (the client's own word; the aggregator's later refusal adds nothing to it)
+
+Three services write a row, in any order: a status never gives way to one that ranks lower, and
+a column takes the word of the service that knows best.
+"""
+
+from typing import Any
+
+from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.update import (
+    UpdateAccepted,
+    UpdateEvent,
+    UpdateFailed,
+    UpdateQuarantined,
+    UpdateRejected,
+    UpdateSubmitted,
+)
+from flowerbed.contracts.values import ArtifactRef
+from flowerbed.events.connection import Connection
+from flowerbed.events.projection import Projection
+from flowerbed.events.recorded import Recorded
+from flowerbed.gateway.projections.upsert import as_json
+
+_RANKS = "ARRAY['asked', 'submitted', 'rejected', 'quarantined', 'failed', 'accepted']"
+_KEY = ("tenant", "federation_id", "round_number", "attempt", "exchange", "client_id")
+
+
+async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
+    match recorded.event:
+        case RoundStarted() | RoundEvaluationStarted() as started:
+            await _ask(tx, recorded, started)
+        case UpdateEvent() as event:
+            await _answer(tx, recorded, event)
+
+
+async def _ask(tx: Connection, recorded: Recorded[Any], event: ExchangeStarted) -> None:
+    exchange = "train" if isinstance(event, RoundStarted) else "evaluate"
+    await tx.execute(
+        "INSERT INTO round_updates (tenant, federation_id, round_number, attempt, exchange,"
+        " client_id, status, place, asked_at)"
+        " SELECT $1, $2, $3, $4, $5, c.client_id, 'asked', c.place - 1, $7"
+        " FROM unnest($6::text[]) WITH ORDINALITY AS c (client_id, place)"
+        " ON CONFLICT (tenant, federation_id, round_number, attempt, exchange, client_id)"
+        " DO UPDATE SET place = EXCLUDED.place, asked_at = EXCLUDED.asked_at",
+        recorded.context.tenant, event.federation_id, event.round_number, event.attempt,
+        exchange, [member.client_id for member in event.cohort], recorded.recorded_at,
+    )  # fmt: skip
+
+
+async def _answer(tx: Connection, recorded: Recorded[Any], event: UpdateEvent) -> None:
+    values, knows_best = _values(recorded, event)
+    key = [recorded.context.tenant, *(getattr(event, name) for name in _KEY[1:])]
+    columns = [*_KEY, *values]
+    places = ", ".join(f"${place}" for place in range(1, len(columns) + 1))
+    await tx.execute(
+        f"INSERT INTO round_updates ({', '.join(columns)}) VALUES ({places})"
+        f" ON CONFLICT ({', '.join(_KEY)}) DO UPDATE SET "
+        + ", ".join(_setting(column, knows_best) for column in values),
+        *key,
+        *values.values(),
+    )
+
+
+def _setting(column: str, knows_best: bool) -> str:
+    if column == "status":
+        return (
+            f"status = CASE WHEN array_position({_RANKS}, EXCLUDED.status)"
+            f" > array_position({_RANKS}, round_updates.status)"
+            " THEN EXCLUDED.status ELSE round_updates.status END"
+        )
+    if knows_best:
+        return f"{column} = EXCLUDED.{column}"
+    return f"{column} = coalesce(round_updates.{column}, EXCLUDED.{column})"
+
+
+def _values(recorded: Recorded[Any], event: UpdateEvent) -> tuple[dict[str, Any], bool]:
+    """Columns that the event sets, and whether it overrules what is there."""
+    at = recorded.recorded_at
+    match event:
+        case UpdateSubmitted():
+            return {"status": "submitted", "reported_at": at} | _work(event), False
+        case UpdateFailed():
+            failed = {"status": "failed", "code": event.code, "detail": event.detail}
+            return failed | {"reported_at": at}, True
+        case UpdateAccepted():
+            accepted = {"status": "accepted", "place": event.place, "decided_at": at}
+            return accepted | _work(event), True
+        case UpdateRejected():
+            refused = {"status": "rejected", "code": event.code, "detail": event.detail}
+            return refused | {"place": event.place, "decided_at": at}, False
+        case UpdateQuarantined():
+            held = {"status": "quarantined", "code": event.code, "detail": event.detail}
+            return held | {"place": event.place, "decided_at": at} | _ref(event.artifact), False
+        case _:
+            raise AssertionError("unreachable")
+
+
+def _work(event: UpdateSubmitted | UpdateAccepted) -> dict[str, Any]:
+    return {
+        "n_examples": event.n_examples,
+        "train_seconds": event.train_seconds,
+        "metrics": as_json(event.metrics),
+        **_ref(event.artifact),
+    }
+
+
+def _ref(artifact: ArtifactRef | None) -> dict[str, Any]:
+    if artifact is None:
+        return {}
+    return {"sha256": artifact.sha256, "uri": artifact.uri}
+
+
+round_updates = Projection("round_updates", ("round_updates",), apply)

@@ -1,0 +1,82 @@
+"""rounds: one row an attempt; the orchestrator says where it stands, the aggregator what it cost.
+
+training ── evaluation_started ──> evaluating ── completed
+   └── failed (another attempt may follow)
+"""
+
+from typing import Any
+
+from flowerbed.contracts.aggregate import AggregateCompleted
+from flowerbed.contracts.round import (
+    RoundCompleted,
+    RoundEvaluationStarted,
+    RoundFailed,
+    RoundStarted,
+)
+from flowerbed.events.connection import Connection
+from flowerbed.events.projection import Projection
+from flowerbed.events.recorded import Recorded
+from flowerbed.gateway.projections.upsert import as_json, upsert
+
+
+async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
+    values = _values(recorded)
+    if values is None:
+        return
+    event = recorded.event
+    key = {
+        "tenant": recorded.context.tenant,
+        "federation_id": event.federation_id,
+        "round_number": event.round_number,
+        "attempt": event.attempt,
+    }
+    await upsert(tx, "rounds", key, values)
+
+
+def _values(recorded: Recorded[Any]) -> dict[str, Any] | None:
+    at = recorded.recorded_at
+    match recorded.event:
+        case RoundStarted() as event:
+            return _started(event) | {"started_at": at}
+        case RoundEvaluationStarted() as event:
+            return {
+                "status": "evaluating",
+                "evaluation_started_at": at,
+                "deadline_at": event.deadline_at,
+            }
+        case RoundCompleted() as event:
+            return _completed(event) | {"finished_at": at}
+        case RoundFailed() as event:
+            failed = {"status": "failed", "code": event.code, "reason": event.reason}
+            return failed | {"finished_at": at}
+        case AggregateCompleted(exchange="train") as event:
+            folded = [update.model_dump() for update in event.updates]
+            return {"train_seconds": event.train_seconds, "folded": as_json(folded)}
+        case AggregateCompleted(exchange="evaluate") as event:
+            return {"evaluate_seconds": event.train_seconds}
+        case _:
+            return None
+
+
+def _started(event: RoundStarted) -> dict[str, Any]:
+    return {
+        "status": "training",
+        "n_cohort": len(event.cohort),
+        "n_required": event.n_required,
+        "base_sha256": event.base.sha256,
+        "deadline_at": event.deadline_at,
+    }
+
+
+def _completed(event: RoundCompleted) -> dict[str, Any]:
+    return {
+        "status": "completed",
+        "checkpoint_sha256": event.checkpoint.sha256,
+        "checkpoint_uri": event.checkpoint.uri,
+        "training": as_json(event.training),
+        "evaluation": as_json(event.evaluation),
+        "evaluation_error": event.evaluation_error,
+    }
+
+
+rounds = Projection("rounds", ("rounds",), apply)

@@ -1,0 +1,233 @@
+"""What the gateway answers: one model a resource."""
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Status = Literal[
+    "submitted", "rejected", "created", "running", "paused", "completed", "failed", "cancelled"
+]
+"""`submitted`: published, and not yet taken up by the orchestrator."""
+
+ENDED: frozenset[str] = frozenset({"rejected", "completed", "failed", "cancelled"})
+
+
+class View(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Submitted(View):
+    federation_id: str
+    submission_id: str
+    status_url: str
+
+
+class FederationSummary(View):
+    """One line of a list. `round_number` is the newest round that was started."""
+
+    federation_id: str
+    tenant: str
+    name: str
+    status: Status
+    submission_id: str
+    round_number: int = 0
+    n_rounds: int = 0
+    n_rounds_completed: int = 0
+    code: str = ""
+    reason: str = ""
+    created_at: datetime
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    updated_at: datetime
+
+
+class FederationList(View):
+    federations: list[FederationSummary]
+    next_cursor: str | None = None
+
+
+class UpdateCounts(View):
+    """Clients of a cohort by what became of their answer; `asked` are those not heard of yet."""
+
+    asked: int = 0
+    submitted: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    failed: int = 0
+
+
+class Round(View):
+    """One attempt of a round. Seconds: `train_seconds` is the slowest client's, the rest is ours."""
+
+    round_number: int
+    attempt: int
+    status: Literal["training", "evaluating", "completed", "failed"]
+    n_cohort: int
+    n_required: int
+    base_sha256: str | None
+    checkpoint_sha256: str | None
+    checkpoint_uri: str | None
+    training: dict[str, float]
+    evaluation: dict[str, float]
+    evaluation_error: str
+    train_seconds: float | None
+    evaluate_seconds: float | None
+    total_seconds: float | None
+    code: str
+    reason: str
+    started_at: datetime | None
+    deadline_at: datetime | None
+    evaluation_started_at: datetime | None
+    finished_at: datetime | None
+    train_updates: UpdateCounts = UpdateCounts()
+    evaluate_updates: UpdateCounts = UpdateCounts()
+
+
+class Update(View):
+    """One client's answer in one exchange."""
+
+    attempt: int
+    exchange: Literal["train", "evaluate"]
+    client_id: str
+    place: int | None
+    status: Literal["asked", "submitted", "accepted", "rejected", "quarantined", "failed"]
+    n_examples: int | None
+    train_seconds: float | None
+    metrics: dict[str, float] | None
+    sha256: str | None
+    uri: str | None
+    code: str | None
+    detail: str | None
+    asked_at: datetime | None
+    reported_at: datetime | None
+    decided_at: datetime | None
+
+
+class RoundDetail(View):
+    federation_id: str
+    attempts: list[Round]
+    updates: list[Update]
+
+
+class Membership(View):
+    """A client in a federation, by its newest lease."""
+
+    client_id: str
+    status: Literal["issued", "joined", "dropped", "released"]
+    epoch: int
+    dataset: str | None
+    tags: list[str]
+    reason: str
+    joined_at: datetime | None
+    ended_at: datetime | None
+
+
+class Artifact(View):
+    federation_id: str
+    tenant: str
+    sha256: str
+    uri: str
+    size: int
+    kind: Literal["base", "checkpoint", "state"]
+    round_number: int
+    attempt: int
+    exchange: str
+    parents: list[str]
+    metrics: dict[str, float]
+    channels: list[str]
+    revoked_at: datetime | None
+    revoked_reason: str
+    recorded_at: datetime
+
+
+class ArtifactRecords(View):
+    """The same bytes may have been recorded more than once."""
+
+    sha256: str
+    records: list[Artifact]
+
+
+class Ref(View):
+    sha256: str
+    uri: str | None = None
+
+
+class Federation(FederationSummary):
+    """Everything of one federation. `metrics` are of the newest evaluated checkpoint."""
+
+    waiting_for: str | None
+    problems: list[dict[str, str]]
+    spec: dict[str, Any] | None
+    join_deadline_at: datetime | None
+    base: Ref | None
+    final: Ref | None
+    metrics: dict[str, float]
+    rounds: list[Round]
+    clients: list[Membership]
+    artifacts: list[Artifact]
+
+
+class HistoryEvent(View):
+    """An event as it was recorded. `position` is its place in this history: `after` takes it."""
+
+    position: int
+    id: str
+    type: str
+    stream: str
+    version: int
+    recorded_at: datetime
+    causation_id: str | None
+    data: dict[str, Any]
+
+
+class History(View):
+    events: list[HistoryEvent]
+    next_after: int
+
+
+class Folded(View):
+    client_id: str
+    place: int
+    sha256: str | None
+    weight: int
+
+
+class LineageNode(View):
+    sha256: str
+    kind: Literal["base", "checkpoint"]
+    round_number: int
+    uri: str
+    size: int
+    parents: list[str]
+    metrics: dict[str, float]
+    folded: list[Folded]
+    recorded_at: datetime
+
+
+class Lineage(View):
+    """From the base to the newest checkpoint. Complete: no parent on the way is missing."""
+
+    federation_id: str
+    is_complete: bool
+    checkpoints: list[LineageNode]
+
+
+class Client(View):
+    client_id: str
+    tenant: str
+    status: Literal["invited", "enrolled", "revoked"]
+    tags: list[str]
+    reason: str
+    n_federations: int
+    invited_at: datetime | None
+    invite_expires_at: datetime | None
+    enrolled_at: datetime | None
+    certificate_expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class ClientList(View):
+    clients: list[Client]
+    next_cursor: str | None = None
