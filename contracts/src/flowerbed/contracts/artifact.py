@@ -18,6 +18,7 @@ class ArtifactRecorded(FederationEvent):
     kind: ArtifactKind
     artifact: ArtifactRef
     parents: tuple[Sha256, ...] = ()
+    n_updates: int = Field(default=0, ge=0)
     metrics: dict[str, float] = {}
 
 

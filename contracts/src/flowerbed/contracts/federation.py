@@ -46,14 +46,22 @@ class FederationStarted(FederationEvent):
 
 
 class FederationPaused(FederationEvent):
-    """No exchange starts until it is resumed; the open one may end."""
+    """No round starts until it is resumed; an open one may end. Past `expires_at` it fails.
+
+    `is_between_rounds`: no exchange was open, so the wait begins at once.
+    """
 
     type: ClassVar[str] = "fl.federation.paused"
     reason: str = ""
+    expires_at: Timestamp
+    is_between_rounds: bool = True
 
 
 class FederationResumed(FederationEvent):
+    """`waits_until`: the deadline for the next round to start; None while an exchange is open."""
+
     type: ClassVar[str] = "fl.federation.resumed"
+    waits_until: Timestamp | None = None
 
 
 class FederationCompleted(FederationEvent):

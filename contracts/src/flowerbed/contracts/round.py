@@ -45,14 +45,22 @@ class RoundStarted(ExchangeStarted):
 
 
 class RoundEvaluationStarted(ExchangeStarted):
-    """The cohort evaluates the round's new checkpoint, which is `base` here."""
+    """The cohort evaluates the round's new checkpoint, which is `base` here.
+
+    `n_updates` and `training` are those of the training exchange that made it.
+    """
 
     type: ClassVar[str] = "fl.round.evaluation_started"
     exchange: ClassVar[Exchange] = "evaluate"
+    n_updates: int = Field(ge=1)
+    training: dict[str, float] = {}
 
 
 class RoundCompleted(FederationEvent):
-    """`evaluation` is empty, with `evaluation_error`, where the evaluation did not succeed."""
+    """`evaluation` is empty, with `evaluation_error`, where the evaluation did not succeed.
+
+    `waits_until`: the deadline for the next round to start, None after the last.
+    """
 
     type: ClassVar[str] = "fl.round.completed"
     round_number: int = Field(ge=1)
@@ -62,10 +70,11 @@ class RoundCompleted(FederationEvent):
     training: dict[str, float] = {}
     evaluation: dict[str, float] = {}
     evaluation_error: str = ""
+    waits_until: Timestamp | None = None
 
 
 class RoundFailed(FederationEvent):
-    """One attempt came to nothing; another follows while `attempts_left`."""
+    """One attempt came to nothing; another follows by `waits_until` while `attempts_left`."""
 
     type: ClassVar[str] = "fl.round.failed"
     round_number: int = Field(ge=1)
@@ -73,3 +82,4 @@ class RoundFailed(FederationEvent):
     code: str
     reason: str
     attempts_left: int = Field(ge=0)
+    waits_until: Timestamp | None = None

@@ -175,6 +175,7 @@ def _reading(stream: str, durable: str) -> list[str]:
     return [
         f"$JS.API.CONSUMER.INFO.{stream}.{durable}",
         f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}",
+        f"$JS.API.CONSUMER.RESET.{stream}.{durable}",
         f"$JS.API.STREAM.INFO.{stream}",
         f"$JS.ACK.{stream}.{durable}.>",
     ]

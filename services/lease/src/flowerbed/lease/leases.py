@@ -1,0 +1,255 @@
+"""One client's right to work in one federation, and the work it reports under it.
+
+    Free ── issue ──> Offered ── claim ──> Held ── submit, fail ──> Held
+     ^                   │                   │
+     └── drop, release ──┴───────────────────┘
+
+Every issue raises the epoch by one. The epoch is the fencing token: work done under an older
+epoch is refused. A heartbeat is no event: it only moves the moment at which silence counts.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias, assert_never
+
+from flowerbed.contracts.client import (
+    ClientDropped,
+    ClientJoined,
+    ClientLeaseIssued,
+    ClientReleased,
+)
+from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
+from flowerbed.contracts.values import DatasetRef
+from flowerbed.events.decider import Decider
+from flowerbed.events.errors import Rejected
+
+# --- commands ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssueLease:
+    federation_id: str
+    client_id: str
+    lease_id: str
+    ttl_seconds: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimLease:
+    epoch: int
+    dataset: DatasetRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubmitUpdate:
+    """`update` names the work; it was ordered, which the caller has looked up."""
+
+    update: UpdateSubmitted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailUpdate:
+    failure: UpdateFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropClient:
+    """Silence. `epoch` None drops whatever is held."""
+
+    epoch: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseLease:
+    epoch: int | None
+    reason: str
+
+
+LeaseCommand: TypeAlias = (
+    IssueLease | ClaimLease | SubmitUpdate | FailUpdate | DropClient | ReleaseLease
+)
+LeaseEvent: TypeAlias = (
+    ClientLeaseIssued
+    | ClientJoined
+    | ClientDropped
+    | ClientReleased
+    | UpdateSubmitted
+    | UpdateFailed
+)
+
+# --- state ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    federation_id: str
+    client_id: str
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Free:
+    epoch: int = 0
+    answered: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offered:
+    identity: Identity
+    epoch: int
+    answered: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """`answered`: the work ids that were reported, so that a repeated report changes nothing."""
+
+    identity: Identity
+    epoch: int
+    dataset: DatasetRef
+    answered: frozenset[str]
+
+
+LeaseState: TypeAlias = Free | Offered | Held
+
+# --- errors -----------------------------------------------------------------
+
+
+class LeaseLost(Rejected):
+    code = "lease-lost"
+    status = 410
+
+
+class DatasetChanged(Rejected):
+    code = "dataset-changed"
+
+
+# --- decide -----------------------------------------------------------------
+
+
+def decide(state: LeaseState, command: LeaseCommand) -> list[LeaseEvent]:
+    match command:
+        case IssueLease():
+            return _issue(state, command)
+        case ClaimLease():
+            return _claim(state, command)
+        case SubmitUpdate():
+            return _answer(state, command.update)
+        case FailUpdate():
+            return _answer(state, command.failure)
+        case DropClient():
+            return _drop(state, command)
+        case ReleaseLease():
+            return _release(state, command)
+        case _:
+            assert_never(command)
+
+
+def _issue(state: LeaseState, command: IssueLease) -> list[LeaseEvent]:
+    if not isinstance(state, Free):
+        return []  # offered or held already
+    return [
+        ClientLeaseIssued(
+            federation_id=command.federation_id,
+            client_id=command.client_id,
+            lease_id=command.lease_id,
+            epoch=state.epoch + 1,
+            ttl_seconds=command.ttl_seconds,
+        )
+    ]
+
+
+def _claim(state: LeaseState, command: ClaimLease) -> list[LeaseEvent]:
+    match state:
+        case Offered(epoch=command.epoch):
+            return [
+                ClientJoined(
+                    federation_id=state.identity.federation_id,
+                    client_id=state.identity.client_id,
+                    lease_id=state.identity.lease_id,
+                    epoch=state.epoch,
+                    dataset=command.dataset,
+                )
+            ]
+        case Held(epoch=command.epoch, dataset=command.dataset):
+            return []  # claiming again is the same claim
+        case Held(epoch=command.epoch):
+            raise DatasetChanged(
+                f"the lease was claimed with dataset {state.dataset.sha256[:12]},"
+                f" not {command.dataset.sha256[:12]}"
+            )
+        case _:
+            raise _lost(state, command.epoch)
+
+
+def _answer(state: LeaseState, answer: UpdateSubmitted | UpdateFailed) -> list[LeaseEvent]:
+    if not isinstance(state, Held) or state.epoch != answer.lease_epoch:
+        raise _lost(state, answer.lease_epoch)
+    return [] if answer.work_id in state.answered else [answer]
+
+
+def _drop(state: LeaseState, command: DropClient) -> list[LeaseEvent]:
+    if isinstance(state, Free) or command.epoch not in (None, state.epoch):
+        return []  # the sweeper may be late; it is never wrong
+    return [
+        ClientDropped(
+            federation_id=state.identity.federation_id,
+            client_id=state.identity.client_id,
+            lease_id=state.identity.lease_id,
+            epoch=state.epoch,
+            reason=command.reason,
+        )
+    ]
+
+
+def _release(state: LeaseState, command: ReleaseLease) -> list[LeaseEvent]:
+    if isinstance(state, Free) or command.epoch not in (None, state.epoch):
+        return []  # already let go: releasing twice is not an error
+    return [
+        ClientReleased(
+            federation_id=state.identity.federation_id,
+            client_id=state.identity.client_id,
+            lease_id=state.identity.lease_id,
+            epoch=state.epoch,
+            reason=command.reason,
+        )
+    ]
+
+
+def _lost(state: LeaseState, epoch: int) -> LeaseLost:
+    return LeaseLost(f"epoch {epoch} does not hold the lease (now {state.epoch})")
+
+
+# --- evolve -----------------------------------------------------------------
+
+
+def evolve(state: LeaseState, event: LeaseEvent) -> LeaseState:
+    match event:
+        case ClientLeaseIssued():
+            identity = Identity(
+                federation_id=event.federation_id,
+                client_id=event.client_id,
+                lease_id=event.lease_id,
+            )
+            return Offered(identity=identity, epoch=event.epoch, answered=state.answered)
+        case ClientJoined():
+            identity = Identity(
+                federation_id=event.federation_id,
+                client_id=event.client_id,
+                lease_id=event.lease_id,
+            )
+            return Held(
+                identity=identity,
+                epoch=event.epoch,
+                dataset=event.dataset,
+                answered=state.answered,
+            )
+        case UpdateSubmitted() | UpdateFailed():
+            return replace(state, answered=state.answered | {event.work_id})
+        case ClientDropped() | ClientReleased():
+            return Free(epoch=event.epoch, answered=state.answered)
+        case _:
+            assert_never(event)
+
+
+lease: Decider[LeaseState, LeaseCommand, LeaseEvent] = Decider(Free(), decide, evolve)

@@ -1,0 +1,89 @@
+"""leases: one row per client and federation, with where its lease stands."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flowerbed.contracts.client import (
+    ClientDropped,
+    ClientJoined,
+    ClientLeaseIssued,
+    ClientReleased,
+)
+from flowerbed.events.database import Connection
+from flowerbed.events.projection import Projection
+from flowerbed.events.store import Recorded
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """`status`: offered, held, dropped or released. `since`: of that status."""
+
+    lease_id: str
+    federation_id: str
+    client_id: str
+    epoch: int
+    status: str
+    ttl_seconds: int
+    dataset_label: str | None
+    dataset_sha256: str | None
+    since: datetime
+
+
+_COLUMNS = (
+    "lease_id, federation_id, client_id, epoch, status, ttl_seconds, dataset_label,"
+    " dataset_sha256, since"
+)
+
+
+async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
+    match recorded.event:
+        case ClientLeaseIssued() as issued:
+            await tx.execute(
+                "INSERT INTO leases (lease_id, tenant, federation_id, client_id, epoch, status,"
+                " ttl_seconds, since) VALUES ($1, $2, $3, $4, $5, 'offered', $6, $7)"
+                " ON CONFLICT (lease_id) DO UPDATE SET epoch = EXCLUDED.epoch,"
+                " status = 'offered', since = EXCLUDED.since",
+                issued.lease_id, recorded.context.tenant, issued.federation_id, issued.client_id,
+                issued.epoch, issued.ttl_seconds, recorded.recorded_at,
+            )  # fmt: skip
+        case ClientJoined() as joined:
+            await tx.execute(
+                "UPDATE leases SET status = 'held', since = $2, dataset_label = $3,"
+                " dataset_sha256 = $4 WHERE lease_id = $1",
+                joined.lease_id,
+                recorded.recorded_at,
+                joined.dataset.label,
+                joined.dataset.sha256,
+            )
+        case ClientDropped() as dropped:
+            await _end(tx, dropped.lease_id, "dropped", recorded.recorded_at)
+        case ClientReleased() as released:
+            await _end(tx, released.lease_id, "released", recorded.recorded_at)
+
+
+async def _end(tx: Connection, lease_id: str, status: str, at: datetime) -> None:
+    await tx.execute(
+        "UPDATE leases SET status = $2, since = $3 WHERE lease_id = $1", lease_id, status, at
+    )
+
+
+leases = Projection("leases", ("leases",), apply)
+
+
+async def find(tx: Connection, lease_id: str) -> Lease | None:
+    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM leases WHERE lease_id = $1", lease_id)
+    return None if row is None else Lease(**dict(row))
+
+
+async def of_client(tx: Connection, client_id: str) -> list[Lease]:
+    rows = await tx.fetch(f"SELECT {_COLUMNS} FROM leases WHERE client_id = $1", client_id)
+    return [Lease(**dict(row)) for row in rows]
+
+
+async def open_in(tx: Connection, federation_id: str) -> list[Lease]:
+    rows = await tx.fetch(
+        f"SELECT {_COLUMNS} FROM leases WHERE federation_id = $1 AND status IN ('offered', 'held')",
+        federation_id,
+    )
+    return [Lease(**dict(row)) for row in rows]

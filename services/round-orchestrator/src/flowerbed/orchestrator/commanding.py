@@ -1,0 +1,56 @@
+"""Gives commands to a federation, with what the decider has to know: pool, base and time."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from flowerbed.contracts.values import ArtifactRef
+from flowerbed.events.commands import execute
+from flowerbed.events.context import Context
+from flowerbed.events.database import Connection, Database
+from flowerbed.events.store import EventStore, Recorded
+from flowerbed.orchestrator import membership
+from flowerbed.orchestrator.decider import federation
+from flowerbed.orchestrator.state import Command, Pool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    base: ArtifactRef | None
+    pool: Pool
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Federations:
+    store: EventStore
+    now: Callable[[], datetime]
+
+    async def command(
+        self,
+        tx: Connection,
+        federation_id: str,
+        make: Callable[[Situation], Command],
+        context: Context,
+    ) -> list[Recorded[Any]]:
+        """In the caller's transaction, alone with this federation until it ends."""
+        await membership.lock(tx, federation_id)
+        situation = Situation(
+            base=await membership.base(tx, federation_id),
+            pool=await membership.pool(tx, federation_id),
+            at=self.now(),
+        )
+        stream = f"federation-{federation_id}"
+        return await execute(tx, self.store, federation, stream, make(situation), context)
+
+    async def handle(
+        self,
+        database: Database,
+        federation_id: str,
+        make: Callable[[Situation], Command],
+        context: Context,
+    ) -> list[Recorded[Any]]:
+        """In a transaction of its own; the lock makes a conflict impossible."""
+        async with database.transaction(context.tenant) as tx:
+            return await self.command(tx, federation_id, make, context)

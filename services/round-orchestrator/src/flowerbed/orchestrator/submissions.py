@@ -1,0 +1,104 @@
+"""The public door on the bus: whoever publishes a FederationSpec gets a federation.
+
+FastStream has this edge: typed, low-rate, and written into the AsyncAPI document. The stream and
+the durable are declared by the migration; a spec is acknowledged when its event has committed.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from faststream import AckPolicy
+from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
+from nats.js.api import ConsumerConfig
+
+from flowerbed.contracts.event import is_token
+from flowerbed.contracts.ids import federation_id
+from flowerbed.contracts.problems import SpecRefused, parse_spec
+from flowerbed.contracts.spec import FederationSpec, builtin_apps
+from flowerbed.contracts.topology import SUBMISSION_SUBJECT, SUBMISSIONS
+from flowerbed.contracts.values import Problem
+from flowerbed.events.context import Context
+from flowerbed.events.database import Database
+from flowerbed.events.documents import DocumentUnreadable, read_document
+from flowerbed.orchestrator.commanding import Federations, Situation
+from flowerbed.orchestrator.state import Command, SubmitFederation
+
+logger = logging.getLogger(__name__)
+
+
+async def submit(
+    database: Database, federations: Federations, raw: bytes, headers: Mapping[str, str], seq: int
+) -> str:
+    """One submission to one federation, created or rejected. Returns its id.
+
+    The submission id is the `ce-id` or `Nats-Msg-Id` header; without one, every message is a
+    submission of its own, named by its place in the stream.
+    """
+    spec, tenant, problems = _read(raw)
+    submission_id = headers.get("ce-id") or headers.get("Nats-Msg-Id") or f"seq-{seq}"
+    identity = federation_id(tenant, submission_id)
+    code_hash = "" if spec is None else builtin_apps()[spec.spec.app.removeprefix("builtin:")]
+
+    def make(now: Situation) -> Command:
+        return SubmitFederation(
+            federation_id=identity,
+            submission_id=submission_id,
+            spec=spec,
+            problems=problems,
+            code_hash=code_hash,
+            at=now.at,
+        )
+
+    context = Context(
+        tenant=tenant,
+        correlation_id=identity,
+        causation_id=submission_id,
+        traceparent=headers.get("traceparent"),
+        actor=headers.get("ce-source"),
+    )
+    await federations.handle(database, identity, make, context)
+    return identity
+
+
+def _read(raw: bytes) -> tuple[FederationSpec | None, str, tuple[Problem, ...]]:
+    """The spec, its tenant, and what is wrong with it. Who it is for is known even if refused."""
+    try:
+        document = read_document(raw)
+    except DocumentUnreadable as error:
+        problem = Problem(path="", value="", allowed=f"a YAML or JSON document: {error}")
+        return None, "default", (problem,)
+    try:
+        spec = parse_spec(document)
+    except SpecRefused as refused:
+        return None, _tenant(document), refused.problems
+    return spec, spec.metadata.tenant, ()
+
+
+def _tenant(document: object) -> str:
+    metadata = document.get("metadata") if isinstance(document, Mapping) else None
+    tenant = metadata.get("tenant") if isinstance(metadata, Mapping) else None
+    return tenant if isinstance(tenant, str) and is_token(tenant) else "default"
+
+
+def subscribe(broker: NatsBroker, database: Database, federations: Federations) -> Any:
+    """Binds the durable that the migration declared; asks again what was not acknowledged."""
+
+    @broker.subscriber(
+        f"{SUBMISSION_SUBJECT}.>",
+        stream=JStream(SUBMISSIONS, declare=False),
+        durable="orchestrator",
+        pull_sub=PullSub(batch_size=1, timeout=30.0),
+        config=ConsumerConfig(filter_subject=None),
+        ack_policy=AckPolicy.MANUAL,
+        title="FederationSpec",
+        description="A FederationSpec, as YAML or JSON. `ce-id` or `Nats-Msg-Id` names it.",
+    )
+    async def on_submitted(body: bytes, message: NatsMessage) -> None:
+        headers = {key: str(value) for key, value in message.headers.items()}
+        seq = message.raw_message.metadata.sequence.stream
+        identity = await submit(database, federations, body, headers, seq)
+        await message.ack()
+        logger.info("submission %d is %s", seq, identity)
+
+    return on_submitted
