@@ -42,7 +42,10 @@ class UpdateFailed(UpdateEvent):
 
 
 class UpdateAccepted(UpdateEvent):
-    """Verified and screened. `place` is the client's place in the cohort."""
+    """Verified and screened. `place` is the client's place in the cohort.
+
+    `norm`: the L2 distance of the update from its base; None for an evaluation.
+    """
 
     type: ClassVar[str] = "fl.update.accepted"
     place: int = Field(ge=0)
@@ -50,6 +53,7 @@ class UpdateAccepted(UpdateEvent):
     n_examples: int = Field(ge=1)
     metrics: dict[str, float] = {}
     train_seconds: float = Field(default=0.0, ge=0)
+    norm: float | None = Field(default=None, ge=0)
 
 
 class UpdateRejected(UpdateEvent):
