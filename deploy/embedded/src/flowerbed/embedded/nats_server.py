@@ -5,6 +5,7 @@ import json
 from flowerbed.contracts.topology import inbox_prefix, permissions
 from flowerbed.embedded import probes
 from flowerbed.embedded.child import ChildSpec
+from flowerbed.embedded.credentials import Credentials
 from flowerbed.embedded.layout import write_private
 from flowerbed.embedded.setup import Setup, program
 
@@ -19,15 +20,15 @@ def nats_spec(setup: Setup) -> ChildSpec:
         kind="server",
         argv=(program("nats-server"), "-c", str(configuration)),
         address=setup.address("nats"),
-        probe=lambda pid: probes.nats(port, server_name(setup), "admin", password),
+        probe=lambda pid: probes.nats(port, server_name_of(setup.credentials), "admin", password),
         log=layout.log("nats"),
         directory=layout.nats,
         env=setup.server_env(),
     )
 
 
-def server_name(setup: Setup) -> str:
-    return f"flowerbed-{setup.credentials.stack_id}"
+def server_name_of(credentials: Credentials) -> str:
+    return f"flowerbed-{credentials.stack_id}"
 
 
 def render(setup: Setup) -> str:
@@ -39,7 +40,7 @@ def render(setup: Setup) -> str:
     ]
     system = {"user": "system", "password": setup.credentials.nats["system"]}
     settings = {
-        "server_name": server_name(setup),
+        "server_name": server_name_of(setup.credentials),
         "listen": setup.address("nats"),
         "jetstream": {"store_dir": str(setup.layout.nats), "sync_interval": "always"},
         "accounts": {

@@ -16,6 +16,8 @@ from flowerbed.embedded.layout import Layout, write_private
 CA_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
+S3_NAME = "flowerbed s3"
+"""What SeaweedFS' parts are called in the certificate that they show to each other."""
 
 
 def ensure_pki(layout: Layout, now: datetime | None = None) -> None:

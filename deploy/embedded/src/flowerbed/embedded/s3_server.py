@@ -7,6 +7,7 @@ from flowerbed.embedded import probes
 from flowerbed.embedded.child import ChildSpec
 from flowerbed.embedded.errors import ComponentFailed
 from flowerbed.embedded.layout import write_private
+from flowerbed.embedded.pki import S3_NAME
 from flowerbed.embedded.setup import Setup, program
 from flowerbed.embedded.stack import BUCKET
 
@@ -97,4 +98,5 @@ def _security(setup: Setup) -> str:
     for part in ("volume", "master", "filer", "s3", "admin", "worker", "client"):
         certificate, key = secrets / "s3.pem", secrets / "s3.key"
         text += f'[grpc.{part}]\ncert = "{certificate}"\nkey = "{key}"\n'
+        text += f'allowed_commonNames = "{S3_NAME}"\n'  # a client's certificate is none of these
     return text
