@@ -10,7 +10,7 @@ from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.store import EventStore, Recorded
-from flowerbed.orchestrator import membership
+from flowerbed.orchestrator import membership, metrics
 from flowerbed.orchestrator.decider import federation
 from flowerbed.orchestrator.state import Command, Pool
 
@@ -42,7 +42,9 @@ class Federations:
             at=self.now(),
         )
         stream = f"federation-{federation_id}"
-        return await execute(tx, self.store, federation, stream, make(situation), context)
+        recorded = await execute(tx, self.store, federation, stream, make(situation), context)
+        await metrics.count(tx, recorded)
+        return recorded
 
     async def handle(
         self,

@@ -4,27 +4,31 @@ FastStream has this edge: typed, low-rate, and written into the AsyncAPI documen
 the durable are declared by the migration; a spec is acknowledged when its event has committed.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
 
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
-from nats.js.api import ConsumerConfig
+from faststream.security import SASLPlaintext
 
 from flowerbed.contracts.event import is_token
 from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.problems import SpecRefused, parse_spec
 from flowerbed.contracts.spec import FederationSpec, builtin_apps
-from flowerbed.contracts.topology import SUBMISSION_SUBJECT, SUBMISSIONS
+from flowerbed.contracts.topology import SUBMISSION_SUBJECT, SUBMISSIONS, inbox_prefix
 from flowerbed.contracts.values import Problem
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
 from flowerbed.events.documents import DocumentUnreadable, read_document
+from flowerbed.events.errors import FlowerbedError
+from flowerbed.events.settings import ServiceSettings
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.state import Command, SubmitFederation
 
 logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 1.0
 
 
 async def submit(
@@ -81,24 +85,61 @@ def _tenant(document: object) -> str:
     return tenant if isinstance(tenant, str) and is_token(tenant) else "default"
 
 
-def subscribe(broker: NatsBroker, database: Database, federations: Federations) -> Any:
-    """Binds the durable that the migration declared; asks again what was not acknowledged."""
+class Submissions:
+    """The subscriber's broker, for as long as the service runs."""
+
+    def __init__(
+        self, settings: ServiceSettings, database: Database, federations: Federations
+    ) -> None:
+        self._broker = NatsBroker(
+            settings.nats_url,
+            security=SASLPlaintext(
+                username=settings.nats_user,
+                password=settings.nats_password.get_secret_value(),
+            ),
+            name="orchestrator-submissions",
+            inbox_prefix=inbox_prefix(settings.nats_user),
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            logger=None,
+        )
+        subscribe(self._broker, database, federations)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Until `stopping`. The first connection is tried again by whoever runs this."""
+        await self._broker.start()
+        try:
+            await stopping.wait()
+        finally:
+            await self._broker.stop()
+
+
+def subscribe(broker: NatsBroker, database: Database, federations: Federations) -> None:
+    """Binds the durable that the migration declared. What is not acknowledged comes again."""
 
     @broker.subscriber(
         f"{SUBMISSION_SUBJECT}.>",
         stream=JStream(SUBMISSIONS, declare=False),
         durable="orchestrator",
         pull_sub=PullSub(batch_size=1, timeout=30.0),
-        config=ConsumerConfig(filter_subject=None),
         ack_policy=AckPolicy.MANUAL,
         title="FederationSpec",
         description="A FederationSpec, as YAML or JSON. `ce-id` or `Nats-Msg-Id` names it.",
+        decoder=_undecoded,
     )
     async def on_submitted(body: bytes, message: NatsMessage) -> None:
         headers = {key: str(value) for key, value in message.headers.items()}
         seq = message.raw_message.metadata.sequence.stream
-        identity = await submit(database, federations, body, headers, seq)
+        try:
+            identity = await submit(database, federations, body, headers, seq)
+        except FlowerbedError as error:
+            logger.warning("submission %d waits: %s", seq, error)
+            await message.nack(delay=RETRY_SECONDS)
+            return
         await message.ack()
         logger.info("submission %d is %s", seq, identity)
 
-    return on_submitted
+
+async def _undecoded(message: NatsMessage) -> bytes:
+    """The document is ours to read: YAML too, and with better errors than a JSON decoder's."""
+    return message.body

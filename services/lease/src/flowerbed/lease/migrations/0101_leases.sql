@@ -44,20 +44,22 @@ CREATE TABLE federations (
 );
 SELECT protect_tenants('federations');
 
--- Open work, from fl.round.{started,evaluation_started}: one row a cohort member.
-CREATE TABLE work (
-    work_id text PRIMARY KEY,
+-- Open exchanges, from fl.round.{started,evaluation_started}, and their work: a row a member.
+CREATE TABLE exchanges (
+    federation_id text PRIMARY KEY,
     tenant text NOT NULL,
-    federation_id text NOT NULL,
-    lease_id text NOT NULL,
-    lease_epoch integer NOT NULL,
-    exchange json NOT NULL,
     kind text NOT NULL,
-    place integer NOT NULL,
-    position bigint GENERATED ALWAYS AS IDENTITY,
-    deadline_at timestamptz NOT NULL,
+    data json NOT NULL,
     traceparent text
 );
-CREATE INDEX work_lease ON work (lease_id, position);
+SELECT protect_tenants('exchanges');
+
+CREATE TABLE work (
+    lease_id text PRIMARY KEY,
+    tenant text NOT NULL,
+    federation_id text NOT NULL,
+    work_id text NOT NULL,
+    place integer NOT NULL
+);
 CREATE INDEX work_federation ON work (federation_id);
 SELECT protect_tenants('work');

@@ -1,0 +1,70 @@
+"""The lease service: wiring."""
+
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+from flowerbed.events.service import Shell, run
+
+from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.catalogue import EVENTS
+from flowerbed.events.codec import Codec
+from flowerbed.lease.app import internal_routes
+from flowerbed.lease.consumers import consumer
+from flowerbed.lease.desk import Desk
+from flowerbed.lease.doors import client_door, enrol_door
+from flowerbed.lease.enrolment import Enrolments
+from flowerbed.lease.pki import Authority
+from flowerbed.lease.projections.clients import clients
+from flowerbed.lease.projections.leases import leases
+from flowerbed.lease.revocation import sweep
+from flowerbed.lease.settings import LeaseSettings
+from flowerbed.lease.signing import Signer
+from flowerbed.lease.waiting import Waiting
+
+now = partial(datetime.now, UTC)
+
+
+async def build(settings: LeaseSettings, shell: Shell) -> None:
+    codec = Codec(EVENTS)
+    store = shell.store(codec, projections=[clients, leases])
+    waiting = Waiting(shell.stopping)
+    signer = Signer.load(settings.signing_key_file)
+    enrolments = Enrolments(
+        database=shell.database,
+        store=store,
+        authority=Authority.load(settings.ca_certificate_file, settings.ca_key_file),
+        jwks=signer.jwks(),
+        enrol_url=settings.enrol_url,
+        client_url=settings.client_url,
+        certificate_ttl=timedelta(seconds=settings.certificate_ttl_seconds),
+        now=now,
+    )
+    blobs = Blobs(
+        settings.s3_endpoint,
+        settings.s3_access_key.get_secret_value(),
+        settings.s3_secret_key.get_secret_value(),
+    )
+    desk = Desk(
+        database=shell.database,
+        store=store,
+        waiting=waiting,
+        signer=signer,
+        blobs=blobs,
+        now=now,
+    )
+    shell.consume(consumer(store, waiting, codec))
+    shell.background("silence", partial(sweep, shell.database, store, now), leader=True)
+    shell.app.include_router(
+        internal_routes(settings.internal_token, shell.database, store, enrolments)
+    )
+    shell.serve(client_door(desk, enrolments), settings.client_socket)
+    shell.serve(enrol_door(enrolments), settings.enrol_socket)
+
+
+def main() -> None:
+    settings = LeaseSettings.load()
+    run(settings, partial(build, settings))
+
+
+if __name__ == "__main__":
+    main()

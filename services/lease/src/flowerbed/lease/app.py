@@ -1,0 +1,63 @@
+"""Commands that other services forward: invites and revocation. Internal token only."""
+
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from flowerbed.events.http import internal_only
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from flowerbed.contracts.spec import Tag
+from flowerbed.contracts.values import Token
+from flowerbed.events.database import Database
+from flowerbed.events.store import EventStore
+from flowerbed.lease.enrolment import Enrolments
+from flowerbed.lease.revocation import drop_leases
+
+
+class InviteRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: Token = "default"
+    tags: tuple[Tag, ...] = ()
+    ttl_seconds: Annotated[int, Field(ge=60, le=30 * 86_400)] = 86_400
+    actor: str | None = None
+
+
+class InviteAnswer(BaseModel):
+    invite: str
+    client_id: str
+    expires_at: datetime
+
+
+class RevokeRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: Token
+    reason: str = ""
+    actor: str | None = None
+
+
+class Revoked(BaseModel):
+    client_id: str
+    status: str = "revoked"
+
+
+def internal_routes(
+    token: SecretStr, database: Database, store: EventStore, enrolments: Enrolments
+) -> APIRouter:
+    router = APIRouter(prefix="/internal", dependencies=[Depends(internal_only(token))])
+
+    @router.post("/invites")
+    async def invite(request: InviteRequest) -> InviteAnswer:
+        ttl = timedelta(seconds=request.ttl_seconds)
+        made, expires_at = await enrolments.invite(request.tenant, request.tags, ttl, request.actor)
+        return InviteAnswer(invite=made.encode(), client_id=made.client_id, expires_at=expires_at)
+
+    @router.post("/clients/{client_id}/revoke")
+    async def revoke(client_id: str, request: RevokeRequest) -> Revoked:
+        await enrolments.revoke(request.tenant, client_id, request.reason, request.actor)
+        await drop_leases(database, store, request.tenant, client_id, request.actor)
+        return Revoked(client_id=client_id)
+
+    return router

@@ -1,0 +1,84 @@
+"""What the orchestrator's facts make the lease service do, one function an event type."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from flowerbed.contracts.federation import (
+    FederationCancelled,
+    FederationCompleted,
+    FederationCreated,
+    FederationFailed,
+)
+from flowerbed.contracts.round import (
+    RoundCompleted,
+    RoundEvaluationStarted,
+    RoundFailed,
+    RoundStarted,
+)
+from flowerbed.events.codec import Codec
+from flowerbed.events.commands import execute
+from flowerbed.events.consumer import Consumer
+from flowerbed.events.database import Connection, after_commit
+from flowerbed.events.store import EventStore, Recorded
+from flowerbed.lease import federations, work
+from flowerbed.lease.leases import ReleaseLease, lease
+from flowerbed.lease.projections.leases import open_in
+from flowerbed.lease.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Reactions:
+    store: EventStore
+    waiting: Waiting
+
+    async def on_created(self, tx: Connection, recorded: Recorded[FederationCreated]) -> None:
+        tenant = recorded.context.tenant
+        await federations.remember(tx, tenant, recorded.event)
+        after_commit(partial(self.waiting.wake, tenant))
+
+    async def on_exchange(
+        self, tx: Connection, recorded: Recorded[RoundStarted | RoundEvaluationStarted]
+    ) -> None:
+        await work.open_exchange(tx, recorded)
+        for member in recorded.event.cohort:
+            after_commit(partial(self.waiting.wake, member.lease_id))
+
+    async def on_round_over(
+        self, tx: Connection, recorded: Recorded[RoundCompleted | RoundFailed]
+    ) -> None:
+        await work.close_exchange(tx, recorded.event.federation_id)
+
+    async def on_ended(
+        self,
+        tx: Connection,
+        recorded: Recorded[FederationCompleted | FederationFailed | FederationCancelled],
+    ) -> None:
+        """The federation is over: every lease in it ends in order."""
+        event = recorded.event
+        await work.close_exchange(tx, event.federation_id)
+        await federations.forget(tx, event.federation_id)
+        reason = event.type.rsplit(".", 1)[-1]
+        for one in await open_in(tx, event.federation_id):
+            stream = f"lease-{one.federation_id}-{one.client_id}"
+            command = ReleaseLease(epoch=None, reason=f"federation {reason}")
+            await execute(tx, self.store, lease, stream, command, recorded.consequence())
+            after_commit(partial(self.waiting.wake, one.lease_id))
+
+
+def consumer(store: EventStore, waiting: Waiting, codec: Codec) -> Consumer:
+    reactions = Reactions(store, waiting)
+    return Consumer(
+        "rounds",
+        "FL_ORCHESTRATOR",
+        {
+            FederationCreated: reactions.on_created,
+            RoundStarted: reactions.on_exchange,
+            RoundEvaluationStarted: reactions.on_exchange,
+            RoundCompleted: reactions.on_round_over,
+            RoundFailed: reactions.on_round_over,
+            FederationCompleted: reactions.on_ended,
+            FederationFailed: reactions.on_ended,
+            FederationCancelled: reactions.on_ended,
+        },
+        codec,
+    )

@@ -1,0 +1,286 @@
+"""What a client may ask of the lease service, behind the door that knows who it is.
+
+Every question may be repeated. A client reaches its own leases alone: a lease of another client
+or tenant is answered like one that does not exist.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client import Counter
+
+from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.door import (
+    LeaseClaim,
+    LeaseHeld,
+    LeaseOffer,
+    LeaseOffers,
+    LeasePoll,
+    WorkFailure,
+    WorkOffer,
+    WorkPoll,
+    WorkReport,
+)
+from flowerbed.contracts.ids import lease_id
+from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
+from flowerbed.events.commands import execute
+from flowerbed.events.context import Context
+from flowerbed.events.database import Connection, Database, after_commit
+from flowerbed.events.errors import NotFound, Rejected
+from flowerbed.events.store import EventStore, Recorded
+from flowerbed.lease import federations, heartbeats, terms, work
+from flowerbed.lease.clients import ClientNotAdmitted
+from flowerbed.lease.datasets import admit
+from flowerbed.lease.leases import (
+    ClaimLease,
+    FailUpdate,
+    IssueLease,
+    LeaseCommand,
+    LeaseEvent,
+    LeaseLost,
+    ReleaseLease,
+    SubmitUpdate,
+    lease,
+)
+from flowerbed.lease.pki import Peer
+from flowerbed.lease.projections import clients, leases
+from flowerbed.lease.projections.leases import Lease
+from flowerbed.lease.signing import Signer
+from flowerbed.lease.waiting import Waiting
+from flowerbed.lease.work import Work
+
+CLIENTS_JOINED = Counter("fl_clients_joined_total", "Leases claimed by clients")
+
+
+class WorkClosed(Rejected):
+    """The exchange is over, or was never ordered from this client."""
+
+    code = "work-closed"
+
+
+class ReportRefused(Rejected):
+    """The report does not fit the work: with an update where none was asked for, or without."""
+
+    code = "report-refused"
+    status = 422
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    database: Database
+    store: EventStore
+    waiting: Waiting
+    signer: Signer
+    blobs: Blobs
+    now: Callable[[], datetime]
+
+    async def poll(self, peer: Peer, poll: LeasePoll) -> LeaseOffers:
+        """Leases that the client does not know yet; waits for one to come up."""
+        known = {(key.lease_id, key.epoch) for key in poll.known}
+
+        async def look() -> LeaseOffers | None:
+            offers = await self._offers(peer, known)
+            return LeaseOffers(offers=tuple(offers)) if offers else None
+
+        found = await self.waiting.until(peer.tenant, look, poll.wait_seconds)
+        return found or LeaseOffers()
+
+    async def claim(self, peer: Peer, lease_key: str, claim: LeaseClaim) -> LeaseHeld:
+        async with self.database.transaction(peer.tenant) as tx:
+            held = await self._own(tx, peer, lease_key)
+            federation = await federations.find(tx, held.federation_id)
+            if federation is None:
+                raise LeaseLost("the federation is over")
+            admit(federation.spec.spec.dataset_spec, claim.dataset)
+            command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset)
+            if await self._command(tx, peer, held, command):
+                after_commit(CLIENTS_JOINED.inc)
+            await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
+        return self._held(held)
+
+    async def beat(self, peer: Peer, lease_key: str, epoch: int) -> LeaseHeld:
+        async with self.database.transaction(peer.tenant) as tx:
+            held = await self._held_by(tx, peer, lease_key, epoch)
+            await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
+        return self._held(held)
+
+    async def next_work(self, peer: Peer, lease_key: str, poll: WorkPoll) -> WorkOffer:
+        """The work that the lease owes, at once when there is some. Asking is a heartbeat."""
+        await self.beat(peer, lease_key, poll.epoch)
+
+        async def look() -> str | None:
+            return await self._order(peer, lease_key, poll.epoch)
+
+        order = await self.waiting.until(lease_key, look, poll.wait_seconds)
+        return WorkOffer(order=order)
+
+    async def report(self, peer: Peer, lease_key: str, work_id: str, report: WorkReport) -> None:
+        async with self.database.transaction(peer.tenant) as tx:
+            held, owed = await self._owed(tx, peer, lease_key, work_id, report.epoch)
+            if owed is None:
+                return
+            self._check_fits(owed, report)
+            update = UpdateSubmitted(
+                **self._identity(held, owed, report.epoch),
+                artifact=report.artifact,
+                n_examples=report.n_examples,
+                metrics=report.metrics,
+                train_seconds=report.train_seconds,
+            )
+            await self._command(tx, peer, held, SubmitUpdate(update=update), owed.traceparent)
+            await work.answered(tx, lease_key, work_id)
+
+    async def fail(self, peer: Peer, lease_key: str, work_id: str, failure: WorkFailure) -> None:
+        async with self.database.transaction(peer.tenant) as tx:
+            held, owed = await self._owed(tx, peer, lease_key, work_id, failure.epoch)
+            if owed is None:
+                return
+            failed = UpdateFailed(
+                **self._identity(held, owed, failure.epoch),
+                code=failure.code,
+                detail=failure.detail,
+            )
+            await self._command(tx, peer, held, FailUpdate(failure=failed), owed.traceparent)
+            await work.answered(tx, lease_key, work_id)
+
+    async def release(self, peer: Peer, lease_key: str, epoch: int, reason: str) -> None:
+        async with self.database.transaction(peer.tenant) as tx:
+            held = await self._own(tx, peer, lease_key)
+            command = ReleaseLease(epoch=epoch, reason=reason or "released by the client")
+            await self._command(tx, peer, held, command)
+        self.waiting.wake(lease_key)
+
+    # --- helpers, in order of use -------------------------------------------
+
+    async def _offers(self, peer: Peer, known: set[tuple[str, int]]) -> list[LeaseOffer]:
+        """Issues what is due, and signs what the client has not seen."""
+        async with self.database.transaction(peer.tenant) as tx:
+            client = await clients.find(tx, peer.client_id)
+            if client is None or client.status != "enrolled":
+                raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
+            mine = {one.federation_id: one for one in await leases.of_client(tx, peer.client_id)}
+            offers = []
+            for federation in await federations.admitting(tx, client.tags):
+                one = mine.get(federation.federation_id)
+                if one is None or one.status in ("dropped", "released"):
+                    one = await self._issue(tx, peer, federation)
+                if (one.lease_id, one.epoch) not in known:
+                    terms_of_lease = terms.manifest(one, federation, peer.tenant, self.now())
+                    offers.append(
+                        LeaseOffer(
+                            lease_id=one.lease_id,
+                            federation_id=one.federation_id,
+                            epoch=one.epoch,
+                            manifest=self.signer.sign(terms_of_lease),
+                        )
+                    )
+        return offers
+
+    async def _issue(
+        self, tx: Connection, peer: Peer, federation: federations.OpenFederation
+    ) -> Lease:
+        identity = lease_id(federation.federation_id, peer.client_id)
+        command = IssueLease(
+            federation_id=federation.federation_id,
+            client_id=peer.client_id,
+            lease_id=identity,
+            ttl_seconds=federation.spec.spec.lease.ttl_seconds,
+        )
+        stream = f"lease-{federation.federation_id}-{peer.client_id}"
+        context = Context(
+            tenant=peer.tenant, correlation_id=federation.federation_id, actor=peer.client_id
+        )
+        await execute(tx, self.store, lease, stream, command, context)
+        issued = await leases.find(tx, identity)
+        assert issued is not None  # its projection runs in this transaction
+        return issued
+
+    async def _order(self, peer: Peer, lease_key: str, epoch: int) -> str | None:
+        async with self.database.transaction(peer.tenant) as tx:
+            held = await self._held_by(tx, peer, lease_key, epoch)
+            owed = await work.of_lease(tx, lease_key)
+            federation = await federations.find(tx, held.federation_id)
+        now = self.now()
+        if owed is None or federation is None or now >= owed.exchange.deadline_at:
+            return None
+        order = terms.work_order(owed, held, federation, peer.tenant, now, self.blobs)
+        return self.signer.sign(order)
+
+    async def _owed(
+        self, tx: Connection, peer: Peer, lease_key: str, work_id: str, epoch: int
+    ) -> tuple[Lease, Work | None]:
+        """The work being answered; None if it was answered before, which changes nothing."""
+        held = await self._held_by(tx, peer, lease_key, epoch)
+        await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
+        owed = await work.of_lease(tx, lease_key)
+        if owed is not None and owed.work_id == work_id:
+            return held, owed
+        history = await self.store.read(tx, _stream(held))
+        state = lease.replay(recorded.event for recorded in history)
+        if work_id in state.answered:
+            return held, None
+        raise WorkClosed(f"work {work_id} is not open: its exchange has ended")
+
+    @staticmethod
+    def _check_fits(owed: Work, report: WorkReport) -> None:
+        wants_update = owed.exchange.exchange == "train"
+        if wants_update != (report.artifact is not None):
+            needed = "an update" if wants_update else "no update"
+            raise ReportRefused(f"{owed.exchange.exchange} work needs {needed}")
+
+    async def _own(self, tx: Connection, peer: Peer, lease_key: str) -> Lease:
+        """Row-level security hides other tenants' leases; this hides other clients'."""
+        client = await clients.find(tx, peer.client_id)
+        if client is None or client.status != "enrolled":
+            raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
+        one = await leases.find(tx, lease_key)
+        if one is None or one.client_id != peer.client_id:
+            raise NotFound(f"no lease {lease_key}")
+        return one
+
+    async def _held_by(self, tx: Connection, peer: Peer, lease_key: str, epoch: int) -> Lease:
+        one = await self._own(tx, peer, lease_key)
+        if one.status != "held" or one.epoch != epoch:
+            raise LeaseLost(f"epoch {epoch} does not hold the lease ({one.status}, {one.epoch})")
+        return one
+
+    async def _command(
+        self,
+        tx: Connection,
+        peer: Peer,
+        held: Lease,
+        command: LeaseCommand,
+        traceparent: str | None = None,
+    ) -> list[Recorded[LeaseEvent]]:
+        context = Context(
+            tenant=peer.tenant,
+            correlation_id=held.federation_id,
+            traceparent=traceparent,
+            actor=peer.client_id,
+        )
+        return await execute(tx, self.store, lease, _stream(held), command, context)
+
+    def _held(self, held: Lease) -> LeaseHeld:
+        return LeaseHeld(
+            lease_id=held.lease_id,
+            epoch=held.epoch,
+            expires_at=heartbeats.expires_at(self.now(), held.ttl_seconds),
+            heartbeat_seconds=heartbeats.interval(held.ttl_seconds),
+        )
+
+    @staticmethod
+    def _identity(held: Lease, owed: Work, epoch: int) -> dict[str, str | int]:
+        return {
+            "federation_id": held.federation_id,
+            "round_number": owed.exchange.round_number,
+            "attempt": owed.exchange.attempt,
+            "exchange": owed.exchange.exchange,
+            "client_id": held.client_id,
+            "work_id": owed.work_id,
+            "lease_epoch": epoch,
+        }
+
+
+def _stream(held: Lease) -> str:
+    return f"lease-{held.federation_id}-{held.client_id}"

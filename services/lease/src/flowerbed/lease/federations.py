@@ -1,0 +1,56 @@
+"""Open federations: what leases are issued for, and on what terms."""
+
+from dataclasses import dataclass
+
+from flowerbed.contracts.federation import FederationCreated
+from flowerbed.contracts.spec import FederationSpec
+from flowerbed.events.database import Connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenFederation:
+    federation_id: str
+    spec: FederationSpec
+    code_hash: str
+
+
+async def remember(tx: Connection, tenant: str, created: FederationCreated) -> None:
+    await tx.execute(
+        "INSERT INTO federations (federation_id, tenant, spec, code_hash, tags)"
+        " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+        created.federation_id,
+        tenant,
+        created.federation_spec.model_dump_json(),
+        created.code_hash,
+        list(created.federation_spec.spec.client_selector.tags),
+    )
+
+
+async def forget(tx: Connection, federation_id: str) -> None:
+    await tx.execute("DELETE FROM federations WHERE federation_id = $1", federation_id)
+
+
+async def find(tx: Connection, federation_id: str) -> OpenFederation | None:
+    row = await tx.fetchrow(
+        "SELECT federation_id, spec, code_hash FROM federations WHERE federation_id = $1",
+        federation_id,
+    )
+    return None if row is None else _open(row["federation_id"], row["spec"], row["code_hash"])
+
+
+async def admitting(tx: Connection, tags: tuple[str, ...]) -> list[OpenFederation]:
+    """The tenant's open federations that a client with these tags may take part in."""
+    rows = await tx.fetch(
+        "SELECT federation_id, spec, code_hash FROM federations WHERE tags <@ $1::text[]"
+        " ORDER BY federation_id",
+        list(tags),
+    )
+    return [_open(row["federation_id"], row["spec"], row["code_hash"]) for row in rows]
+
+
+def _open(federation_id: str, spec: str, code_hash: str) -> OpenFederation:
+    return OpenFederation(
+        federation_id=federation_id,
+        spec=FederationSpec.model_validate_json(spec),
+        code_hash=code_hash,
+    )

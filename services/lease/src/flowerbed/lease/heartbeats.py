@@ -1,0 +1,52 @@
+"""Signs of life. They are overwritten, not recorded: only silence becomes an event."""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from flowerbed.events.database import Connection
+
+SHORTEST, LONGEST = 5.0, 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silent:
+    lease_id: str
+    tenant: str
+    federation_id: str
+    client_id: str
+    epoch: int
+    seen_at: datetime
+
+
+def interval(ttl_seconds: int) -> float:
+    """How often to beat, in seconds: six times in a ttl, so that several may be lost."""
+    return min(LONGEST, max(SHORTEST, ttl_seconds / 6))
+
+
+def expires_at(seen_at: datetime, ttl_seconds: int) -> datetime:
+    return seen_at + timedelta(seconds=ttl_seconds)
+
+
+async def beat(tx: Connection, tenant: str, lease_id: str, at: datetime) -> None:
+    await tx.execute(
+        "INSERT INTO heartbeats (lease_id, tenant, seen_at) VALUES ($1, $2, $3)"
+        " ON CONFLICT (lease_id) DO UPDATE SET"
+        " seen_at = greatest(heartbeats.seen_at, EXCLUDED.seen_at)",
+        lease_id,
+        tenant,
+        at,
+    )
+
+
+async def silent(reader: Connection, at: datetime, awake_since: datetime) -> list[Silent]:
+    """Held leases whose client was not heard for a ttl, counted from `awake_since` at the earliest:
+    while the door was shut, nobody could knock."""
+    rows = await reader.fetch(
+        "SELECT l.lease_id, l.tenant, l.federation_id, l.client_id, l.epoch, h.seen_at"
+        " FROM leases l JOIN heartbeats h USING (lease_id)"
+        " WHERE l.status = 'held'"
+        " AND greatest(h.seen_at, $2) + make_interval(secs => l.ttl_seconds) <= $1",
+        at,
+        awake_since,
+    )
+    return [Silent(**dict(row)) for row in rows]

@@ -1,0 +1,50 @@
+"""Ends leases that nobody may hold any more: of a revoked client, or of a silent one."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from flowerbed.events.commands import execute, handle
+from flowerbed.events.context import Context
+from flowerbed.events.database import Database
+from flowerbed.events.store import EventStore
+from flowerbed.lease import heartbeats
+from flowerbed.lease.leases import DropClient, lease
+from flowerbed.lease.projections import leases
+
+logger = logging.getLogger(__name__)
+
+SWEEP_EVERY = 5.0
+"""Seconds: a silent client is dropped this much after its ttl at the latest."""
+
+
+async def drop_leases(
+    database: Database, store: EventStore, tenant: str, client_id: str, actor: str | None
+) -> None:
+    """In one transaction: all of a client's leases."""
+    async with database.transaction(tenant) as tx:
+        for one in await leases.of_client(tx, client_id):
+            context = Context(tenant=tenant, correlation_id=one.federation_id, actor=actor)
+            stream = f"lease-{one.federation_id}-{client_id}"
+            command = DropClient(epoch=None, reason="client revoked")
+            await execute(tx, store, lease, stream, command, context)
+
+
+async def sweep(database: Database, store: EventStore, now: Callable[[], datetime]) -> None:
+    """For ever: drop who was not heard for a ttl. After a pause of ours, silence counts anew."""
+    awake_since, last = now(), now()
+    while True:
+        at = now()
+        if at - last > timedelta(seconds=4 * SWEEP_EVERY):
+            awake_since = at  # we slept: nobody could be heard
+        last = at
+        async with database.read_all() as reader:
+            silent = await heartbeats.silent(reader, at, awake_since)
+        for one in silent:
+            logger.warning("client %s is silent since %s", one.client_id, one.seen_at)
+            command = DropClient(epoch=one.epoch, reason=f"silent since {one.seen_at:%H:%M:%S}")
+            stream = f"lease-{one.federation_id}-{one.client_id}"
+            context = Context(tenant=one.tenant, correlation_id=one.federation_id)
+            await handle(database, store, lease, stream, command, context)
+        await asyncio.sleep(SWEEP_EVERY)

@@ -1,0 +1,121 @@
+"""What is signed for a client: a lease's manifest, and each work order under it."""
+
+import math
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.round import ExchangeStarted, RoundStarted
+from flowerbed.contracts.signed import (
+    ISSUER,
+    Download,
+    Limits,
+    Manifest,
+    Upload,
+    WorkOrder,
+)
+from flowerbed.contracts.spec import FederationSpec
+from flowerbed.contracts.values import Scalar
+from flowerbed.lease.federations import OpenFederation
+from flowerbed.lease.projections.leases import Lease
+from flowerbed.lease.work import Work
+
+MANIFEST_VALIDITY = timedelta(minutes=10)
+CLOCK_SKEW = timedelta(minutes=1)
+LATE_UPLOAD = timedelta(minutes=10)
+"""A presigned URL outlives the deadline a little: what arrives late is refused by its facts."""
+
+
+def manifest(lease: Lease, federation: OpenFederation, tenant: str, at: datetime) -> Manifest:
+    """The terms that a site reads before it claims."""
+    spec = federation.spec.spec
+    return Manifest(
+        **_claims(lease, federation, tenant, at, at + MANIFEST_VALIDITY),
+        model_uri=spec.model_ref.uri,
+        model_sha256=spec.model_ref.sha256,
+        strategy=spec.strategy.name,
+        hyper_parameters=_hyper_parameters(federation.spec),
+        dataset_uris=spec.dataset_spec.uris,
+        dataset_shards=spec.dataset_spec.shards,
+        dataset_hashes=spec.dataset_spec.hashes,
+        limits=Limits(
+            ttl_seconds=spec.lease.ttl_seconds,
+            max_epochs=spec.lease.max_epochs,
+            max_tokens=spec.lease.max_tokens,
+        ),
+    )
+
+
+def work_order(
+    work: Work,
+    lease: Lease,
+    federation: OpenFederation,
+    tenant: str,
+    at: datetime,
+    blobs: Blobs,
+) -> WorkOrder:
+    """One client's part of an exchange, with a presigned URL for each object it may touch."""
+    exchange, member = work.exchange, work.exchange.cohort[work.place]
+    seconds = math.ceil((exchange.deadline_at + LATE_UPLOAD - at).total_seconds())
+    seconds = min(max(seconds, 60), 7 * 86_400)
+    return WorkOrder(
+        **_claims(lease, federation, tenant, at, exchange.deadline_at),
+        work_id=work.work_id,
+        round_number=exchange.round_number,
+        attempt=exchange.attempt,
+        exchange=exchange.exchange,
+        message_type="train" if exchange.exchange == "train" else "evaluate",
+        seed=member.seed,
+        config=exchange.config,
+        base=exchange.base,
+        download=Download(url=blobs.presign_get(exchange.base.uri, seconds)),
+        upload=_upload(exchange, lease.client_id, federation.spec, blobs, seconds),
+        dataset_sha256=lease.dataset_sha256 or "",
+    )
+
+
+def upload_uri(spec: FederationSpec, exchange: ExchangeStarted, client_id: str) -> str:
+    """Where a client's update lies: one place for one work, written once."""
+    artifacts = spec.spec.artifacts
+    place = f"{exchange.federation_id}/{exchange.round_number}-{exchange.attempt}"
+    return f"s3://{artifacts.bucket}/{artifacts.prefix}/updates/{place}/{client_id}.safetensors"
+
+
+def _upload(
+    exchange: ExchangeStarted, client_id: str, spec: FederationSpec, blobs: Blobs, seconds: int
+) -> Upload | None:
+    if not isinstance(exchange, RoundStarted):
+        return None  # an evaluation's answer is its metrics
+    return blobs.presign_put(upload_uri(spec, exchange, client_id), seconds)
+
+
+def _claims(
+    lease: Lease, federation: OpenFederation, tenant: str, at: datetime, until: datetime
+) -> dict[str, str | int]:
+    """The registered claims (RFC 7519, section 4.1) and whom and what they bind."""
+    return {
+        "iss": ISSUER,
+        "aud": lease.client_id,
+        "iat": int(at.timestamp()),
+        "nbf": int((at - CLOCK_SKEW).timestamp()),
+        "exp": math.ceil(until.timestamp()),
+        "jti": str(uuid4()),
+        "tenant": tenant,
+        "federation_id": lease.federation_id,
+        "client_id": lease.client_id,
+        "lease_id": lease.lease_id,
+        "lease_epoch": lease.epoch,
+        "app": federation.spec.spec.app,
+        "code_hash": federation.code_hash,
+    }
+
+
+def _hyper_parameters(spec: FederationSpec) -> dict[str, Scalar]:
+    train = spec.spec.train
+    return {
+        **train.app_parameters,
+        "local_epochs": train.local_epochs,
+        "batch_size": train.batch_size,
+        "learning_rate": train.learning_rate,
+        "seed": train.seed,
+    }

@@ -1,0 +1,59 @@
+"""Long polls: who waits for what, and the signal that it may be there.
+
+A signal is only a hint: the waiter looks into the database again. Losing one costs a look-up
+every `LOOK_AGAIN` seconds, never an answer.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+LOOK_AGAIN = 10.0
+"""Seconds. Another replica may have written what this one waits for."""
+
+
+class Waiting:
+    """Waiters by key; a key is a lease id, or a tenant for those who wait for a lease."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+        self._events: dict[str, set[asyncio.Event]] = {}
+
+    def wake(self, key: str) -> None:
+        for event in self._events.get(key, ()):
+            event.set()
+
+    async def until(
+        self, key: str, look: Callable[[], Awaitable[T | None]], seconds: float
+    ) -> T | None:
+        """What `look` finds, at once or within `seconds`; None if there was nothing."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        with self._waiter(key) as event:
+            while True:
+                event.clear()
+                found = await look()
+                left = end - loop.time()
+                if found is not None or left <= 0 or self._stopping.is_set():
+                    return found
+                await self._signal(event, min(left, LOOK_AGAIN))
+
+    @contextmanager
+    def _waiter(self, key: str) -> Iterator[asyncio.Event]:
+        event = asyncio.Event()
+        self._events.setdefault(key, set()).add(event)
+        try:
+            yield event
+        finally:
+            waiters = self._events[key]
+            waiters.discard(event)
+            if not waiters:
+                del self._events[key]
+
+    @staticmethod
+    async def _signal(event: asyncio.Event, seconds: float) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(event.wait(), seconds)
