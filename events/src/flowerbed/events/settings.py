@@ -41,7 +41,7 @@ class ServiceSettings(BaseSettings):
     otlp_endpoint: str | None = None
 
     @classmethod
-    def load(cls) -> "ServiceSettings":
+    def load(cls) -> Self:
         """From the file and the environment alone."""
         return cls()
 
