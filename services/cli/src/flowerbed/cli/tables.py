@@ -1,0 +1,84 @@
+"""Tables for people, JSON for programs (`--output`)."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+
+
+Output: TypeAlias = Annotated[
+    Format, typer.Option("--output", "-o", help="`table` for people, `json` for programs.")
+]
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """A pipe has no width: its lines are not cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 400
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
+) -> None:
+    console().print(_table(columns, rows, title))
+
+
+def problems_table(problems: Iterable[Mapping[str, Any]]) -> None:
+    """Broken rules, on stderr."""
+    rows = [
+        (problem.get("path") or "(document)", problem.get("value"), problem.get("allowed"))
+        for problem in problems
+    ]
+    console(stderr=True).print(_table(("where", "found", "allowed"), rows, None))
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None) -> Any:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(shown(cell)) for cell in row))
+    return table
+
+
+def shown(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else "no"
+        case float():
+            return f"{value:.4f}"
+        case list() | tuple():
+            return ", ".join(shown(item) for item in value)
+        case _:
+            return str(value)
+
+
+def short(sha256: str | None) -> str:
+    return "" if sha256 is None else sha256[:12]
+
+
+def moment(text: str | None) -> str:
+    """A timestamp in the reader's own time zone."""
+    if text is None:
+        return ""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
