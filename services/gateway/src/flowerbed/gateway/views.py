@@ -59,7 +59,7 @@ class UpdateCounts(View):
 
 
 class Round(View):
-    """One attempt of a round. Seconds: `train_seconds` is the slowest client's, the rest is ours."""
+    """One attempt of a round. `train_seconds`: the slowest client's; the rest of it is ours."""
 
     round_number: int
     attempt: int

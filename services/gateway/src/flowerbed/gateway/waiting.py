@@ -48,9 +48,10 @@ def _round(rounds: Sequence[Round], silent: Sequence[str]) -> str:
     if newest is None:
         return "the first round to start"
     if newest.status == "failed":
-        return f"another attempt at round {newest.round_number}: {newest.reason or newest.code}"
+        why = newest.reason or newest.code
+        return f"another attempt at round {newest.round_number} ({why}){_until(newest.deadline_at)}"
     if newest.status == "completed":
-        return "the next round to start"
+        return "the next round to start" + _until(newest.deadline_at)
     doing = "train" if newest.status == "training" else "evaluate"
     counts = newest.train_updates if doing == "train" else newest.evaluate_updates
     n_asked = sum(counts.model_dump().values())

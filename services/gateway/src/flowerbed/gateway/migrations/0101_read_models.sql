@@ -24,7 +24,7 @@ CREATE TABLE federations (
     started_at timestamptz,
     ended_at timestamptz,
     updated_at timestamptz NOT NULL,
-    PRIMARY KEY (tenant, federation_id)
+    PRIMARY KEY (federation_id, tenant)
 );
 CREATE INDEX federations_newest ON federations (created_at, federation_id);
 SELECT protect_tenants('federations');
@@ -52,7 +52,7 @@ CREATE TABLE rounds (
     deadline_at timestamptz,
     evaluation_started_at timestamptz,
     finished_at timestamptz,
-    PRIMARY KEY (tenant, federation_id, round_number, attempt)
+    PRIMARY KEY (federation_id, tenant, round_number, attempt)
 );
 SELECT protect_tenants('rounds');
 
@@ -75,7 +75,7 @@ CREATE TABLE round_updates (
     asked_at timestamptz,
     reported_at timestamptz,
     decided_at timestamptz,
-    PRIMARY KEY (tenant, federation_id, round_number, attempt, exchange, client_id)
+    PRIMARY KEY (federation_id, tenant, round_number, attempt, exchange, client_id)
 );
 SELECT protect_tenants('round_updates');
 
@@ -109,7 +109,7 @@ CREATE TABLE memberships (
     joined_at timestamptz,
     ended_at timestamptz,
     updated_at timestamptz NOT NULL,
-    PRIMARY KEY (tenant, federation_id, client_id)
+    PRIMARY KEY (federation_id, tenant, client_id)
 );
 SELECT protect_tenants('memberships');
 
@@ -129,7 +129,7 @@ CREATE TABLE artifacts (
     revoked_at timestamptz,
     revoked_reason text NOT NULL DEFAULT '',
     recorded_at timestamptz NOT NULL,
-    PRIMARY KEY (tenant, federation_id, round_number, attempt, exchange, kind)
+    PRIMARY KEY (federation_id, tenant, round_number, attempt, exchange, kind)
 );
 CREATE INDEX artifacts_sha256 ON artifacts (sha256);
 SELECT protect_tenants('artifacts');

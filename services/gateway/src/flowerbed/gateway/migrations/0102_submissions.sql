@@ -11,5 +11,5 @@ CREATE TABLE submissions (
     submitted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant, submission_id)
 );
-CREATE UNIQUE INDEX submissions_federation ON submissions (tenant, federation_id);
+CREATE UNIQUE INDEX submissions_federation ON submissions (federation_id, tenant);
 SELECT protect_tenants('submissions');

@@ -31,7 +31,11 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
                 tx,
                 "artifacts",
                 {"tenant": tenant, "federation_id": event.federation_id, "sha256": event.sha256},
-                {"revoked_at": recorded.recorded_at, "revoked_reason": event.reason},
+                {
+                    "revoked_at": recorded.recorded_at,
+                    "revoked_reason": event.reason,
+                    "channels": [],
+                },
             )
 
 

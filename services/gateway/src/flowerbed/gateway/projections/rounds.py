@@ -39,16 +39,12 @@ def _values(recorded: Recorded[Any]) -> dict[str, Any] | None:
         case RoundStarted() as event:
             return _started(event) | {"started_at": at}
         case RoundEvaluationStarted() as event:
-            return {
-                "status": "evaluating",
-                "evaluation_started_at": at,
-                "deadline_at": event.deadline_at,
-            }
+            return _evaluating(event) | {"evaluation_started_at": at}
         case RoundCompleted() as event:
             return _completed(event) | {"finished_at": at}
         case RoundFailed() as event:
             failed = {"status": "failed", "code": event.code, "reason": event.reason}
-            return failed | {"finished_at": at}
+            return failed | {"finished_at": at, "deadline_at": event.waits_until}
         case AggregateCompleted(exchange="train") as event:
             folded = [update.model_dump() for update in event.updates]
             return {"train_seconds": event.train_seconds, "folded": as_json(folded)}
@@ -68,6 +64,16 @@ def _started(event: RoundStarted) -> dict[str, Any]:
     }
 
 
+def _evaluating(event: RoundEvaluationStarted) -> dict[str, Any]:
+    return {
+        "status": "evaluating",
+        "deadline_at": event.deadline_at,
+        "checkpoint_sha256": event.base.sha256,
+        "checkpoint_uri": event.base.uri,
+        "training": as_json(event.training),
+    }
+
+
 def _completed(event: RoundCompleted) -> dict[str, Any]:
     return {
         "status": "completed",
@@ -76,6 +82,7 @@ def _completed(event: RoundCompleted) -> dict[str, Any]:
         "training": as_json(event.training),
         "evaluation": as_json(event.evaluation),
         "evaluation_error": event.evaluation_error,
+        "deadline_at": event.waits_until,
     }
 
 

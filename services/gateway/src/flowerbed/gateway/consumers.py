@@ -1,0 +1,35 @@
+"""Keep a copy of every event of every service; the projections apply in the same transaction.
+
+Four consumers fill the same tables. They take turns, so they cannot deadlock on each other's
+rows, and positions become visible in their own order: `after=POSITION` never skips an event.
+"""
+
+from typing import Any
+
+from flowerbed.contracts.catalogue import EVENTS, owned_events
+from flowerbed.contracts.topology import STREAMS
+from flowerbed.events.codec import Codec
+from flowerbed.events.connection import Connection
+from flowerbed.events.consumer import Consumer
+from flowerbed.events.recorded import Recorded
+from flowerbed.events.store import EventStore
+
+codec = Codec(EVENTS)
+
+_TURNS = "SELECT pg_advisory_xact_lock(hashtext('flowerbed.gateway.keep'))"
+
+
+def consumers(store: EventStore) -> tuple[Consumer, ...]:
+    async def keep(tx: Connection, recorded: Recorded[Any]) -> None:
+        await tx.execute(_TURNS)
+        await store.record(tx, recorded)
+
+    return tuple(
+        Consumer(
+            f"gateway-{stream.owner}",
+            stream.name,
+            dict.fromkeys(owned_events(stream.owner), keep),
+            store.codec,
+        )
+        for stream in STREAMS
+    )

@@ -1,0 +1,165 @@
+"""Publish a FederationSpec as its author would on NATS, once per submission id.
+
+What is posted here and what is published on `fl.federation.submitted` is the same message; the
+orchestrator cannot tell them apart. The row and the message belong together: the row is written
+first, inside the transaction, so of two posts with one key the second waits for the first; it is
+committed when JetStream has the message. A crash in between costs nothing: the same key is the
+same federation, however often it is published.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from flowerbed.contracts.event import subject
+from flowerbed.contracts.ids import federation_id
+from flowerbed.contracts.problems import SpecRefused, parse_spec
+from flowerbed.contracts.spec import FederationSpec
+from flowerbed.contracts.topology import SUBMISSION_SUBJECT
+from flowerbed.events.context import Context
+from flowerbed.events.database import Connection, Database
+from flowerbed.events.documents import DocumentUnreadable, read_document
+from flowerbed.events.errors import Rejected
+from flowerbed.events.message import MESSAGE_ID, Message
+from flowerbed.events.telemetry import current_traceparent, span
+from flowerbed.gateway.views import Submitted
+
+Publish = Callable[[Message], Awaitable[Any]]
+
+_KEY = re.compile(r"[!-~]{1,200}")
+
+
+class DocumentRefused(Rejected):
+    """Not YAML or JSON: nothing in it could be checked."""
+
+    code = "document-unreadable"
+    status = 400
+
+
+class SpecProblems(Rejected):
+    """Every broken rule is in `errors`."""
+
+    code = "spec-refused"
+    status = 422
+
+
+class KeyUnreadable(Rejected):
+    code = "idempotency-key-unreadable"
+    status = 400
+
+
+class KeyReused(Rejected):
+    code = "idempotency-key-reused"
+
+
+class Submissions:
+    def __init__(self, database: Database, publish: Publish) -> None:
+        self._database = database
+        self._publish = publish
+
+    async def submit(self, raw: bytes, *, key: str | None, tenant: str | None) -> Submitted:
+        """Publish the spec in `raw`; the same key and the same spec give the same federation.
+
+        Raises:
+            Rejected: the document, the key, or the spec; nothing was published.
+            Unavailable: Postgres or NATS is away; post again with the same key.
+        """
+        if key is not None and _KEY.fullmatch(key) is None:
+            raise KeyUnreadable("an Idempotency-Key has 1 to 200 visible ASCII characters")
+        spec = read_spec(raw, tenant)
+        submission_id = key or str(uuid4())
+        identity = federation_id(spec.metadata.tenant, submission_id)
+        context = Context(tenant=spec.metadata.tenant, correlation_id=identity)
+        with span("federation submitted", context):
+            async with self._database.transaction(spec.metadata.tenant) as tx:
+                await _remember(tx, spec, submission_id, identity)
+                await self._publish(_message(spec, submission_id, identity))
+        return Submitted(
+            federation_id=identity,
+            submission_id=submission_id,
+            status_url=f"/federations/{identity}",
+        )
+
+
+def read_spec(raw: bytes, tenant: str | None) -> FederationSpec:
+    try:
+        spec = parse_spec(read_document(raw))
+    except DocumentUnreadable as error:
+        raise DocumentRefused(str(error)) from error
+    except SpecRefused as refused:
+        errors = [problem.model_dump() for problem in refused.problems]
+        rules = "1 rule is" if len(errors) == 1 else f"{len(errors)} rules are"
+        raise SpecProblems(f"{rules} broken in the FederationSpec", errors=errors) from refused
+    if tenant is not None and tenant != spec.metadata.tenant:
+        problem = {
+            "path": "metadata.tenant",
+            "value": repr(spec.metadata.tenant),
+            "allowed": f"{tenant!r}, the tenant asked for",
+        }
+        raise SpecProblems("1 rule is broken in the FederationSpec", errors=[problem])
+    return spec
+
+
+async def _remember(
+    tx: Connection, spec: FederationSpec, submission_id: str, identity: str
+) -> None:
+    document = _canonical(spec.document())
+    digest = hashlib.sha256(document.encode()).hexdigest()
+    inserted = await tx.fetchval(
+        "INSERT INTO submissions"
+        " (tenant, submission_id, federation_id, name, n_rounds, spec, spec_sha256)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING true",
+        spec.metadata.tenant, submission_id, identity, spec.metadata.name, spec.spec.num_rounds,
+        document, digest,
+    )  # fmt: skip
+    there = await _known_digest(tx, identity, fresh=bool(inserted))
+    if there not in (None, digest):
+        raise KeyReused(
+            f"idempotency key {submission_id!r} already belongs to federation {identity},"
+            " which has another spec"
+        )
+
+
+async def _known_digest(tx: Connection, identity: str, *, fresh: bool) -> str | None:
+    """Of the spec under this identity: posted here before, or published on NATS by its author."""
+    if not fresh:
+        posted: str = await tx.fetchval(
+            "SELECT spec_sha256 FROM submissions WHERE federation_id = $1", identity
+        )
+        return posted
+    published = await tx.fetchval("SELECT spec FROM federations WHERE federation_id = $1", identity)
+    if published is None:
+        return None
+    return hashlib.sha256(_canonical(json.loads(published)).encode()).hexdigest()
+
+
+def _canonical(document: Any) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _message(spec: FederationSpec, submission_id: str, identity: str) -> Message:
+    """CloudEvents 1.0 in NATS binary mode. JetStream's own dedup goes by the federation: two
+    tenants may use the same key."""
+    headers = {
+        MESSAGE_ID: identity,
+        "ce-specversion": "1.0",
+        "ce-id": submission_id,
+        "ce-type": SUBMISSION_SUBJECT,
+        "ce-source": "/flowerbed/gateway",
+        "ce-subject": identity,
+        "ce-time": datetime.now(UTC).isoformat(),
+        "content-type": "application/json",
+        "tenant": spec.metadata.tenant,
+        "correlationid": identity,
+    }
+    if traceparent := current_traceparent():
+        headers["traceparent"] = traceparent
+    return Message(
+        subject=subject(SUBMISSION_SUBJECT, spec.metadata.tenant, identity),
+        headers=headers,
+        data=json.dumps(spec.document(), ensure_ascii=False).encode(),
+    )
