@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.s3 import S3Server, s3_server
 
 from flowerbed.artifact.blobs import Blobs
-from tests.support.s3 import S3Server, s3_server
 
 
 @pytest.fixture(scope="session")

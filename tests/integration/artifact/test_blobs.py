@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from tests.support.s3 import S3Server
 
 from flowerbed.artifact.blobs import BadUri, Blobs, DigestDiffers, TooLarge, hash_file
 from flowerbed.contracts.signed import Upload
 from flowerbed.events.errors import NotFound, Unavailable
-from tests.support.s3 import S3Server
 
 
 def put(upload: Upload, body: bytes, headers: dict[str, str] | None = None) -> int:
@@ -41,9 +41,7 @@ def test_what_was_put_comes_back_with_its_digest(
     assert blobs.head(stored.uri) == stored.size == 7000
 
 
-def test_putting_the_same_bytes_twice_is_one_object(
-    blobs: Blobs, s3: S3Server, file: Path
-) -> None:
+def test_putting_the_same_bytes_twice_is_one_object(blobs: Blobs, s3: S3Server, file: Path) -> None:
     first = blobs.put_if_absent(s3.bucket, "a/twice", file, hash_file(file))
     assert blobs.put_if_absent(s3.bucket, "a/twice", file, hash_file(file)) == first
 

@@ -22,7 +22,9 @@ BASE, NEXT = "a" * 64, "b" * 64
 
 
 def ref(sha256: str) -> ArtifactRef:
-    return ArtifactRef(uri=f"s3://flowerbed/checkpoints/{sha256}.safetensors", sha256=sha256, size=9)
+    return ArtifactRef(
+        uri=f"s3://flowerbed/checkpoints/{sha256}.safetensors", sha256=sha256, size=9
+    )
 
 
 def place(round_number: int, sha256: str, **more: Any) -> dict[str, Any]:

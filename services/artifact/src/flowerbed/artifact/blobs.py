@@ -143,9 +143,7 @@ class Blobs:
         )
         return url
 
-    def presign_put(
-        self, uri: str, expires_seconds: int, *, if_none_match: bool = True
-    ) -> Upload:
+    def presign_put(self, uri: str, expires_seconds: int, *, if_none_match: bool = True) -> Upload:
         """A URL to write the object with; by default it works once, whoever holds it."""
         bucket, key = split_uri(uri)
         params = {"Bucket": bucket, "Key": key}

@@ -1,0 +1,78 @@
+"""The fold: a weighted mean of updates, one update at a time, in blocks.
+
+Memory is one model, whatever the number of updates. The same updates, weights and order give
+the same bytes: every step is one IEEE operation an element, nothing is summed across elements.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowerbed.aggregator.strategies import Tensors
+from flowerbed.aggregator.tensors import BLOCK, Array, Layout, Tensor, TensorFile, write
+from flowerbed.events.errors import Rejected
+
+
+class MeanNotFinite(Rejected):
+    code: ClassVar[str] = "not-finite"
+
+
+class Accumulator:
+    """The weighted sum of the updates so far."""
+
+    def __init__(self, layout: Layout) -> None:
+        self.total = 0
+        self._sums = {
+            name: np.zeros(tensor.count, _sum_type(tensor.dtype)) for name, tensor in layout.items()
+        }
+        self._layout = layout
+
+    def add(self, update: TensorFile, weight: int) -> None:
+        """Add an update, which has been screened against the same layout."""
+        for name, sums in self._sums.items():
+            factor = sums.dtype.type(weight)
+            product = np.empty(min(BLOCK, sums.size), sums.dtype)
+            start = 0
+            for block in update.blocks(name):
+                part = sums[start : start + block.size]
+                term = np.multiply(block, factor, out=product[: block.size])
+                np.add(part, term, out=part)
+                start += block.size
+        self.total += weight
+
+    def mean(self) -> Tensors:
+        """Divide once by the total weight. The sums become the mean: nothing can be added."""
+        sums, self._sums = self._sums, {}
+        for array in sums.values():
+            np.divide(array, array.dtype.type(self.total), out=array)
+        return {name: array.reshape(self._layout[name].shape) for name, array in sums.items()}
+
+
+def write_checkpoint(path: Path, layout: Layout, tensors: Tensors) -> tuple[str, int]:
+    """Write `tensors` in the types of `layout`; the file's sha256 and size.
+
+    Raises:
+        MeanNotFinite: a value does not fit its type.
+    """
+    return write(path, layout, lambda tensor: _cast(tensor, tensors[tensor.name]))
+
+
+def _cast(tensor: Tensor, array: Array) -> Iterator[Array]:
+    flat = array.reshape(-1)
+    for start in range(0, flat.size, BLOCK):
+        block = flat[start : start + BLOCK]
+        if tensor.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                block = block.astype(tensor.dtype, copy=False)
+            if not np.isfinite(block).all():
+                raise MeanNotFinite(f"the mean of tensor {tensor.name} is not finite")
+            yield block
+        else:
+            yield np.rint(block).astype(tensor.dtype)
+
+
+def _sum_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:
+    """Integers too are averaged; float32 would not hold theirs."""
+    return np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64
