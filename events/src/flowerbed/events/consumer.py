@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 from flowerbed.contracts.event import Event
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection
+from flowerbed.events.message import Message, envelope, received
 from flowerbed.events.recorded import Recorded
+from flowerbed.events.telemetry import SpanKind, span
 
 Handler: TypeAlias = Callable[[Connection, Recorded[Any]], Awaitable[None]]
 
@@ -38,6 +40,23 @@ class Consumer:
     handlers: Mapping[type[Event], Handler]
     codec: Codec
     retry: Retry = field(default_factory=Retry)
+
+    async def handle(self, tx: Connection, message: Message) -> None:
+        """Decode and handle one message; a type without a handler is passed over."""
+        read = envelope(message)
+        handler = self.handler(read.type)
+        if handler is None:
+            return
+        recorded = received(message, self.codec)
+        with span(
+            f"consume {read.type}",
+            recorded.context,
+            kind=SpanKind.CONSUMER,
+            linked=True,
+            consumer=self.name,
+            stream=read.stream,
+        ):
+            await handler(tx, recorded)
 
     def handler(self, event_type: str) -> Handler | None:
         for cls, handler in self.handlers.items():

@@ -3,6 +3,7 @@
 import os
 import stat
 from pathlib import Path
+from typing import Self
 
 from pydantic import SecretStr
 from pydantic_settings import (

@@ -16,6 +16,15 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from flowerbed.events.context import NO_FEDERATION, Context
 
+__all__ = [
+    "SpanKind",
+    "current_traceparent",
+    "flush_traces",
+    "set_up_tracing",
+    "span",
+    "trace_context",
+]
+
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 _propagator = TraceContextTextMapPropagator()

@@ -1,0 +1,80 @@
+"""Declare the JetStream streams and durables of `contracts.topology`; the deployer runs it.
+
+Never a subscriber: a subscriber's own declaration would overwrite a stream's settings.
+"""
+
+from datetime import timedelta
+from typing import Any, Protocol
+
+from flowerbed.contracts.topology import (
+    DURABLES,
+    STREAMS,
+    SUBMISSION_SUBJECT,
+    SUBMISSIONS,
+)
+from flowerbed.events.errors import FlowerbedError
+
+NAME_IN_USE = 10058
+ACK_WAIT = 30.0
+MAX_ACK_PENDING = 5000
+
+
+class Api(Protocol):
+    async def api(self, operation: str, request: dict[str, Any]) -> dict[str, Any]: ...
+
+
+async def ensure_topology(
+    bus: Api, *, max_age: timedelta = timedelta(days=7), replicas: int = 1
+) -> None:
+    """Create or update every stream and durable; needs a user who may administer JetStream."""
+    for stream in STREAMS:
+        await _stream(bus, stream.name, stream.subjects, max_age, replicas)
+    subjects = (SUBMISSION_SUBJECT, f"{SUBMISSION_SUBJECT}.>")
+    await _stream(bus, SUBMISSIONS, subjects, max_age, replicas)
+    for durable in DURABLES:
+        await _durable(bus, durable.stream, durable.name, durable.filter_subjects)
+    await _durable(bus, SUBMISSIONS, "orchestrator", subjects)
+
+
+async def _stream(
+    bus: Api, name: str, subjects: tuple[str, ...], max_age: timedelta, replicas: int
+) -> None:
+    config = {
+        "name": name,
+        "subjects": list(subjects),
+        "storage": "file",
+        "retention": "limits",
+        "discard": "new",
+        "max_age": int(max_age.total_seconds() * 1e9),
+        "duplicate_window": int(120e9),
+        "num_replicas": replicas,
+        "allow_atomic": True,
+        "allow_direct": True,
+        "deny_delete": True,
+        "deny_purge": True,
+    }
+    answer = await bus.api(f"STREAM.CREATE.{name}", config)
+    if answer.get("error", {}).get("err_code") == NAME_IN_USE:
+        answer = await bus.api(f"STREAM.UPDATE.{name}", config)
+    _check(answer, name)
+
+
+async def _durable(bus: Api, stream: str, name: str, subjects: tuple[str, ...]) -> None:
+    config = {
+        "durable_name": name,
+        "filter_subjects": list(subjects),
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(ACK_WAIT * 1e9),
+        # What cannot be handled becomes a dead letter of ours; JetStream never gives up on one.
+        "max_deliver": -1,
+        "max_ack_pending": MAX_ACK_PENDING,
+        "replay_policy": "instant",
+    }
+    request = {"stream_name": stream, "config": config}
+    _check(await bus.api(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", request), f"{stream}/{name}")
+
+
+def _check(answer: dict[str, Any], name: str) -> None:
+    if "error" in answer:
+        raise FlowerbedError(f"jetstream refused {name}: {answer['error'].get('description')}")

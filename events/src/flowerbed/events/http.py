@@ -1,0 +1,146 @@
+"""HTTP as every service does it: problem+json (RFC 9457), trace context, the internal token."""
+
+import hmac
+import logging
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
+from pydantic import SecretStr
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from flowerbed.events.errors import Conflict, FlowerbedError, NotFound, Rejected, Unavailable
+from flowerbed.events.telemetry import trace_context
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = "2"
+"""Seconds after which to ask again when a dependency is away."""
+
+_UNTRACED = frozenset(("/healthz", "/readyz", "/metrics", "/status"))
+
+
+class Unauthorized(FlowerbedError):
+    """The internal token is missing or another."""
+
+
+def problem(
+    status: int, code: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+) -> JSONResponse:
+    """An RFC 9457 problem; `code` is stable, `detail` is for people."""
+    body = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        **more,
+    }
+    return JSONResponse(
+        body, status_code=status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def new_app(title: str) -> FastAPI:
+    """A FastAPI app that answers every error with a problem and joins the caller's trace."""
+    app = FastAPI(title=title, docs_url=None, redoc_url=None)
+    prepare(app)
+    return app
+
+
+def prepare(app: FastAPI) -> None:
+    """Give an app of a service's own the same errors and tracing."""
+    app.add_exception_handler(FlowerbedError, _on_flowerbed_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(Exception, _on_unexpected_error)
+    app.add_middleware(_Traced)
+
+
+def internal_only(token: SecretStr) -> Callable[[str | None], Awaitable[None]]:
+    """A dependency that lets through only callers who know the internal token."""
+    expected = f"Bearer {token.get_secret_value()}".encode()
+
+    async def check(authorization: Annotated[str | None, Header()] = None) -> None:
+        given = (authorization or "").encode()
+        if not hmac.compare_digest(given, expected):
+            raise Unauthorized("the internal token is required")
+
+    return check
+
+
+async def _on_flowerbed_error(request: Request, error: Exception) -> JSONResponse:
+    match error:
+        case Rejected():
+            more: dict[str, Any] = {"errors": list(error.errors)} if error.errors else {}
+            return problem(error.status, error.code, str(error), **more)
+        case NotFound():
+            return problem(404, "not-found", str(error))
+        case Conflict():
+            return problem(409, "conflict", str(error))
+        case Unavailable():
+            return problem(503, "unavailable", str(error), headers={"Retry-After": RETRY_AFTER})
+        case Unauthorized():
+            return problem(401, "unauthorized", str(error), headers={"WWW-Authenticate": "Bearer"})
+        case _:
+            return await _on_unexpected_error(request, error)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    errors = [
+        {
+            "path": ".".join(str(part) for part in one["loc"]),
+            "message": one["msg"],
+            # What was sent is repeated only if it is short and plain; a body may hold secrets.
+            **({"value": one["input"]} if _is_plain(one) else {}),
+        }
+        for one in error.errors()
+    ]
+    return problem(422, "not-valid", f"{len(errors)} values are not valid", errors=errors)
+
+
+def _is_plain(error: dict[str, Any]) -> bool:
+    value = error.get("input")
+    if error["loc"][:1] == ("header",):
+        return False
+    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 64)
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "-")
+    headers = dict(error.headers) if error.headers else None
+    return problem(error.status_code, code, str(error.detail), headers=headers)
+
+
+async def _on_unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(500, "internal-error", "an error of ours; the log has it")
+
+
+class _Traced:
+    """A span for each request, under the caller's trace if it names one."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._tracer = trace.get_tracer("flowerbed.events")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _UNTRACED:
+            await self._app(scope, receive, send)
+            return
+        traceparent = dict(scope["headers"]).get(b"traceparent", b"").decode("latin-1")
+        with self._tracer.start_as_current_span(
+            f"{scope['method']} {scope['path']}",
+            context=trace_context(traceparent),
+            kind=SpanKind.SERVER,
+            attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
+        ):
+            await self._app(scope, receive, send)

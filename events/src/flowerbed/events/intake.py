@@ -1,0 +1,257 @@
+"""The consumer runtime: what has arrived becomes one transaction, then it is acknowledged.
+
+    pull ──> transaction: drop what the cursors have seen, handle, move the cursors ──> ack
+                 │ fails
+                 └──> each event alone, with backoff ──> still fails ──> dead letter, lane parked
+
+A cursor is the last version applied of one event stream, so an event has its effect once and
+in the order of its stream. Postgres or NATS being away is nobody's fault: the session ends,
+and the next one starts again at the oldest event that was not acknowledged.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pydantic import ValidationError
+
+from flowerbed.events import dead_letters, metrics
+from flowerbed.events.connection import Connection
+from flowerbed.events.consumer import Consumer
+from flowerbed.events.database import Database, set_tenant
+from flowerbed.events.dead_letters import describe
+from flowerbed.events.errors import Rejected, Unavailable, UnknownEvent
+from flowerbed.events.message import Envelope, Malformed, envelope
+from flowerbed.events.subscription import Deliveries, Delivery
+
+logger = logging.getLogger(__name__)
+
+BATCH = 500
+HOPELESS = (Rejected, UnknownEvent, Malformed, ValidationError)
+"""Trying again would end the same way."""
+
+Subscribe: TypeAlias = Callable[[], AbstractAsyncContextManager[Deliveries]]
+
+_KNOWN = """
+SELECT 'cursor' AS kind, stream AS name, version FROM cursors
+WHERE consumer = $1 AND stream = ANY($2)
+UNION ALL
+SELECT DISTINCT 'lane', lane, 0 FROM dead_letters WHERE consumer = $1 AND lane = ANY($3)
+"""
+
+_MOVE = """
+INSERT INTO cursors (consumer, stream, version, tenant)
+SELECT $1, moved.stream, moved.version, $2
+FROM unnest($3::text[], $4::int[], $5::int[]) AS moved (stream, version, before)
+ORDER BY moved.stream
+ON CONFLICT (consumer, stream) DO UPDATE SET version = EXCLUDED.version
+WHERE cursors.version = (
+    SELECT before FROM unnest($3::text[], $5::int[]) AS was (stream, before)
+    WHERE was.stream = cursors.stream
+)
+"""
+
+
+class CursorMoved(Unavailable):
+    """Another session of this consumer applied events meanwhile; start over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    delivery: Delivery
+    envelope: Envelope
+
+
+class Intake:
+    """Runs one consumer. Only the replica that leads it may."""
+
+    def __init__(
+        self, service: str, consumer: Consumer, database: Database, subscribe: Subscribe
+    ) -> None:
+        self.consumer = consumer
+        self.handled = 0
+        self._service = service
+        self._database = database
+        self._subscribe = subscribe
+        self._stopping = asyncio.Event()
+        self._current: Deliveries | None = None
+        self._lag = metrics.projection_lag.labels(service, consumer.name)
+        self._redelivered = metrics.redeliveries.labels(service, consumer.name)
+        self._dead = metrics.dead_letters.labels(service, consumer.name)
+
+    async def run(self) -> None:
+        """Consume until `stop`."""
+        wait = 0.05
+        while not self._stopping.is_set():
+            before = self.handled
+            try:
+                await self._session()
+            except Unavailable as error:
+                if self.handled > before:
+                    wait = 0.05
+                level = logging.WARNING if wait <= 0.1 else logging.DEBUG
+                logger.log(level, "consumer %s waits: %s", self.consumer.name, error)
+                await self._pause(wait)
+                wait = min(wait * 2, 2.0)
+
+    def stop(self) -> None:
+        """Finish the batch under way, give back the rest, end."""
+        self._stopping.set()
+        if self._current is not None:
+            self._current.interrupt()
+
+    async def _session(self) -> None:
+        async with self._database.read_all() as connection:
+            await connection.fetchval("SELECT 1")
+        async with self._subscribe() as deliveries:
+            self._current = deliveries
+            try:
+                while not self._stopping.is_set():
+                    batch = await deliveries.next_batch(BATCH)
+                    if batch:
+                        await self.process(deliveries, batch)
+            finally:
+                self._current = None
+
+    async def process(self, deliveries: Deliveries, batch: Sequence[Delivery]) -> None:
+        """Apply a batch and acknowledge it."""
+        items = [_item(delivery) for delivery in batch]
+        self._redelivered.inc(sum(1 for delivery in batch if delivery.attempt > 1))
+        try:
+            await self._apply(items)
+        except Unavailable:
+            raise
+        except Exception as error:
+            logger.info("consumer %s: %s; each event alone", self.consumer.name, describe(error))
+            for item in items:
+                if not await self._settle(item):
+                    return
+                await deliveries.ack([item.delivery])
+        else:
+            await deliveries.ack(batch)
+        self.handled += len(batch)
+        self._lag.set(batch[-1].pending)
+
+    async def _settle(self, item: Item) -> bool:
+        """Apply one event, or make it a dead letter; False if stopped before either."""
+        retry = self.consumer.retry
+        for attempt in range(1, retry.attempts + 1):
+            try:
+                await self._apply([item])
+                return True
+            except Unavailable:
+                raise
+            except Exception as error:
+                if isinstance(error, HOPELESS) or attempt == retry.attempts:
+                    await self._bury(item, error, attempt)
+                    return True
+                self._redelivered.inc()
+                await self._pause(retry.delay(attempt))
+                if self._stopping.is_set():
+                    return False
+        raise AssertionError("unreachable")
+
+    async def _bury(self, item: Item, error: Exception, attempts: int) -> None:
+        name, read = self.consumer.name, item.envelope
+        async with self._database.transaction(read.tenant) as tx:
+            known, _ = await self._known(tx, [item])
+            before = known.get(read.stream, 0)
+            if read.version <= before:
+                return
+            await dead_letters.lock_lane(tx, name, read.lane)
+            await dead_letters.park(
+                tx, name, read, item.delivery.message, describe(error), attempts
+            )
+            await self._move(tx, read.tenant, {read.stream: read.version}, known)
+        self._dead.inc()
+        logger.error(
+            "consumer %s: event %s is a dead letter, %s is parked: %s",
+            name, read.id, read.lane, describe(error), exc_info=error,
+        )  # fmt: skip
+
+    async def _apply(self, items: Sequence[Item]) -> None:
+        """Every item in one transaction; tenant by tenant, for each sees only its own rows."""
+        tenants: dict[str, list[Item]] = {}
+        for item in items:
+            tenants.setdefault(item.envelope.tenant, []).append(item)
+        parked = 0
+        async with self._database.transaction(next(iter(tenants))) as tx:
+            for place, (tenant, group) in enumerate(tenants.items()):
+                if place:
+                    await set_tenant(tx, tenant)
+                parked += await self._apply_tenant(tx, tenant, group)
+        self._dead.inc(parked)
+
+    async def _apply_tenant(self, tx: Connection, tenant: str, items: Sequence[Item]) -> int:
+        known, lanes = await self._known(tx, items)
+        moved: dict[str, int] = {}
+        parked = 0
+        for item in items:
+            read, message = item.envelope, item.delivery.message
+            if read.version <= moved.get(read.stream, known.get(read.stream, 0)):
+                continue  # seen before
+            if read.lane in lanes and await self._still_parked(tx, read.lane):
+                behind = "behind a dead letter of its lane"
+                await dead_letters.park(tx, self.consumer.name, read, message, behind, 0)
+                parked += 1
+            else:
+                lanes.discard(read.lane)
+                await self.consumer.handle(tx, message)
+            moved[read.stream] = read.version
+        await self._move(tx, tenant, moved, known)
+        return parked
+
+    async def _still_parked(self, tx: Connection, lane: str) -> bool:
+        """A replay may have unparked it since; with the lock, what is read here stays true."""
+        await dead_letters.lock_lane(tx, self.consumer.name, lane)
+        return await dead_letters.is_parked(tx, self.consumer.name, lane)
+
+    async def _known(
+        self, tx: Connection, items: Sequence[Item]
+    ) -> tuple[dict[str, int], set[str]]:
+        streams = list({item.envelope.stream for item in items})
+        lanes = list({item.envelope.lane for item in items})
+        rows = await tx.fetch(_KNOWN, self.consumer.name, streams, lanes)
+        versions = {row["name"]: row["version"] for row in rows if row["kind"] == "cursor"}
+        return versions, {row["name"] for row in rows if row["kind"] == "lane"}
+
+    async def _move(
+        self, tx: Connection, tenant: str, moved: dict[str, int], known: dict[str, int]
+    ) -> None:
+        if not moved:
+            return
+        before = [known.get(stream, 0) for stream in moved]
+        done = await tx.execute(
+            _MOVE, self.consumer.name, tenant, list(moved), list(moved.values()), before
+        )
+        if int(done.rsplit(" ", 1)[1]) != len(moved):
+            raise CursorMoved(f"cursors of {self.consumer.name!r} moved meanwhile")
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            return
+
+
+def _item(delivery: Delivery) -> Item:
+    try:
+        return Item(delivery, envelope(delivery.message))
+    except Malformed:
+        # It has no place in any stream, so it gets one of its own; handling it will fail.
+        return Item(
+            delivery,
+            Envelope(
+                id=delivery.message.headers.get("ce-id", "unknown"),
+                type="malformed",
+                schema_version=0,
+                stream=f"malformed-{delivery.sequence}",
+                version=1,
+                tenant="_",
+                correlation_id="_",
+            ),
+        )

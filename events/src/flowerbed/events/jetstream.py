@@ -1,0 +1,312 @@
+"""NATS JetStream behind one adapter: the only module that imports nats.
+
+A connection that breaks is replaced by a new one, for ever; nothing is buffered across it.
+Whoever was using the old one gets Unavailable and starts over: the relay by reading the
+stream's tail again, a consumer by resetting its durable to the last acknowledged event.
+"""
+
+import asyncio
+import json
+import logging
+import re
+from base64 import b64decode
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import nats.errors
+import nats.js.errors
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from flowerbed.contracts.topology import inbox_prefix
+from flowerbed.events.declare import ensure_topology
+from flowerbed.events.errors import Unavailable
+from flowerbed.events.message import MARK, Mark, Message
+from flowerbed.events.relay import Fenced, KnownMessage, Tail
+from flowerbed.events.subscription import Subscription
+
+__all__ = ["Bus", "ensure_topology"]
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_MARK_LINE = re.compile(rf"^{MARK}: (.+?)\r$", re.MULTILINE)
+
+WRONG_LAST_SEQUENCE = (10071, 10070)
+KNOWN_IN_BATCH = 10201
+NO_MESSAGE = 10037
+
+_AWAY = (
+    OSError,
+    nats.errors.TimeoutError,
+    nats.errors.NoRespondersError,
+    nats.errors.ConnectionClosedError,
+    nats.errors.ConnectionDrainingError,
+    nats.errors.ConnectionReconnectingError,
+    nats.errors.OutboundBufferLimitError,
+    nats.errors.FlushTimeoutError,
+    nats.js.errors.ServiceUnavailableError,
+    nats.js.errors.ServerError,
+    nats.js.errors.NotFoundError,
+    nats.js.errors.NoStreamResponseError,
+    asyncio.TimeoutError,
+)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever says that NATS, or what we need of it, is away becomes Unavailable."""
+    try:
+        yield
+    except _AWAY as error:
+        raise Unavailable(f"nats did not answer: {type(error).__name__} {error}".strip()) from error
+
+
+@dataclass(slots=True)
+class Link:
+    """One connection while it lasts; `closed` is set when it is over."""
+
+    client: Client
+    closed: "asyncio.Future[None]"
+    js: JetStreamContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.js = self.client.jetstream(timeout=5)
+
+    async def ask(self, request: Coroutine[Any, Any, T]) -> T:
+        """The answer to `request`, or Unavailable as soon as the connection is over."""
+        asking = asyncio.ensure_future(request)
+        try:
+            await asyncio.wait((asking, self.closed), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise Unavailable("nats closed the connection")
+            with translated():
+                return asking.result()
+        finally:
+            asking.cancel()
+
+
+class Bus:
+    """A user's connection to NATS, kept up for ever between `start` and `close`."""
+
+    def __init__(self, url: str, user: str, password: str, *, timeout: float = 5.0) -> None:
+        self._url = url
+        self._user = user
+        self._password = password
+        self._timeout = timeout
+        self._link: Link | None = None
+        self._up = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+        self._listeners: dict[str, Callable[[], None]] = {}
+        self._nudges: set[asyncio.Future[None]] = set()
+
+    def __repr__(self) -> str:
+        return f"Bus({self._user}@{self._url})"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._link is not None and self._link.client.is_connected
+
+    async def start(self) -> None:
+        """Begin to connect; it does not wait for the connection."""
+        if self._keeper is None:
+            self._keeper = asyncio.create_task(self._keep(), name="nats")
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait((self._keeper,))
+            self._keeper = None
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """
+        Raises:
+            Unavailable: not connected within `timeout` seconds.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._up.wait()
+        except TimeoutError as error:
+            raise Unavailable(f"nats did not answer within {timeout} s") from error
+
+    # --- publishing -------------------------------------------------------------------------
+
+    async def tail(self, jetstream: str) -> Tail:
+        found = await self.api(f"STREAM.MSG.GET.{jetstream}", {"last_by_subj": ">"})
+        if "error" not in found:
+            headers = b64decode(found["message"].get("hdrs", "")).decode()
+            mark = _MARK_LINE.search(headers)
+            return Tail(int(found["message"]["seq"]), Mark.parse(mark[1]) if mark else None)
+        if found["error"].get("err_code") != NO_MESSAGE:
+            raise Unavailable(f"{jetstream}: {found['error'].get('description')}")
+        info = await self.api(f"STREAM.INFO.{jetstream}", {})
+        return Tail(int(info["state"]["last_seq"]), None)
+
+    async def publish(self, message: Message, expected: int | None = None) -> int:
+        """One acknowledged publish; its sequence, or `expected` if the stream had it already."""
+        headers = dict(message.headers)
+        if expected is not None:
+            headers["Nats-Expected-Last-Sequence"] = str(expected)
+        acked = await self._request(message, headers)
+        if acked.get("duplicate") and expected is not None:
+            return expected
+        return int(acked["seq"])
+
+    async def publish_batch(self, messages: Sequence[Message], expected: int) -> int:
+        """All or none, with one acknowledgement; the last message's sequence."""
+        link = self._connected()
+        batch = uuid4().hex
+        for place, message in enumerate(messages, start=1):
+            headers = dict(message.headers)
+            headers["Nats-Batch-Id"] = batch
+            headers["Nats-Batch-Sequence"] = str(place)
+            if place == 1:
+                headers["Nats-Expected-Last-Sequence"] = str(expected)
+            if place < len(messages):
+                with translated():
+                    await link.client.publish(message.subject, message.data, headers=headers)
+        headers["Nats-Batch-Commit"] = "1"
+        return int((await self._request(messages[-1], headers))["seq"])
+
+    async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:
+        link = self._connected()
+        answer = await link.ask(
+            link.client.request(
+                message.subject, message.data, timeout=self._timeout, headers=headers
+            )
+        )
+        acked: dict[str, Any] = json.loads(answer.data)
+        error = acked.get("error")
+        if error is None:
+            return acked
+        if error.get("err_code") in WRONG_LAST_SEQUENCE:
+            raise Fenced(str(error.get("description")))
+        if error.get("err_code") == KNOWN_IN_BATCH:
+            raise KnownMessage(str(error.get("description")))
+        raise Unavailable(f"jetstream refused a message: {error.get('description')}")
+
+    # --- consuming --------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def subscription(self, jetstream: str, durable: str) -> AsyncIterator[Subscription]:
+        """Everything not acknowledged, from the oldest, in order and without a gap."""
+        link = self._connected()
+        subscription = Subscription(jetstream, durable, link.client, link.closed)
+        # Without this, what an earlier session left unacknowledged would come after newer events.
+        await link.ask(link.js.reset_consumer(jetstream, durable, timeout=self._timeout))
+        with translated():
+            await subscription.open()
+        try:
+            yield subscription
+        finally:
+            with suppress(Unavailable), translated():
+                await subscription.close()
+
+    async def pending(self, jetstream: str, durable: str) -> int:
+        """How many events a durable has still to acknowledge."""
+        link = self._connected()
+        info = await link.ask(link.js.consumer_info(jetstream, durable, timeout=self._timeout))
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    # --- waking -----------------------------------------------------------------------------
+
+    def nudge(self, subject: str) -> None:
+        """Tell whoever listens on `subject`; nobody is told when NATS is away."""
+        link = self._link
+        if link is not None:
+            task = asyncio.ensure_future(_quietly(link.client.publish(subject, b"")))
+            self._nudges.add(task)
+            task.add_done_callback(self._nudges.discard)
+
+    async def listen(self, subject: str, told: Callable[[], None]) -> None:
+        """Call `told` at every nudge on `subject`, on this connection and those to come."""
+        self._listeners[subject] = told
+        if self._link is not None:
+            await _quietly(_subscribe(self._link.client, subject, told))
+
+    # --- the connection ---------------------------------------------------------------------
+
+    def _connected(self) -> Link:
+        if self._link is None:
+            raise Unavailable("nats is away")
+        return self._link
+
+    async def api(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+        """A request to JetStream itself; the answer may hold an `error`."""
+        link = self._connected()
+        answer = await link.ask(
+            link.client.request(
+                f"$JS.API.{operation}", json.dumps(request).encode(), timeout=self._timeout
+            )
+        )
+        found: dict[str, Any] = json.loads(answer.data)
+        return found
+
+    async def _keep(self) -> None:
+        wait = 0.1
+        while True:
+            try:
+                link = await self._connect()
+            except (*_AWAY, nats.errors.Error) as error:
+                level = logging.WARNING if wait == 0.1 else logging.DEBUG
+                logger.log(level, "nats does not answer: %s", error or type(error).__name__)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 1.0)
+                continue
+            wait = 0.1
+            self._link = link
+            self._up.set()
+            try:
+                await link.closed
+                logger.warning("nats closed the connection")
+            finally:
+                self._up.clear()
+                self._link = None
+                if not link.closed.done():
+                    link.closed.set_result(None)
+                await _quietly(link.client.close())
+
+    async def _connect(self) -> Link:
+        client = Client()
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        async def on_closed() -> None:
+            if not closed.done():
+                closed.set_result(None)
+
+        await client.connect(
+            self._url,
+            user=self._user,
+            password=self._password,
+            name=self._user,
+            inbox_prefix=inbox_prefix(self._user),
+            allow_reconnect=False,
+            connect_timeout=2,
+            ping_interval=10,
+            error_cb=_log_error,
+            closed_cb=on_closed,
+        )
+        for subject, told in self._listeners.items():
+            await _subscribe(client, subject, told)
+        return Link(client, closed)
+
+
+async def _subscribe(client: Client, subject: str, told: Callable[[], None]) -> None:
+    async def on_message(message: Msg) -> None:
+        told()
+
+    await client.subscribe(subject, cb=on_message)
+
+
+async def _quietly(request: Awaitable[Any]) -> None:
+    with suppress(*_AWAY, nats.errors.Error):
+        await request
+
+
+async def _log_error(error: Exception) -> None:
+    logger.debug("nats: %r", error)

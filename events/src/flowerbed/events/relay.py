@@ -1,0 +1,182 @@
+"""The relay: tails the event table and publishes to the service's JetStream stream.
+
+    resume from the stream's last message ──> window ──> page ──> publish ──┐
+         ^                                       ^                          │ acked
+         └── outcome unknown, or fenced          └──────────────────────────┘
+
+Nothing is written to Postgres per event. Each publish names the last sequence that the relay
+knows (the fence), so a relay that is no longer the leader is refused and stores nothing.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Any, Protocol
+
+from flowerbed.events.errors import FlowerbedError, Unavailable
+from flowerbed.events.message import Mark, Message, outgoing
+from flowerbed.events.outbox import Horizon
+from flowerbed.events.wakeup import Wakeup
+
+logger = logging.getLogger(__name__)
+
+IDLE_POLL = 1.0
+BUSY_POLL = 0.02
+SAVE_EVERY = 10.0
+
+
+class Fenced(FlowerbedError):
+    """Somebody else wrote to the stream: this relay is not its leader."""
+
+
+class KnownMessage(FlowerbedError):
+    """The batch was refused because the stream already holds one of its messages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A stream's last sequence, and the last message's mark if the message is still there."""
+
+    sequence: int
+    mark: Mark | None
+
+
+class Source(Protocol):
+    """The event table (`outbox.Outbox`)."""
+
+    async def horizon(self, lo: int) -> Horizon: ...
+    async def page(self, mark: Mark, limit: int) -> Sequence[Any]: ...
+    async def saved(self, jetstream: str) -> tuple[Mark, int] | None: ...
+    async def save(self, jetstream: str, mark: Mark, sequence: int) -> None: ...
+
+
+class Sink(Protocol):
+    """The JetStream stream (`jetstream.Bus`). Both publish fenced, and answer the new tail."""
+
+    async def tail(self, jetstream: str) -> Tail: ...
+    async def publish(self, message: Message, expected: int) -> int: ...
+    async def publish_batch(self, messages: Sequence[Message], expected: int) -> int: ...
+
+
+class Progress(Enum):
+    RELAYED = "relayed"
+    HELD = "held"
+    IDLE = "idle"
+
+
+class Relay:
+    def __init__(
+        self,
+        service: str,
+        jetstream: str,
+        source: Source,
+        sink: Sink,
+        *,
+        wakeup: Wakeup | None = None,
+        page: int = 500,
+        batch_above: int = 4,
+    ) -> None:
+        self.service = service
+        self.jetstream = jetstream
+        self.mark: Mark | None = None
+        self.sequence = 0
+        self.wakeup = wakeup or Wakeup()
+        self._source = source
+        self._sink = sink
+        self._page = page
+        self._batch_above = batch_above
+        self._is_drained = False
+        self._saved: Mark | None = None
+        self._saved_at = 0.0
+
+    async def run(self) -> None:
+        """Relay until cancelled; call it only as the leader.
+
+        Raises:
+            Fenced: another relay has written; leadership must be given up.
+        """
+        away = BUSY_POLL
+        self.mark = None
+        while True:
+            try:
+                await self._until_trouble()
+            except Unavailable as error:
+                # Whether the last publish was stored is not known: ask the stream again.
+                logger.warning("relay of %s waits: %s", self.jetstream, error)
+                self.mark = None
+                away = min(away * 2, IDLE_POLL)
+                await asyncio.sleep(away)
+
+    async def _until_trouble(self) -> None:
+        idle = BUSY_POLL
+        while True:
+            progress = await self.pump()
+            if progress is Progress.RELAYED:
+                idle = BUSY_POLL
+                continue
+            await self._save_now_and_then()
+            # An open transaction that held events back need not wake us when it ends.
+            idle = min(idle * 2, IDLE_POLL) if progress is Progress.HELD else IDLE_POLL
+            if await self.wakeup.wait(idle):
+                idle = BUSY_POLL
+
+    async def pump(self) -> Progress:
+        """Publish at most one page."""
+        if self.mark is None:
+            await self._resume()
+        assert self.mark is not None
+        rows: Sequence[Any] = ()
+        if not self._is_drained:
+            rows = await self._source.page(self.mark, self._page)
+        if not rows:
+            horizon = await self._source.horizon(self.mark.hi)
+            if not horizon.is_ready:
+                self._is_drained = True
+                return Progress.HELD if horizon.is_held else Progress.IDLE
+            self.mark = Mark(self.mark.hi, horizon.hi, 0)
+            rows = await self._source.page(self.mark, self._page)
+        await self._publish(rows)
+        self._is_drained = len(rows) < self._page
+        return Progress.RELAYED
+
+    async def save(self) -> None:
+        """Remember the mark, for when the stream's last message has aged out."""
+        if self.mark is not None and self.mark != self._saved:
+            await self._source.save(self.jetstream, self.mark, self.sequence)
+            self._saved = self.mark
+
+    async def _save_now_and_then(self) -> None:
+        if time.monotonic() - self._saved_at >= SAVE_EVERY:
+            self._saved_at = time.monotonic()
+            await self.save()
+
+    async def _resume(self) -> None:
+        tail = await self._sink.tail(self.jetstream)
+        mark = tail.mark
+        if mark is None:
+            saved = await self._source.saved(self.jetstream)
+            # A stream that is shorter than it was has been lost: everything is said again,
+            # and consumers drop what they have seen.
+            mark = saved[0] if saved is not None and saved[1] <= tail.sequence else Mark()
+        self.mark, self.sequence, self._is_drained = mark, tail.sequence, False
+        logger.info("relay of %s resumes at %s, sequence %d", self.jetstream, mark, tail.sequence)
+
+    async def _publish(self, rows: Sequence[Any]) -> None:
+        assert self.mark is not None
+        marks = [replace(self.mark, gpos=row["gpos"]) for row in rows]
+        messages = [
+            outgoing(row, self.service, mark) for row, mark in zip(rows, marks, strict=True)
+        ]
+        if len(messages) > self._batch_above:
+            try:
+                self.sequence = await self._sink.publish_batch(messages, self.sequence)
+                self.mark = marks[-1]
+                return
+            except KnownMessage:
+                logger.warning("%s already holds part of a batch", self.jetstream)
+        for message, mark in zip(messages, marks, strict=True):
+            self.sequence = await self._sink.publish(message, self.sequence)
+            self.mark = mark

@@ -1,0 +1,309 @@
+"""The shell around every service: what it is made of, and how it starts, runs and stops.
+
+    settings ──> Shell ──> build(shell) ──> serve, relay, consume ──> SIGTERM ──> finish, close
+
+A service never fails to start because Postgres or NATS is away: it serves, says 503, and
+goes on by itself when they are there.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from fastapi import FastAPI
+
+from flowerbed.contracts.topology import durables, owned_stream
+from flowerbed.events import dead_letters
+from flowerbed.events.codec import Codec
+from flowerbed.events.consumer import Consumer
+from flowerbed.events.database import Address, Database
+from flowerbed.events.errors import FlowerbedError, NotFound, Unavailable
+from flowerbed.events.health import health_routes
+from flowerbed.events.http import new_app, prepare
+from flowerbed.events.intake import Intake
+from flowerbed.events.jetstream import Bus
+from flowerbed.events.leadership import Leadership
+from flowerbed.events.logs import set_up_logging
+from flowerbed.events.message import Mark
+from flowerbed.events.outbox import NO_TENANT, Outbox
+from flowerbed.events.projection import Projection
+from flowerbed.events.relay import Fenced, Relay
+from flowerbed.events.serving import Listener, tcp_socket, unix_socket
+from flowerbed.events.settings import ServiceSettings
+from flowerbed.events.store import EventStore
+from flowerbed.events.telemetry import flush_traces, set_up_tracing
+from flowerbed.events.wakeup import Wakeup
+
+logger = logging.getLogger(__name__)
+
+Work: TypeAlias = Callable[[], Awaitable[None]]
+Check: TypeAlias = Callable[[], Awaitable[None]]
+Lag: TypeAlias = Callable[[], Awaitable[float]]
+Status: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
+Build: TypeAlias = Callable[["Shell"], Awaitable[None]]
+
+FIRST_RESTART, LAST_RETRY, LAST_RESTART = 0.2, 1.0, 10.0
+WELL_AFTER = 5.0
+
+
+class Shell:
+    """Everything of a running service. Nothing here does I/O before `start`."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self.settings = settings
+        self.service = settings.service
+        self.started_at = time.time()
+        self.stopping = asyncio.Event()
+        self.wakeup = Wakeup()
+        self.database = Database(address(settings), on_append=self._on_append)
+        self.bus = Bus(
+            settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value()
+        )
+        self.leadership = Leadership(self.database)
+        self.outbox = Outbox(self.database)
+        self.app = new_app(f"flowerbed {self.service}")
+        self.intakes: dict[str, Intake] = {}
+        self.checks: dict[str, Check] = {}
+        self.lags: dict[str, Lag] = {}
+        self.statuses: list[Status] = []
+        self.failing: dict[str, str] = {}
+        self.relaying: Relay | None = None
+        self._work: dict[str, tuple[Work, bool]] = {}
+        self._durables: dict[str, str] = {}
+        self._served: list[tuple[FastAPI, Path]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._listeners: list[Listener] = []
+        owned = owned_stream(self.service)
+        if owned is not None:
+            self.relay(owned.name)
+        self.app.include_router(health_routes(self))
+
+    # --- what a service says of itself ------------------------------------------------------
+
+    def store(self, codec: Codec, projections: Sequence[Projection] = ()) -> EventStore:
+        return EventStore(codec, projections)
+
+    def consume(self, consumer: Consumer) -> None:
+        """Run a consumer on the durable that `contracts.topology` gives this service."""
+        mine = [durable for durable in durables(self.service) if durable.stream == consumer.stream]
+        if not mine:
+            raise FlowerbedError(f"{self.service} has no durable on {consumer.stream}")
+        if consumer.name in self.intakes:
+            raise FlowerbedError(f"two consumers are called {consumer.name!r}")
+        durable = mine[0].name
+        intake = Intake(
+            self.service,
+            consumer,
+            self.database,
+            lambda: self.bus.subscription(consumer.stream, durable),
+        )
+        self.intakes[consumer.name] = intake
+        self._durables[consumer.name] = durable
+        self.background(f"consumer {consumer.name}", intake.run, leader=True)
+
+    def relay(self, jetstream: str) -> None:
+        """Publish the events of this service; done already if the topology says it owns one."""
+        relay = Relay(self.service, jetstream, self.outbox, self.bus, wakeup=self.wakeup)
+        self.relaying = relay
+        self.background("relay", relay.run, leader=True)
+
+    def background(self, name: str, work: Work, *, leader: bool = False) -> None:
+        """Run `work` for as long as the service runs; again, with backoff, when it fails.
+
+        With `leader`, on one replica at a time.
+        """
+        if name in self._work and name != "relay":
+            raise FlowerbedError(f"two background works are called {name!r}")
+        self._work[name] = work, leader
+
+    def readiness(self, name: str, check: Check) -> None:
+        """A further condition of being ready; it raises when it is not met."""
+        self.checks[name] = check
+
+    def lag(self, name: str, measure: Lag) -> None:
+        self.lags[name] = measure
+
+    def status(self, more: Status) -> None:
+        """What /status says besides the shell's own."""
+        self.statuses.append(more)
+
+    def serve(self, app: FastAPI, path: Path) -> None:
+        """Serve another app on a Unix socket that only this user may open."""
+        prepare(app)
+        self._served.append((app, path))
+
+    async def replay(self, consumer: str, lane: str) -> int:
+        """Handle the dead letters of a federation (or a stream), in order."""
+        intake = self.intakes.get(consumer)
+        if intake is None:
+            raise NotFound(f"{self.service} has no consumer {consumer!r}")
+        return await dead_letters.replay(self.database, intake.consumer, lane)
+
+    # --- what it can be asked ---------------------------------------------------------------
+
+    async def ping_postgres(self) -> None:
+        async with self.database.transaction(NO_TENANT) as tx:
+            await tx.execute("SELECT FROM events LIMIT 0")
+        async with self.database.read_all() as connection:
+            await connection.execute("SELECT FROM events LIMIT 0")
+
+    async def ping_nats(self) -> None:
+        if not self.bus.is_connected:
+            raise Unavailable("nats is away")
+
+    async def outbox_lag(self) -> float:
+        assert self.relaying is not None
+        mark = self.relaying.mark
+        if mark is None:
+            saved = await self.outbox.saved(self.relaying.jetstream)
+            mark = saved[0] if saved is not None else Mark()
+        return await self.outbox.lag(mark)
+
+    async def consumer_lag(self, name: str) -> float:
+        jetstream = self.intakes[name].consumer.stream
+        return await self.bus.pending(jetstream, self._durables[name])
+
+    # --- its life ---------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Open sockets first (a taken port is fatal), then everything that may be away."""
+        sockets = [(self.app, tcp_socket(self.settings.http_host, self.settings.http_port))]
+        sockets += [(app, unix_socket(path)) for app, path in self._served]
+        await self.database.open()
+        await self.bus.start()
+        await self.bus.listen(f"wake.{self.service}", self.wakeup.wake)
+        self._spawn("leadership", self.leadership.run)
+        for name, (work, leader) in self._work.items():
+            self._spawn(name, _led(self.leadership, name, work) if leader else work)
+        for app, listening in sockets:
+            listener = Listener(app, listening)
+            self._listeners.append(listener)
+            self._tasks[f"http {listening.getsockname()}"] = asyncio.create_task(
+                listener.run_until_stopped()
+            )
+
+    async def stop(self) -> None:
+        """Take no more work, finish what is under way, then let go of everything."""
+        self.stopping.set()
+        for intake in self.intakes.values():
+            intake.stop()
+        consumers = [f"consumer {name}" for name in self.intakes]
+        await self._end(consumers, patience=10.0)
+        for listener in self._listeners:
+            listener.stop()
+        await self._end([name for name in self._tasks if name.startswith("http")], patience=10.0)
+        await self._end([name for name in self._tasks if name != "leadership"], patience=0.0)
+        if self.relaying is not None:
+            await self._save_mark(self.relaying)
+        await self._end(["leadership"], patience=0.0)
+        await self.bus.close()
+        await self.database.close()
+
+    async def _save_mark(self, relay: Relay) -> None:
+        try:
+            await relay.save()
+        except Unavailable as error:
+            logger.info("the relay's mark was not saved: %s", error)
+
+    async def _end(self, names: Sequence[str], patience: float) -> None:
+        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
+        if not tasks:
+            return
+        if patience:
+            _, tasks_left = await asyncio.wait(tasks, timeout=patience)
+            tasks = list(tasks_left)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=5)
+
+    def _spawn(self, name: str, work: Work) -> None:
+        self._tasks[name] = asyncio.create_task(self._supervised(name, work), name=name)
+
+    async def _supervised(self, name: str, work: Work) -> None:
+        """Run `work` again whenever it fails. What fails is said, in /status and the log."""
+        wait = FIRST_RESTART
+        while not self.stopping.is_set():
+            # Once it has run for a while it is well again.
+            well = asyncio.get_running_loop().call_later(WELL_AFTER, self.failing.pop, name, None)
+            began = time.monotonic()
+            try:
+                await work()
+                return
+            except (Unavailable, Fenced) as error:
+                logger.warning("%s starts over: %s", name, error)
+                longest = LAST_RETRY
+            except Exception as error:
+                logger.exception("%s failed and starts over", name)
+                self.failing[name] = dead_letters.describe(error)
+                longest = LAST_RESTART
+            finally:
+                well.cancel()
+            if time.monotonic() - began > WELL_AFTER:
+                wait = FIRST_RESTART
+            await asyncio.sleep(min(wait, longest))
+            wait = min(wait * 2, LAST_RESTART)
+
+    def _on_append(self) -> None:
+        if self.leadership.holds("relay"):
+            self.wakeup.wake()
+        elif self.relaying is not None:
+            self.bus.nudge(f"wake.{self.service}")
+
+
+def address(settings: ServiceSettings) -> Address:
+    return Address(
+        host=settings.database_host,
+        port=settings.database_port,
+        name=settings.database_name,
+        user=settings.database_user,
+        password=settings.database_password.get_secret_value(),
+        reader_user=settings.reader_user,
+        reader_password=settings.reader_password.get_secret_value(),
+    )
+
+
+def _led(leadership: Leadership, name: str, work: Work) -> Work:
+    async def lead() -> None:
+        await leadership.lead(name, work)
+
+    return lead
+
+
+async def serve_until_stopped(settings: ServiceSettings, build: Build) -> None:
+    """What `run` runs: the whole life of a service, until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    shell = Shell(settings)
+    await build(shell)
+    await shell.start()
+    logger.info("%s serves on %s:%d", shell.service, settings.http_host, settings.http_port)
+    try:
+        await stop.wait()
+    finally:
+        logger.info("%s stops", shell.service)
+        await shell.stop()
+        flush_traces()
+
+
+def run(
+    settings: ServiceSettings, build: Build, *, serve: Sequence[tuple[FastAPI, Path]] = ()
+) -> None:
+    """Run a service until it is told to stop. `build` wires it and does no I/O."""
+    import uvloop
+
+    set_up_logging(settings.service, settings.log_level)
+    set_up_tracing(settings.service, settings.otlp_endpoint)
+
+    async def build_all(shell: Shell) -> None:
+        await build(shell)
+        for app, path in serve:
+            shell.serve(app, path)
+
+    uvloop.run(serve_until_stopped(settings, build_all))
