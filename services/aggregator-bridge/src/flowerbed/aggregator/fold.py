@@ -1,17 +1,19 @@
-"""The fold: a weighted mean of updates, one update at a time, in blocks.
+"""The fold: a weighted mean of updates, one update at a time, in blocks, in cohort order.
 
 Memory is one model, whatever the number of updates. The same updates, weights and order give
 the same bytes: every step is one IEEE operation an element, nothing is summed across elements.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
+from flowerbed.aggregator.decider import Answers, Terms
 from flowerbed.aggregator.strategies import Tensors
 from flowerbed.aggregator.tensors import BLOCK, Array, Layout, Tensor, TensorFile, write
+from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.events.errors import Rejected
 
 
@@ -48,6 +50,50 @@ class Accumulator:
         for array in sums.values():
             np.divide(array, array.dtype.type(self.total), out=array)
         return {name: array.reshape(self._layout[name].shape) for name, array in sums.items()}
+
+
+class CohortFold:
+    """Folds accepted updates in cohort order; one that is early waits for those before it.
+
+    `fetch` gives an update's file, and `drop` is called when it is folded. Both may block.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        fetch: Callable[[UpdateAccepted], Path],
+        drop: Callable[[UpdateAccepted], None],
+    ) -> None:
+        self.accumulator = Accumulator(layout)
+        self.places: tuple[int, ...] = ()
+        self._next = 0
+        self._fetch = fetch
+        self._drop = drop
+
+    def advance(self, answers: Answers, terms: Terms) -> None:
+        """Fold as far as the cohort has answered without a gap."""
+        answered = terms.cohort[self._next :]
+        for client_id in answered:
+            if not answers.of(client_id):
+                return
+            self._take(answers.accepted.get(client_id))
+
+    def complete(self, answers: Answers, terms: Terms) -> None:
+        """Fold all that was accepted; who has not answered is left out."""
+        for client_id in terms.cohort[self._next :]:
+            self._take(answers.accepted.get(client_id))
+
+    def _take(self, update: UpdateAccepted | None) -> None:
+        if update is not None:
+            self.fold([update])
+        self._next += 1
+
+    def fold(self, updates: Iterable[UpdateAccepted]) -> None:
+        for update in updates:
+            with TensorFile(self._fetch(update)) as file:
+                self.accumulator.add(file, update.n_examples)
+            self.places += (update.place,)
+            self._drop(update)
 
 
 def write_checkpoint(path: Path, layout: Layout, tensors: Tensors) -> tuple[str, int]:
