@@ -1,0 +1,41 @@
+"""The gateway on a shell: read models behind it, routes in front, every one but health guarded."""
+
+from fastapi import Depends
+
+from flowerbed.events.service import Shell
+from flowerbed.gateway.auth import api_token_only
+from flowerbed.gateway.command_routes import command_routes, submission_routes
+from flowerbed.gateway.consumers import codec, consumers
+from flowerbed.gateway.dead_letter_routes import dead_letter_routes
+from flowerbed.gateway.projections import PROJECTIONS
+from flowerbed.gateway.reads import Reads
+from flowerbed.gateway.settings import GatewaySettings
+from flowerbed.gateway.status_routes import status_routes
+from flowerbed.gateway.submissions import Submissions
+from flowerbed.gateway.upstream import Upstream
+
+
+async def build(settings: GatewaySettings, shell: Shell) -> None:
+    for consumer in consumers(shell.store(codec, PROJECTIONS)):
+        shell.consume(consumer)
+    reads = Reads(shell.database)
+    upstreams = _upstreams(settings)
+    guarded = [Depends(api_token_only(settings.api_token))]
+    for router in (
+        submission_routes(Submissions(shell.database, shell.bus.publish)),
+        command_routes(reads, upstreams),
+        dead_letter_routes(upstreams),
+        status_routes(reads),
+    ):
+        shell.app.include_router(router, dependencies=guarded)
+
+
+def _upstreams(settings: GatewaySettings) -> dict[str, Upstream]:
+    urls = {
+        "orchestrator": settings.orchestrator_url,
+        "lease": settings.lease_url,
+        "aggregator": settings.aggregator_url,
+        "artifact": settings.artifact_url,
+        "gateway": f"http://{settings.http_host}:{settings.http_port}",
+    }
+    return {name: Upstream(name, url, settings.internal_token) for name, url in urls.items()}

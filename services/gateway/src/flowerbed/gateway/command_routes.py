@@ -1,0 +1,158 @@
+"""What people command: a new federation is published, everything else goes to its owner."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from flowerbed.contracts.values import Sha256, Token
+from flowerbed.events.documents import MAX_BYTES
+from flowerbed.events.errors import Rejected
+from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.reads import Reads
+from flowerbed.gateway.status_routes import Digest
+from flowerbed.gateway.submissions import Submissions
+from flowerbed.gateway.upstream import LONG_PATIENCE, Upstream
+from flowerbed.gateway.views import Submitted
+
+MONTH = 30 * 86_400
+
+
+class DocumentTooLong(Rejected):
+    code = "document-too-long"
+    status = 413
+
+
+class SeveralFederations(Rejected):
+    code = "several-federations"
+
+
+class Command(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Reason(Command):
+    reason: Annotated[str, Field(max_length=1024)] = ""
+
+
+class InviteRequest(Command):
+    """`tags` are what a federation's client_selector asks for."""
+
+    tenant: Token = "default"
+    tags: tuple[str, ...] = ()
+    ttl_seconds: Annotated[int, Field(ge=60, le=MONTH)] = 86_400
+
+
+class Promotion(Command):
+    """`federation_id` only where the same bytes are recorded in several."""
+
+    channel: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "stable"
+    federation_id: str | None = None
+
+
+class Revocation(Reason):
+    federation_id: str | None = None
+
+
+def submission_routes(submissions: Submissions) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/federations", status_code=202)
+    async def submit(
+        request: Request,
+        response: Response,
+        idempotency_key: Annotated[str | None, Header()] = None,
+        tenant: Tenant = None,
+    ) -> Submitted:
+        """A FederationSpec as YAML or JSON, published on `fl.federation.submitted`."""
+        raw = await _body(request)
+        submitted = await submissions.submit(raw, key=idempotency_key, tenant=tenant)
+        response.headers["location"] = submitted.status_url
+        return submitted
+
+    return router
+
+
+async def _body(request: Request) -> bytes:
+    """Read no more than a document may have, whatever the caller says or sends."""
+    received = bytearray()
+    async for chunk in request.stream():
+        received += chunk
+        if len(received) > MAX_BYTES:
+            raise DocumentTooLong(f"a FederationSpec has at most {MAX_BYTES} bytes")
+    return bytes(received)
+
+
+def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/clients/invites")
+    async def invite(invite: InviteRequest) -> Response:
+        """A single-use key with which one client enrols."""
+        body = invite.model_dump(mode="json")
+        return await upstreams["lease"].forward("POST", "/internal/invites", body=body)
+
+    @router.post("/clients/{client_id}/revoke")
+    async def revoke(client_id: str, reason: Reason, tenant: Tenant = None) -> Response:
+        owner = await reads.tenant_of_client(tenant, client_id)
+        body = {"tenant": owner, "reason": reason.reason}
+        path = f"/internal/clients/{client_id}/revoke"
+        return await upstreams["lease"].forward("POST", path, body=body)
+
+    @router.post("/federations/{federation_id}/{verb}")
+    async def command(
+        federation_id: str,
+        verb: Literal["pause", "resume", "cancel"],
+        reason: Reason | None = None,
+        tenant: Tenant = None,
+    ) -> Response:
+        owner = await reads.tenant_of_federation(tenant, federation_id)
+        body = {"tenant": owner, "reason": reason.reason if reason else ""}
+        path = f"/internal/federations/{federation_id}/{verb}"
+        return await upstreams["orchestrator"].forward("POST", path, body=body)
+
+    @router.post("/artifacts/{federation_id}/{number}/verify")
+    async def verify(
+        federation_id: str, number: Annotated[int, Path(ge=0)], tenant: Tenant = None
+    ) -> Response:
+        """Fold the round's updates again and compare the bytes with what is recorded."""
+        owner = await reads.tenant_of_federation(tenant, federation_id)
+        body = {"tenant": owner, "federation_id": federation_id, "round_number": number}
+        return await upstreams["aggregator"].forward(
+            "POST", "/verify", body=body, patience=LONG_PATIENCE
+        )
+
+    @router.post("/artifacts/{sha256}/promote")
+    async def promote(sha256: Digest, promotion: Promotion, tenant: Tenant = None) -> Response:
+        """Make the artifact its federation's current one of a channel."""
+        body = await _place(reads, tenant, sha256, promotion.federation_id)
+        body["channel"] = promotion.channel
+        path = f"/internal/artifacts/{sha256}/promote"
+        return await upstreams["artifact"].forward("POST", path, body=body)
+
+    @router.post("/artifacts/{sha256}/revoke")
+    async def revoke_artifact(
+        sha256: Digest, revocation: Revocation, tenant: Tenant = None
+    ) -> Response:
+        """Nobody should use the artifact any more; its bytes and history stay."""
+        body = await _place(reads, tenant, sha256, revocation.federation_id)
+        body["reason"] = revocation.reason
+        path = f"/internal/artifacts/{sha256}/revoke"
+        return await upstreams["artifact"].forward("POST", path, body=body)
+
+    return router
+
+
+async def _place(
+    reads: Reads, tenant: str | None, sha256: Sha256, federation_id: str | None
+) -> dict[str, Any]:
+    """Whose artifact is meant: digests do not tell two runs with the same bytes apart."""
+    records = (await reads.artifact(tenant, sha256)).records
+    places = {(one.tenant, one.federation_id) for one in records}
+    if federation_id is not None:
+        places = {place for place in places if place[1] == federation_id}
+    if len(places) != 1:
+        named = ", ".join(sorted(place[1] for place in places)) or "none of that name"
+        raise SeveralFederations(f"artifact {sha256} is recorded in {named}: name one of them")
+    owner, federation = places.pop()
+    return {"tenant": owner, "federation_id": federation}
