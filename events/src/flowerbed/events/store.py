@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from asyncpg import UniqueViolationError  # type: ignore[import-untyped]  # has no stubs
 
-from flowerbed.contracts.event import Event
+from flowerbed.contracts.event import Event, subject
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection, Row
 from flowerbed.events.context import NO_FEDERATION, Context
@@ -26,6 +26,9 @@ from flowerbed.events.telemetry import current_traceparent
 __all__ = ["EventStore", "Recorded"]
 
 COLUMNS = "gpos, stream, version, id, type, schema_version, tenant, data, meta, recorded_at"
+
+LARGEST_PAYLOAD = 768 * 1024
+"""NATS refuses messages above 1 MiB, headers included, and the relay would stand still."""
 
 _APPEND = """
 INSERT INTO events (stream, version, id, type, schema_version, tenant, data, meta)
@@ -73,10 +76,12 @@ class EventStore:
 
         Raises:
             Conflict: the stream is not at version `expected`.
+            ValueError: tenant or correlation_id cannot be part of a subject.
         """
         if not events:
             return []
-        encoded = [self.codec.encode(event) for event in events]
+        subject("fl", context.tenant, context.correlation_id)  # or the relay could not publish it
+        encoded = [self._encoded(event) for event in events]
         ids = [uuid4() for _ in events]
         meta = meta_of(context)
         types, schemas, payloads = zip(*encoded, strict=True)
@@ -138,6 +143,15 @@ class EventStore:
             context=context_of(row["tenant"], row["meta"]),
             recorded_at=row["recorded_at"],
         )
+
+    def _encoded(self, event: Event) -> tuple[str, int, bytes]:
+        event_type, schema_version, payload = self.codec.encode(event)
+        if len(payload) > LARGEST_PAYLOAD:
+            raise FlowerbedError(
+                f"{event_type} has {len(payload)} bytes, a message carries at most"
+                f" {LARGEST_PAYLOAD}"
+            )
+        return event_type, schema_version, payload
 
     async def _same_event(self, tx: Connection, received: Recorded[Any]) -> None:
         there = await tx.fetchval(
