@@ -94,15 +94,14 @@ class Child:
     async def stop(self) -> None:
         """End it gracefully, or by force when that takes too long."""
         self._stopping.set()
-        if self._task is None:
-            return
         if self._id is not None:
             self._id.signal(self.spec.stop_signal)
-        done, _ = await asyncio.wait({self._task}, timeout=self.spec.stop_seconds)
-        if not done:
-            logger.warning("%s did not end in %s s", self.spec.name, self.spec.stop_seconds)
-            self._kill_group()
-            await asyncio.wait({self._task}, timeout=5)
+        if self._task is not None:
+            done, _ = await asyncio.wait({self._task}, timeout=self.spec.stop_seconds)
+            if not done:
+                logger.warning("%s did not end in %s s", self.spec.name, self.spec.stop_seconds)
+                self._kill_group()
+                await asyncio.wait({self._task}, timeout=5)
         self._become("stopped")
 
     async def _keep_running(self) -> None:

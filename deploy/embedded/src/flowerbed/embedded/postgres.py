@@ -35,6 +35,8 @@ _SETTINGS = {
     "max_wal_senders": "0",
     "wal_level": "minimal",
     "max_worker_processes": "4",
+    "max_logical_replication_workers": "0",
+    "io_workers": "1",
     "jit": "off",
     "log_min_error_statement": "panic",  # a statement may hold what a log must not
     "log_line_prefix": "%m [%p] %q%u@%d ",
@@ -143,7 +145,12 @@ async def _initdb(setup: Setup, place: Place, data: Path, password: Path) -> Non
         preexec_fn=lambda: die_with(supervisor, signal.SIGKILL),
         **user,  # type: ignore[arg-type]  # typeshed wants them spelled out
     )  # fmt: skip
-    output, _ = await process.communicate()
+    try:
+        output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:  # the start was called off
+            process.kill()
+            await process.wait()
     if process.returncode != 0:
         text = output.decode(errors="replace")
         raise ComponentFailed("postgres", f"initdb ended with {process.returncode}", text)

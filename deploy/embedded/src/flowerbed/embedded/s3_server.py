@@ -56,6 +56,7 @@ def _options(setup: Setup) -> str:
         "admin.ui": "false",
         "admin.password": setup.credentials.s3_signing_keys["filer_write"],
         "master.telemetry": "false",
+        "volume.preStopSeconds": 0,
         "s3.config": layout.secrets / "seaweedfs" / "s3.json",
         "s3.iam": "false",
         "s3.port": ports["s3"],

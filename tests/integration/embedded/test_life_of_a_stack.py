@@ -1,0 +1,187 @@
+"""up, down, up again; and what is left when something was killed in between."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import asyncpg  # type: ignore[import-untyped]
+import pytest
+from tests.integration.embedded.observing import (
+    component,
+    eventually,
+    process,
+    processes,
+    record,
+    status,
+)
+
+from flowerbed.embedded import probes
+from flowerbed.embedded.control import down, up
+from flowerbed.embedded.errors import ComponentFailed
+from flowerbed.embedded.identity import ProcessId
+from flowerbed.embedded.ports import read_ports
+from flowerbed.embedded.record import StackRecord, write_record
+from flowerbed.embedded.stack import Stack
+
+SERVERS = ("postgres", "nats", "s3", "caddy")
+
+
+def query(stack: Stack, statement: str, service: str = "lease", role: str = "owner") -> object:
+    async def ask() -> object:
+        connection = await asyncpg.connect(stack.postgres_dsn(service, role), timeout=5)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def put(stack: Stack, path: str) -> int:
+    access = stack.s3
+    port = stack.port("s3")
+    return probes.s3_call("PUT", port, path, access.access_key, access.secret_key)[0]
+
+
+def get(stack: Stack, path: str) -> int:
+    access = stack.s3
+    port = stack.port("s3")
+    return probes.s3_call("GET", port, path, access.access_key, access.secret_key)[0]
+
+
+def test_up_twice_is_one_stack(servers: Stack) -> None:
+    before = record(servers)
+
+    up(servers.state_dir, services=())
+
+    assert record(servers) == before
+
+
+def test_second_supervisor_leaves_the_first_alone(servers: Stack) -> None:
+    before = record(servers)
+    command = [sys.executable, "-m", "flowerbed.embedded.supervisor"]
+
+    subprocess.run([*command, "--state-dir", servers.state_dir, "--services", ""], check=True)
+
+    assert record(servers) == before
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_killed_server_comes_back(servers: Stack, name: str) -> None:
+    before = component(servers, name)
+    assert before.process is not None
+
+    before.process.signal(signal.SIGKILL)
+
+    eventually(lambda: component(servers, name).restarts > before.restarts)
+    eventually(lambda: (found := status(servers, name)) is not None and found.ready)
+    assert process(servers, name) != before.process
+
+
+def test_idle_supervisor_uses_no_processor_time(servers: Stack) -> None:
+    """Two seconds, in clock ticks of 10 ms: a poll of a few times a second would show."""
+    supervisor = record(servers).supervisor
+
+    def ticks() -> int:
+        stat = Path(f"/proc/{supervisor.pid}/stat").read_text()
+        return sum(map(int, stat[stat.rindex(")") + 2 :].split()[11:13]))
+
+    before = ticks()
+    assert not supervisor.wait(2)
+    assert ticks() - before <= 1
+
+
+def test_down_keeps_data_and_no_process(state_dir: Path) -> None:
+    stack = up(state_dir, services=())
+    query(stack, "CREATE TABLE kept AS SELECT 42 AS answer")
+    assert put(stack, "/flowerbed/kept") == 200
+    token, before = stack.api_token, processes(stack)
+    ports = read_ports(stack.layout)
+    assert len(before) > len(SERVERS)
+
+    assert down(state_dir)
+
+    assert not [item for item in before if item.is_alive()]
+    assert not down(state_dir)
+    up(state_dir, services=())
+    assert query(stack, "SELECT answer FROM kept") == 42
+    assert get(stack, "/flowerbed/kept") == 200
+    assert Stack(state_dir).api_token == token
+    assert read_ports(stack.layout) == ports
+
+
+def test_killed_supervisor_is_cleaned_up_after(state_dir: Path) -> None:
+    stack = up(state_dir, services=())
+    query(stack, "CREATE TABLE kept AS SELECT 42 AS answer")
+    first = processes(stack)
+    record(stack).supervisor.signal(signal.SIGKILL)
+
+    up(state_dir, services=())  # without a `down` in between
+
+    assert not [item for item in first if item.is_alive()]
+    second = processes(stack)
+    record(stack).supervisor.signal(signal.SIGKILL)
+
+    down(state_dir)
+
+    assert not [item for item in second if item.is_alive()]
+    up(state_dir, services=())
+    assert query(stack, "SELECT answer FROM kept") == 42
+
+
+def test_down_never_ends_a_stranger(state_dir: Path, servers: Stack) -> None:
+    """The record says this pid, but another process has it by now."""
+    stranger = subprocess.Popen(["sleep", "60"])
+    try:
+        now = ProcessId.of(stranger.pid)
+        assert now is not None
+        stack = Stack(state_dir)
+        stack.layout.make()
+        earlier = ProcessId(now.pid, now.started - 1, now.boot)
+        other_boot = ProcessId(now.pid, now.started, "00000000-0000-0000-0000-000000000000")
+        for past in (earlier, other_boot):
+            item = component(servers, "nats")
+            listed = type(item)(name="nats", kind="server", state="ready", address="", process=past)
+            content = StackRecord(state="running", supervisor=past, since="", components=(listed,))
+            write_record(stack.layout, content)
+
+            assert not down(state_dir)
+
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_component_that_cannot_start_is_named_and_nothing_is_left(state_dir: Path) -> None:
+    stack = Stack(state_dir)
+    stack.layout.make()
+    (stack.layout.nats / "jetstream").write_text("not a directory")
+
+    with pytest.raises(ComponentFailed, match="nats did not start: ended with") as failure:
+        up(state_dir, services=())
+
+    assert "jetstream" in failure.value.log_tail.lower()
+    assert not record(stack).components
+    assert record(stack).supervisor.wait(5)
+
+
+def test_up_finds_its_way_after_the_machine_changed(state_dir: Path) -> None:
+    """A port went to somebody else, and the pid in Postgres' lock file as well."""
+    stack = up(state_dir, services=())
+    down(state_dir)
+    taken, other = stack.port("nats"), stack.port("postgres")
+    lock, data = stack.layout.postgres / "postmaster.pid", os.path.realpath(stack.layout.postgres)
+    lock.write_text(f"{os.getppid()}\n{data}\n1\n{other}\n\n127.0.0.1\n")
+    with socket.create_server(("127.0.0.1", taken)):
+        up(state_dir, services=())
+
+        assert stack.port("nats") != taken
+        assert stack.port("postgres") == other
+        assert (found := status(stack, "nats")) is not None
+        assert found.ready
+        assert query(stack, "SELECT 1") == 1
