@@ -21,10 +21,10 @@ from flowerbed.events.database import Database
 from flowerbed.events.message import Mark
 
 _HORIZON = """
-SELECT xmin::text::bigint AS xmin,
-    EXISTS (SELECT FROM events WHERE xid >= $1::xid8 AND xid < xmin) AS ready,
-    EXISTS (SELECT FROM events WHERE xid >= $1::xid8 AND xid >= xmin) AS held
-FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS xmin) AS snapshot
+SELECT edge::text::bigint AS edge,
+    EXISTS (SELECT FROM events WHERE xid >= $1::xid8 AND xid < edge) AS ready,
+    EXISTS (SELECT FROM events WHERE xid >= $1::xid8 AND xid >= edge) AS held
+FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS edge) AS snapshot
 """
 
 _OPEN = """
@@ -66,7 +66,7 @@ class Horizon:
 async def horizon(connection: Connection, lo: int) -> Horizon:
     """The furthest `hi` of a closed window that starts at `lo`."""
     row = await connection.fetchrow(_HORIZON, lo)
-    hi, ready, held = int(row["xmin"]), bool(row["ready"]), bool(row["held"])
+    hi, ready, held = int(row["edge"]), bool(row["ready"]), bool(row["held"])
     while ready and held:
         earlier = await connection.fetchval(_OPEN, lo, hi)
         if earlier is None:
