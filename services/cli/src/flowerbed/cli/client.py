@@ -1,0 +1,195 @@
+"""`flowerbed client`: the agent at this site."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowerbed.runner.control import log_lines, running_agent, start_agent, stop_agent
+from flowerbed.runner.errors import BadInput, RunnerError
+from flowerbed.runner.settings import AgentSettings
+from flowerbed.runner.state import STATE_DIR_VARIABLE, StateDir
+from flowerbed.runner.status import Status, read_status
+
+app = typer.Typer(help="Run this site's client.", no_args_is_help=True)
+
+
+class Output(StrEnum):
+    text = "text"
+    json = "json"
+
+
+StateDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--state-dir",
+        envvar=STATE_DIR_VARIABLE,
+        help="Where this client keeps its identity and its journal.",
+        show_default="flowerbed/client in the user's data home",
+    ),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to answer.")]
+
+
+@app.command()
+def start(
+    dataset: Annotated[
+        str, typer.Option(help="The site's data: local:/path/to/folder. They never leave it.")
+    ],
+    invite: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FLOWERBED_INVITE",
+            help="The invite key; @FILE reads it from a file, - from standard input. Needed once.",
+        ),
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option(help="https address to enrol at, instead of the invite's.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="What the data are for, if their dataset.json does not say.")
+    ] = None,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Run here, not in the background.")
+    ] = False,
+    state_dir: StateDirOption = None,
+    output: OutputOption = Output.text,
+) -> None:
+    """Enrol if needed, then take part: answers once the agent polls for work."""
+    state = StateDir.at(state_dir)
+    with _readable_errors():
+        settings = _settings(state, dataset, task)
+        if running_agent(state) is not None:
+            if AgentSettings.load(state) != settings:
+                raise BadInput(
+                    "the agent runs already, with another dataset or task: stop it first"
+                )
+            _print_status(state, output)
+            return
+        _enrol_if_needed(state, _read_invite(invite), server)
+        settings.save(state)
+        if foreground:
+            _run_here(state)
+            return
+        start_agent(state)
+        _print_status(state, output)
+
+
+@app.command()
+def stop(
+    release: Annotated[
+        bool,
+        typer.Option("--release", help="Give the leases back instead of letting them run out."),
+    ] = False,
+    state_dir: StateDirOption = None,
+    output: OutputOption = Output.text,
+) -> None:
+    """Stop the agent; work under way is finished if that takes a few seconds, else abandoned."""
+    was_running = stop_agent(StateDir.at(state_dir), release=release)
+    if output is Output.json:
+        typer.echo(json.dumps({"running": False, "was_running": was_running}))
+    else:
+        typer.echo("stopped" if was_running else "was not running")
+
+
+@app.command()
+def status(state_dir: StateDirOption = None, output: OutputOption = Output.text) -> None:
+    """Who this client is, what it does, and what it has done."""
+    with _readable_errors():
+        _print_status(StateDir.at(state_dir), output)
+
+
+@app.command()
+def log(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
+    lines: Annotated[int, typer.Option(min=0, help="How many of the last lines.")] = 50,
+    state_dir: StateDirOption = None,
+) -> None:
+    """The agent's log."""
+    with _readable_errors():
+        try:
+            for line in log_lines(StateDir.at(state_dir), lines, follow=follow):
+                typer.echo(line)
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+
+@contextmanager
+def _readable_errors() -> Iterator[None]:
+    """One line and an exit code: 2 for what the person can put right, 1 for the rest."""
+    try:
+        yield
+    except RunnerError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2 if isinstance(error, BadInput) else 1) from error
+
+
+def _settings(state: StateDir, uri: str, task: str | None) -> AgentSettings:
+    from flowerbed.runner.dataset import URI_PREFIX, Dataset
+
+    dataset = Dataset.open(uri, task)
+    return AgentSettings(dataset=f"{URI_PREFIX}{dataset.folder}", task=task)
+
+
+def _read_invite(invite: str | None) -> str | None:
+    """An argument can be read by every user of the machine: a file or a pipe cannot."""
+    if invite == "-":
+        return sys.stdin.readline().strip()
+    if invite is not None and invite.startswith("@"):
+        try:
+            return Path(invite[1:]).read_text().strip()
+        except OSError as error:
+            raise BadInput(f"{invite[1:]} cannot be read: {error.strerror}") from error
+    return invite
+
+
+def _enrol_if_needed(state: StateDir, invite: str | None, server: str | None) -> None:
+    # Imported here: the other commands answer without loading an HTTP client.
+    from flowerbed.runner.enrol import ensure_enrolled
+
+    ensure_enrolled(state, invite, server)
+
+
+def _run_here(state: StateDir) -> None:
+    from flowerbed.runner.launch import run_agent
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    run_agent(state)
+
+
+def _print_status(state: StateDir, output: Output) -> None:
+    process = running_agent(state)
+    status = read_status(state)
+    if status is None:
+        raise BadInput(f"no agent ever ran in {state.root}")
+    if output is Output.json:
+        document = status.model_dump(mode="json")
+        typer.echo(json.dumps({"running": process is not None, **document}, indent=2))
+        return
+    for name, value in _rows(status, is_running=process is not None):
+        typer.echo(f"{name:<12} {value}")
+
+
+def _rows(status: Status, *, is_running: bool) -> Iterator[tuple[str, str]]:
+    yield "client", f"{status.client_id} (tenant {status.tenant})"
+    yield "agent", f"{status.phase}, pid {status.pid}" if is_running else "not running"
+    yield "server", status.server
+    yield "certificate", f"until {status.certificate_expires_at:%Y-%m-%d %H:%M} UTC"
+    yield "dataset", status.dataset or "not read yet"
+    for lease in status.leases if is_running else ():
+        yield "lease", f"{lease.federation_id}, epoch {lease.epoch}, {lease.app}: {lease.doing}"
+    counts = [f"{kind} {count}" for kind, count in sorted(status.finished.items())]
+    yield "finished", ", ".join(counts) or "nothing yet"
+    if status.last_work is not None:
+        work = status.last_work
+        yield "last work", f"{work.work_id}: {work.outcome}, {work.at:%Y-%m-%d %H:%M:%S} UTC"
+    if status.last_error is not None:
+        error = status.last_error
+        yield "last error", f"{error.message}, {error.at:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,241 @@
+"""One verified order becomes one report: from the journal, or by a run of the app.
+
+order -> journal? -> limits -> base checkpoint -> run -> dataset unchanged? -> result file and
+journal on disk -> upload -> report
+"""
+
+import asyncio
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
+
+from flowerbed.contracts.door import WorkReport
+from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
+from flowerbed.contracts.values import ArtifactRef
+from flowerbed.flower_apps import registry
+from flowerbed.runner import transfer
+from flowerbed.runner.errors import NotReachable, Refused
+from flowerbed.runner.journal import Finished, Spent, WorkKey
+from flowerbed.runner.patience import patiently
+from flowerbed.runner.pipe import Hello, Request, Result
+from flowerbed.runner.site import Site
+from flowerbed.runner.state import sync_directory
+from flowerbed.runner.verify import LEEWAY_SECONDS, app_name, check_order
+from flowerbed.runner.warm import Worker
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+EXAMPLES = "num-examples"
+TOKENS = "num-tokens"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    report: WorkReport
+    is_from_journal: bool
+
+
+class Bench:
+    """Does the orders of one lease, one at a time, with one warm worker."""
+
+    def __init__(self, site: Site, manifest: Manifest) -> None:
+        self._site = site
+        self._manifest = manifest
+        self._default_config = registry.find(app_name(manifest.app)).default_config()
+        hello = Hello(
+            app=app_name(manifest.app),
+            data_path=str(site.dataset.folder),
+            run_id=_number(manifest.federation_id),
+            node_id=_number(manifest.client_id),
+        )
+        self.worker = Worker(hello, site.worker_command)
+
+    async def answer(self, order: WorkOrder) -> Answered:
+        """Do the work, or find it done; its update lies in the store when this returns.
+
+        Raises:
+            Refused: the work may not or cannot be done.
+        """
+        key = WorkKey.of(order)
+        finished = await self._journalled(key)
+        is_from_journal = finished is not None
+        if finished is None:
+            finished = await self._run(order, key)
+        else:
+            logger.info("%s is done already: answered from the journal", order.work_id)
+        artifact = None
+        if finished.sha256 is not None and order.upload is not None:
+            artifact = await self._uploaded(order, finished)
+        report = WorkReport(
+            epoch=order.lease_epoch,
+            artifact=artifact,
+            n_examples=finished.n_examples,
+            metrics=finished.metrics,
+            train_seconds=finished.train_seconds,
+        )
+        return Answered(report=report, is_from_journal=is_from_journal)
+
+    async def _journalled(self, key: WorkKey) -> Finished | None:
+        finished = self._site.journal.find(key)
+        if finished is None or finished.sha256 is None:
+            return finished
+        path = self._result_path(finished.sha256)
+        if await asyncio.to_thread(transfer.has_digest, path, finished.sha256):
+            return finished
+        logger.warning("the result of finished work is gone from disk: doing it again")
+        return None
+
+    async def _run(self, order: WorkOrder, key: WorkKey) -> Finished:
+        journal = self._site.journal
+        epochs = self._epochs(order)
+        limits = self._manifest.limits
+        check_limits(limits, journal.spent(order.lease_id), epochs)
+        base = await self._downloaded(order)
+        run = journal.start_run(key, order.lease_id)
+        draft = self._site.state.results / f".draft-{uuid4().hex}"
+        try:
+            result = await self._run_app(order, base, draft)
+            n_examples, metrics = _readings(result, order.work_id)
+            tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
+            try:
+                check_order(order, self._manifest, await self._site.terms())
+                check_used(limits, journal.spent(order.lease_id), tokens)
+            except Refused:
+                journal.finish_run(run, epochs=epochs, tokens=tokens)
+                raise
+            finished = Finished(
+                sha256=result.sha256,
+                size=result.size,
+                n_examples=n_examples,
+                metrics=metrics,
+                train_seconds=result.seconds,
+            )
+            if finished.sha256 is not None:
+                draft.replace(self._result_path(finished.sha256))
+                sync_directory(self._site.state.results)
+            journal.record(key, finished, run=run, epochs=epochs, tokens=tokens)
+        finally:
+            draft.unlink(missing_ok=True)
+        self._site.forget_results()
+        return finished
+
+    async def _run_app(self, order: WorkOrder, base: Path, draft: Path) -> Result:
+        config = {**order.config, "seed": order.seed, "server-round": order.round_number}
+        request = Request(
+            message_type=order.message_type,
+            base_path=str(base),
+            result_path=str(draft) if order.message_type == "train" else None,
+            config=config,
+            seed=order.seed,
+        )
+        seconds = order.exp + LEEWAY_SECONDS - time.time()
+        try:
+            return await asyncio.wait_for(self.worker.run(request), seconds)
+        except TimeoutError as error:
+            raise Refused("deadline-passed", "the app was still running at the deadline") from error
+
+    async def _downloaded(self, order: WorkOrder) -> Path:
+        folder = self._site.state.bases(order.lease_id)
+        url = order.download.url
+        get = partial(transfer.download, self._site.store, url, order.base, folder)
+        return await _in_time(get, order, "base-not-available")
+
+    async def _uploaded(self, order: WorkOrder, finished: Finished) -> ArtifactRef:
+        target = order.upload
+        assert target is not None
+        assert finished.sha256 is not None
+        path = self._result_path(finished.sha256)
+        put = partial(transfer.upload, self._site.store, target, path)
+        await _in_time(put, order, "upload-failed")
+        return ArtifactRef(uri=target.uri, sha256=finished.sha256, size=finished.size)
+
+    def _result_path(self, sha256: str) -> Path:
+        return self._site.state.results / f"{sha256}.safetensors"
+
+    def _epochs(self, order: WorkOrder) -> int:
+        """Passes over the data that the order asks for; only training counts."""
+        if order.message_type != "train":
+            return 0
+        config = {**self._default_config, **order.config}
+        value = order.config.get("local_epochs", config.get("local-epochs", 1))
+        if isinstance(value, str) or value < 0 or value != int(value):
+            raise Refused("claims", f"local-epochs is {value!r}, not a count")
+        return int(value)
+
+
+def check_limits(limits: Limits, spent: Spent, epochs: int) -> None:
+    """May as many more passes be trained under the lease? Before anything runs.
+
+    Raises:
+        Refused: a limit would be passed, as far as can be told now.
+    """
+    if epochs == 0:
+        return
+    if limits.max_epochs is not None and spent.epochs + epochs > limits.max_epochs:
+        raise Refused(
+            "limit-exceeded",
+            f"{spent.epochs} epochs trained, {epochs} ordered, max_epochs {limits.max_epochs}",
+        )
+    if limits.max_tokens is None:
+        return
+    # Before the first training nobody knows how many examples there are: at least one an epoch.
+    expected = epochs * max(1, round(spent.last_tokens_per_epoch or 1))
+    if spent.tokens + expected > limits.max_tokens:
+        raise Refused(
+            "limit-exceeded",
+            f"{spent.tokens} tokens used, {expected} ordered, max_tokens {limits.max_tokens}",
+        )
+
+
+def check_used(limits: Limits, spent: Spent, tokens: int) -> None:
+    """What ran beyond the limit stays at the site.
+
+    Raises:
+        Refused: the run has used more tokens than were left.
+    """
+    if limits.max_tokens is not None and tokens and spent.tokens + tokens > limits.max_tokens:
+        raise Refused(
+            "limit-exceeded",
+            f"{spent.tokens} tokens used, {tokens} by this order, max_tokens {limits.max_tokens}",
+        )
+
+
+def _readings(result: Result, work_id: str) -> tuple[int, dict[str, float]]:
+    """The examples that the app counted, and its other metrics as far as they are numbers.
+
+    Raises:
+        Refused: the app did not say how many examples it used.
+    """
+    examples = result.metrics.get(EXAMPLES)
+    if examples is None or not math.isfinite(examples) or examples != int(examples):
+        raise Refused("bad-reply", f"the reply's metrics have {EXAMPLES} {examples!r}")
+    metrics: dict[str, float] = {}
+    left_out = list(result.left_out)
+    for name, value in result.metrics.items():
+        if not math.isfinite(value):
+            left_out.append(name)
+        elif name != EXAMPLES:
+            metrics[name] = value
+    if left_out:
+        logger.warning("%s: not reported, no finite number: %s", work_id, ", ".join(left_out))
+    return int(examples), metrics
+
+
+async def _in_time(call: Callable[[], Awaitable[T]], order: WorkOrder, code: str) -> T:
+    try:
+        return await patiently(call, until=order.exp)
+    except NotReachable as error:
+        raise Refused(code, f"until the deadline: {error}") from error
+
+
+def _number(name: str) -> int:
+    """Flower's ids are numbers of up to 63 bits."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1

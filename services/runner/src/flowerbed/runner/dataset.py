@@ -1,0 +1,146 @@
+"""The site's own dataset: a folder, and the digest and label by which others may know it.
+
+The digest is sha256 over the sorted lines `<relative name> <sha256 of the file>\n` of every regular
+file. Files are read again only when their size, times or inode have changed.
+"""
+
+import hashlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeAlias
+
+from flowerbed.contracts.values import DatasetRef
+from flowerbed.runner.errors import BadInput
+from flowerbed.runner.state import read_json, write_json
+
+URI_PREFIX = "local:"
+_LABELS = uuid.UUID("3f6b8f52-5f86-4d5c-8f0e-0d7f6d1c8a44")
+_TASK = re.compile(r"[a-z0-9-]{1,60}")
+
+_Stamp: TypeAlias = tuple[int, int, int, int]
+
+
+class DatasetUnreadable(BadInput):
+    """The folder or a file in it cannot be read. Holds paths: for the site's own eyes."""
+
+
+class Dataset:
+    def __init__(self, folder: Path, task: str, digests: Path | None = None) -> None:
+        self.folder = folder
+        self.task = task
+        self._digests_file = digests
+        self._digests = _load(digests)
+
+    @classmethod
+    def open(cls, uri: str, task: str | None = None, digests: Path | None = None) -> "Dataset":
+        """Look at the folder that `local:/path` names.
+
+        Raises:
+            BadInput: it is not there, holds no file, or its task is not a plain name.
+        """
+        if not uri.startswith(URI_PREFIX) or uri == URI_PREFIX:
+            raise BadInput(f"a dataset is named local:/path/to/folder, not {uri!r}")
+        folder = Path(uri.removeprefix(URI_PREFIX)).expanduser().absolute()
+        if not folder.is_dir():
+            raise DatasetUnreadable(f"{folder} is not a folder")
+        dataset = cls(folder, _task(folder, task), digests)
+        if not any(True for _ in dataset.files()):
+            raise DatasetUnreadable(f"{folder} holds no file")
+        return dataset
+
+    @property
+    def uri(self) -> str:
+        """What a manifest's `dataset_uris` may call it."""
+        return URI_PREFIX + self.task
+
+    def files(self) -> Iterator[Path]:
+        """Every regular file, links to files followed.
+
+        Raises:
+            DatasetUnreadable: something cannot be read, or is a link to a folder, whose files
+                the digest would not cover.
+        """
+        for parent, folders, names in os.walk(self.folder, onerror=_unreadable):
+            for name in folders:
+                if (Path(parent) / name).is_symlink():
+                    raise DatasetUnreadable(f"{Path(parent) / name} is a link to a folder")
+            for name in names:
+                path = Path(parent) / name
+                if path.is_file():
+                    yield path
+                elif path.is_symlink():
+                    raise DatasetUnreadable(f"{path} is a link to nothing")
+
+    def reference(self) -> DatasetRef:
+        """The dataset as it is now; reads what has changed since the last time.
+
+        Raises:
+            DatasetUnreadable: a file cannot be read, or none is left.
+        """
+        lines: list[str] = []
+        current: dict[str, tuple[_Stamp, str]] = {}
+        for path in self.files():
+            name = path.relative_to(self.folder).as_posix()
+            current[name] = self._digest(name, path)
+            lines.append(f"{name} {current[name][1]}\n")
+        if not lines:
+            raise DatasetUnreadable(f"{self.folder} holds no file")
+        self._keep(current)
+        digest = hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
+        return DatasetRef(label=f"{self.task}-{uuid.uuid5(_LABELS, digest)}", sha256=digest)
+
+    def names(self) -> set[str]:
+        """Names that must not leave the site, as of the last digest."""
+        parts = {part for name in self._digests for part in Path(name).parts}
+        return parts | set(self._digests) | {self.folder.name}
+
+    def _digest(self, name: str, path: Path) -> tuple[_Stamp, str]:
+        try:
+            stat = path.stat()
+            stamp = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+            known = self._digests.get(name)
+            if known is not None and known[0] == stamp:
+                return known
+            with path.open("rb") as file:
+                return stamp, hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DatasetUnreadable(f"{path} cannot be read: {error.strerror}") from error
+
+    def _keep(self, current: dict[str, tuple[_Stamp, str]]) -> None:
+        if current == self._digests:
+            return
+        self._digests = current
+        if self._digests_file is not None:
+            entries = {name: [*stamp, digest] for name, (stamp, digest) in current.items()}
+            write_json(self._digests_file, entries)
+
+
+def _load(digests: Path | None) -> dict[str, tuple[_Stamp, str]]:
+    entries = read_json(digests) if digests is not None else None
+    if entries is None:
+        return {}
+    return {name: ((a, b, c, d), digest) for name, (a, b, c, d, digest) in entries.items()}
+
+
+def _task(folder: Path, chosen: str | None) -> str:
+    """`dataset.json` knows best what its data are for; then what the person says."""
+    about = folder / "dataset.json"
+    try:
+        document = json.loads(about.read_bytes())
+    except FileNotFoundError:
+        document = {}
+    except (OSError, ValueError) as error:
+        raise DatasetUnreadable(f"{about} is not JSON: {error}") from error
+    named = document.get("task") if isinstance(document, dict) else None
+    task = named or chosen or "dataset"
+    if not isinstance(task, str) or not _TASK.fullmatch(task):
+        raise BadInput(f"task {task!r}: 1 to 60 lower-case letters, digits and '-'")
+    return task
+
+
+def _unreadable(error: OSError) -> None:
+    raise DatasetUnreadable(f"{error.filename} cannot be read: {error.strerror}") from error

@@ -1,0 +1,204 @@
+"""The journal: every piece of finished work, by what was asked and not by who asked or when.
+
+A row is on disk before the update leaves the site. The same work ordered again, in another attempt
+or under another lease epoch, is answered from here. `runs` counts what the worker really did.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Collection, Iterable
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from flowerbed.contracts.signed import WorkOrder
+
+KEPT_RESULTS = 4
+"""Result files that are kept for a lease: enough for any order that can still be repeated."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS finished (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    work TEXT NOT NULL UNIQUE,
+    lease_id TEXT NOT NULL,
+    federation_id TEXT NOT NULL,
+    round_number INTEGER NOT NULL,
+    exchange TEXT NOT NULL,
+    base_sha256 TEXT NOT NULL,
+    seed INTEGER NOT NULL,
+    config_hash TEXT NOT NULL,
+    code_hash TEXT NOT NULL,
+    dataset_sha256 TEXT NOT NULL,
+    sha256 TEXT,
+    size INTEGER NOT NULL,
+    n_examples INTEGER NOT NULL,
+    metrics TEXT NOT NULL,
+    train_seconds REAL NOT NULL,
+    finished_at TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    work TEXT NOT NULL,
+    lease_id TEXT NOT NULL,
+    exchange TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    finished_at TEXT,
+    epochs INTEGER NOT NULL DEFAULT 0,
+    tokens INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS runs_by_lease ON runs (lease_id);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkKey:
+    """Everything that decides a result's bytes."""
+
+    federation_id: str
+    round_number: int
+    exchange: str
+    base_sha256: str
+    seed: int
+    config_hash: str
+    code_hash: str
+    dataset_sha256: str
+
+    @classmethod
+    def of(cls, order: WorkOrder) -> "WorkKey":
+        config = json.dumps([order.message_type, order.config], sort_keys=True)
+        return cls(
+            federation_id=order.federation_id,
+            round_number=order.round_number,
+            exchange=order.exchange,
+            base_sha256=order.base.sha256,
+            seed=order.seed,
+            config_hash=hashlib.sha256(config.encode()).hexdigest(),
+            code_hash=order.code_hash,
+            dataset_sha256=order.dataset_sha256,
+        )
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What the app gave. `sha256` and `size` are of the result file; None where there is none."""
+
+    sha256: str | None
+    size: int
+    n_examples: int
+    metrics: dict[str, float]
+    train_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """What the work of one lease has used so far. `last_examples`: None before the first."""
+
+    epochs: int = 0
+    tokens: int = 0
+    last_tokens_per_epoch: float | None = None
+
+
+class Journal:
+    def __init__(self, path: Path) -> None:
+        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        self._connection.execute("PRAGMA busy_timeout=5000")
+        self._connection.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def find(self, key: WorkKey) -> Finished | None:
+        row = self._connection.execute(
+            "SELECT sha256, size, n_examples, metrics, train_seconds FROM finished WHERE work = ?",
+            (key.digest,),
+        ).fetchone()
+        if row is None:
+            return None
+        sha256, size, n_examples, metrics, train_seconds = row
+        return Finished(
+            sha256=sha256,
+            size=size,
+            n_examples=n_examples,
+            metrics=json.loads(metrics),
+            train_seconds=train_seconds,
+        )
+
+    def start_run(self, key: WorkKey, lease_id: str) -> int:
+        """A worker is about to do this work. Answers the run's id."""
+        cursor = self._connection.execute(
+            "INSERT INTO runs (work, lease_id, exchange, started_at) VALUES (?, ?, ?, ?)",
+            (key.digest, lease_id, key.exchange, _now()),
+        )
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    def finish_run(self, run: int, *, epochs: int, tokens: int) -> None:
+        """The run came to its end, whatever becomes of what it gave."""
+        self._connection.execute(
+            "UPDATE runs SET finished_at = ?, epochs = ?, tokens = ? WHERE id = ?",
+            (_now(), epochs, tokens, run),
+        )
+
+    def record(
+        self, key: WorkKey, finished: Finished, *, run: int, epochs: int, tokens: int
+    ) -> None:
+        """Keep the result and close its run, in one transaction; on disk when this returns."""
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self.finish_run(run, epochs=epochs, tokens=tokens)
+            self._connection.execute(
+                "INSERT OR REPLACE INTO finished (work, lease_id, federation_id, round_number,"
+                " exchange, base_sha256, seed, config_hash, code_hash, dataset_sha256, sha256,"
+                " size, n_examples, metrics, train_seconds, finished_at)"
+                " SELECT ?, lease_id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+                " FROM runs WHERE id = ?",
+                (
+                    key.digest, *astuple(key), finished.sha256, finished.size,
+                    finished.n_examples, json.dumps(finished.metrics), finished.train_seconds,
+                    _now(), run,
+                ),
+            )  # fmt: skip
+
+    def spent(self, lease_id: str) -> Spent:
+        epochs, tokens = self._connection.execute(
+            "SELECT coalesce(sum(epochs), 0), coalesce(sum(tokens), 0) FROM runs"
+            " WHERE lease_id = ? AND finished_at IS NOT NULL",
+            (lease_id,),
+        ).fetchone()
+        last = self._connection.execute(
+            "SELECT tokens * 1.0 / epochs FROM runs"
+            " WHERE lease_id = ? AND finished_at IS NOT NULL AND epochs > 0"
+            " ORDER BY id DESC LIMIT 1",
+            (lease_id,),
+        ).fetchone()
+        return Spent(epochs=epochs, tokens=tokens, last_tokens_per_epoch=last[0] if last else None)
+
+    def counts(self) -> dict[str, int]:
+        """How often the worker has finished each kind of work, ever."""
+        rows = self._connection.execute(
+            "SELECT exchange, count(*) FROM runs WHERE finished_at IS NOT NULL GROUP BY exchange"
+        )
+        return {str(exchange): int(count) for exchange, count in rows}
+
+    def needed_results(self, held: Collection[str]) -> set[str]:
+        """Digests of result files to keep: the newest of each held lease, and of the rest."""
+        rows: Iterable[tuple[str, str]] = self._connection.execute(
+            "SELECT lease_id, sha256 FROM finished WHERE sha256 IS NOT NULL ORDER BY seq DESC"
+        )
+        kept: dict[str, list[str]] = {}
+        for lease_id, sha256 in rows:
+            group = kept.setdefault(lease_id if lease_id in held else "", [])
+            if len(group) < KEPT_RESULTS:
+                group.append(sha256)
+        return {sha256 for group in kept.values() for sha256 in group}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

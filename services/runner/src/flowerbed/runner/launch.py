@@ -1,0 +1,140 @@
+"""Wire an agent from its state directory and run it until a signal: the one place for both."""
+
+import asyncio
+import fcntl
+import json
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx
+import psutil
+
+from flowerbed.runner.agent import Agent
+from flowerbed.runner.dataset import Dataset
+from flowerbed.runner.door import LIMITS, Door
+from flowerbed.runner.errors import BadInput
+from flowerbed.runner.identity import Identity, IdentityStore, enrolled_identity
+from flowerbed.runner.journal import Journal
+from flowerbed.runner.settings import AgentSettings
+from flowerbed.runner.site import Site
+from flowerbed.runner.state import StateDir
+from flowerbed.runner.status import Status, StatusBoard
+from flowerbed.runner.transfer import open_store
+from flowerbed.runner.verify import KeyRing
+from flowerbed.runner.warm import WORKER_COMMAND
+
+logger = logging.getLogger(__name__)
+
+
+class AlreadyRunning(BadInput):
+    """Another agent has this state directory."""
+
+
+def run_agent(state: StateDir, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+    """Run until SIGTERM or SIGINT; SIGUSR1 also gives the leases back.
+
+    Raises:
+        BadInput: the client is not enrolled, its dataset is unusable, or an agent runs already.
+    """
+    with _sole_agent(state):
+        asyncio.run(_run(state, worker_command))
+
+
+async def _run(state: StateDir, worker_command: Sequence[str]) -> None:
+    stop = asyncio.Event()
+    release = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, _set_both, release, stop)
+    store = IdentityStore(state)
+    async with _open_site(state, store, worker_command) as site:
+        agent = Agent(site, store)
+        site.forget_results()
+        logger.info("client %s polls %s", site.identity.client_id, site.identity.client_url)
+        try:
+            await agent.run(stop, release)
+        except BadInput as error:
+            site.board.error(str(error))
+            raise
+        finally:
+            site.board.enter("stopped")
+
+
+def _set_both(release: asyncio.Event, stop: asyncio.Event) -> None:
+    release.set()
+    stop.set()
+
+
+@asynccontextmanager
+async def _open_site(
+    state: StateDir, store: IdentityStore, worker_command: Sequence[str]
+) -> AsyncIterator[Site]:
+    identity = enrolled_identity(state)
+    settings = AgentSettings.load(state)
+    dataset = Dataset.open(settings.dataset, settings.task, state.digests)
+    own = psutil.Process()
+    status = Status(
+        pid=own.pid,
+        started_at=own.create_time(),
+        client_id=identity.client_id,
+        tenant=identity.tenant,
+        server=identity.client_url,
+        certificate_expires_at=store.expires_at(),
+    )
+    board = StatusBoard(state, status)
+    status.dataset = (await asyncio.to_thread(dataset.reference)).label
+    journal = Journal(state.journal)
+    status.finished = journal.counts()
+    door = Door(identity.client_url, partial(_connect, store, identity))
+    s3 = open_store(identity.ca_pem)
+
+    async def refetch() -> dict[str, Any]:
+        jwks = await door.jwks()
+        store.save(replace(identity, jwks=jwks))
+        return jwks
+
+    try:
+        yield Site(
+            state=state,
+            identity=identity,
+            dataset=dataset,
+            journal=journal,
+            door=door,
+            store=s3,
+            keys=KeyRing(identity.jwks, refetch),
+            board=board,
+            worker_command=worker_command,
+        )
+    finally:
+        await door.close()
+        await s3.aclose()
+        journal.close()
+
+
+def _connect(store: IdentityStore, identity: Identity) -> httpx.AsyncClient:
+    return httpx.AsyncClient(verify=store.client_context(identity), limits=LIMITS)
+
+
+@contextmanager
+def _sole_agent(state: StateDir) -> Iterator[None]:
+    """Hold the lock for as long as the agent runs; the file says which process that is."""
+    state.make()
+    handle = os.open(state.lock, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AlreadyRunning(f"an agent runs already in {state.root}") from error
+        own = psutil.Process()
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps({"pid": own.pid, "started_at": own.create_time()}).encode())
+        yield
+    finally:
+        os.close(handle)

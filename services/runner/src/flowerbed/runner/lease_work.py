@@ -1,0 +1,161 @@
+"""One lease, from its claim until it is lost or let go: asks for work, checks it, has it done."""
+
+import asyncio
+import logging
+import sqlite3
+
+from flowerbed.contracts.door import LeaseHeld, LeaseKey, WorkFailure, WorkReport
+from flowerbed.contracts.signed import Manifest, WorkOrder
+from flowerbed.runner.bench import Bench
+from flowerbed.runner.errors import DoorRefused, NotAdmitted, Refused
+from flowerbed.runner.patience import patiently, pause
+from flowerbed.runner.site import Site
+from flowerbed.runner.status import LeaseStatus
+from flowerbed.runner.verify import check_order, read_claims, unverified_work_id
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 45.0
+NOT_ADMITTED_PAUSE = 30.0
+
+
+class LeaseWork:
+    def __init__(self, site: Site, manifest: Manifest, held: LeaseHeld) -> None:
+        self.key = LeaseKey(lease_id=held.lease_id, epoch=held.epoch)
+        self.is_busy = False
+        self.is_stopping = False
+        self._site = site
+        self._manifest = manifest
+        self._bench = Bench(site, manifest)
+        self._beat_seconds = held.heartbeat_seconds
+        self._last_work_id = ""
+        self._repeats = 0
+
+    async def run(self) -> None:
+        """Work until told to stop.
+
+        Raises:
+            LeaseLost: the control plane says that the lease is over.
+            DoorRefused: it does not let us ask for work.
+        """
+        self._show("waiting for work")
+        preload = asyncio.create_task(self._bench.worker.preload())
+        try:
+            while not self.is_stopping:
+                await self._next()
+        finally:
+            preload.cancel()
+            await asyncio.gather(preload, return_exceptions=True)
+            await self._bench.worker.close()
+
+    async def _next(self) -> None:
+        # Asking is a heartbeat too, so one question must not outlast the time between two.
+        wait = min(POLL_SECONDS, max(1.0, self._beat_seconds))
+        try:
+            offer = await patiently(lambda: self._site.door.next_work(self.key, wait))
+        except NotAdmitted as error:
+            self._site.board.error(str(error))
+            await asyncio.sleep(NOT_ADMITTED_PAUSE)
+            return
+        if offer.order is None:
+            return
+        self.is_busy = True
+        try:
+            await self._beating(offer.order)
+        finally:
+            self.is_busy = False
+            self._show("waiting for work")
+
+    async def _beating(self, token: str) -> None:
+        """Do the work, with heartbeats until it ends; a lost lease ends it."""
+        work = asyncio.create_task(self._handle(token))
+        beat = asyncio.create_task(self._beat())
+        try:
+            await asyncio.wait({work, beat}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, beat):
+                task.cancel()
+            outcomes = await asyncio.gather(work, beat, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(self._beat_seconds)
+            try:
+                held = await patiently(lambda: self._site.door.heartbeat(self.key))
+                self._beat_seconds = held.heartbeat_seconds
+            except NotAdmitted as error:
+                self._site.board.error(str(error))
+
+    async def _handle(self, token: str) -> None:
+        work_id = unverified_work_id(token)
+        await self._slow_down(work_id)
+        try:
+            order = await self._verified(token)
+            self._show(f"{order.exchange} of round {order.round_number}")
+            logger.info("%s: attempt %d begins", order.work_id, order.attempt)
+            answered = await self._bench.answer(order)
+        except Refused as refusal:
+            await self._fail(work_id, refusal)
+        except (OSError, sqlite3.Error) as error:
+            logger.exception("the site could not do the work")
+            await self._fail(
+                work_id, Refused("site-storage", f"{type(error).__name__} at the site")
+            )
+        else:
+            if answered.is_from_journal:
+                self._site.board.status.answered_from_journal += 1
+            await self._report(order.work_id, answered.report)
+
+    async def _slow_down(self, work_id: str | None) -> None:
+        """An order that comes again and again is not settled by us: do not spin on it."""
+        self._repeats = self._repeats + 1 if work_id == self._last_work_id else 0
+        self._last_work_id = work_id or ""
+        if self._repeats > 1 or work_id is None:
+            await asyncio.sleep(pause(self._repeats + 2))
+
+    async def _verified(self, token: str) -> WorkOrder:
+        key = await patiently(lambda: self._site.keys.find(token))
+        order = read_claims(token, key, WorkOrder)
+        check_order(order, self._manifest, await self._site.terms())
+        return order
+
+    async def _report(self, work_id: str, report: WorkReport) -> None:
+        board = self._site.board
+        board.status.finished = self._site.journal.counts()
+        try:
+            await patiently(lambda: self._site.door.report(self.key, work_id, report))
+        except (DoorRefused, NotAdmitted) as error:
+            logger.warning("%s: the report was refused: %s", work_id, error)
+            board.error(f"{work_id}: the report was refused: {error}")
+            board.work(work_id, "report refused", report.train_seconds)
+        else:
+            logger.info("%s: reported after %.2f s in the app", work_id, report.train_seconds)
+            board.work(work_id, "reported", report.train_seconds)
+
+    async def _fail(self, work_id: str | None, refusal: Refused) -> None:
+        logger.warning("%s: %s", work_id or "an order without a name", refusal)
+        board = self._site.board
+        board.error(f"{work_id}: {refusal}")
+        if work_id is None:
+            return
+        board.work(work_id, refusal.code)
+        detail = self._site.scrubbed(refusal.detail)
+        failure = WorkFailure(epoch=self.key.epoch, code=refusal.code, detail=detail)
+        try:
+            await patiently(lambda: self._site.door.fail(self.key, work_id, failure))
+        except (DoorRefused, NotAdmitted) as error:
+            logger.warning("%s: the failure was not taken: %s", work_id, error)
+
+    def _show(self, doing: str) -> None:
+        self._site.board.lease(
+            LeaseStatus(
+                lease_id=self.key.lease_id,
+                federation_id=self._manifest.federation_id,
+                epoch=self.key.epoch,
+                app=self._manifest.app,
+                doing=doing,
+            )
+        )

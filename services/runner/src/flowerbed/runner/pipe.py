@@ -1,0 +1,63 @@
+"""What the agent and its worker say to each other: one JSON document a line, over two pipes."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from flowerbed.contracts.values import Scalar
+
+LONGEST_LINE = 16 << 20
+
+
+class _Line(BaseModel):
+    """Metrics may be NaN here; the agent drops them and says so in the log."""
+
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+
+    def line(self) -> bytes:
+        return self.model_dump_json().encode() + b"\n"
+
+
+class Hello(_Line):
+    """The first line: which app, on which data. Not in the arguments, which anyone can list."""
+
+    app: str
+    data_path: str
+    run_id: int
+    node_id: int
+
+
+class Request(_Line):
+    """One Flower message. The update, if one is wanted, goes to `result_path`."""
+
+    message_type: Literal["train", "evaluate", "query"]
+    base_path: str
+    result_path: str | None
+    config: dict[str, Scalar]
+    seed: int
+
+
+class Ready(_Line):
+    kind: Literal["ready"] = "ready"
+
+
+class Result(_Line):
+    """`sha256` and `size` are of the file at `result_path`; it is on disk."""
+
+    kind: Literal["result"] = "result"
+    sha256: str | None
+    size: int = 0
+    metrics: dict[str, float | int]
+    left_out: tuple[str, ...] = ()
+    seconds: float
+
+
+class AppFailed(_Line):
+    """The app raised, or answered with an error. `trace` names modules and lines, no file."""
+
+    kind: Literal["failed"] = "failed"
+    code: Literal["app-failed", "bad-reply"]
+    trace: str
+
+
+Answer: TypeAlias = Annotated[Ready | Result | AppFailed, Field(discriminator="kind")]

@@ -1,0 +1,25 @@
+"""What a person chose at `client start`, kept for the agent."""
+
+from dataclasses import asdict, dataclass
+
+from flowerbed.runner.errors import BadInput
+from flowerbed.runner.state import StateDir, read_json, write_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """`dataset`: `local:/path`, absolute. `task`: what its own dataset.json does not say."""
+
+    dataset: str
+    task: str | None = None
+
+    def save(self, state: StateDir) -> None:
+        write_json(state.settings, asdict(self))
+
+    @classmethod
+    def load(cls, state: StateDir) -> "AgentSettings":
+        """Raises: BadInput: no agent was ever started there."""
+        document = read_json(state.settings)
+        if document is None:
+            raise BadInput(f"{state.root} has no agent.json: begin with `flowerbed client start`")
+        return cls(**document)

@@ -1,0 +1,96 @@
+"""What the agent says of itself: one file, replaced whole at every change. No port is opened."""
+
+from datetime import UTC, datetime
+from typing import Literal, TypeAlias
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+
+from flowerbed.runner.state import StateDir, write_private
+
+Phase: TypeAlias = Literal[
+    "starting", "polling", "not-reachable", "not-admitted", "stopping", "stopped"
+]
+
+
+class LeaseStatus(BaseModel):
+    lease_id: str
+    federation_id: str
+    epoch: int
+    app: str
+    doing: str = "waiting for work"
+
+
+class LastWork(BaseModel):
+    work_id: str
+    outcome: str
+    train_seconds: float | None = None
+    at: AwareDatetime
+
+
+class LastError(BaseModel):
+    message: str
+    at: AwareDatetime
+
+
+class Status(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    pid: int
+    started_at: float
+    phase: Phase = "starting"
+    client_id: str
+    tenant: str
+    server: str
+    certificate_expires_at: AwareDatetime
+    dataset: str = ""
+    leases: list[LeaseStatus] = []
+    last_work: LastWork | None = None
+    last_error: LastError | None = None
+    finished: dict[str, int] = {}
+    answered_from_journal: int = 0
+
+
+class StatusBoard:
+    """The status of the running agent, and the file it is written to."""
+
+    def __init__(self, state: StateDir, status: Status) -> None:
+        self._path = state.status
+        self.status = status
+        self.write()
+
+    def write(self) -> None:
+        write_private(self._path, self.status.model_dump_json(indent=2) + "\n")
+
+    def enter(self, phase: Phase) -> None:
+        if phase != self.status.phase:
+            self.status.phase = phase
+            self.write()
+
+    def error(self, message: str) -> None:
+        self.status.last_error = LastError(message=message, at=datetime.now(UTC))
+        self.write()
+
+    def work(self, work_id: str, outcome: str, train_seconds: float | None = None) -> None:
+        self.status.last_work = LastWork(
+            work_id=work_id, outcome=outcome, train_seconds=train_seconds, at=datetime.now(UTC)
+        )
+        self.write()
+
+    def lease(self, lease: LeaseStatus) -> None:
+        self.status.leases = [*self._others(lease.lease_id), lease]
+        self.write()
+
+    def drop(self, lease_id: str) -> None:
+        self.status.leases = self._others(lease_id)
+        self.write()
+
+    def _others(self, lease_id: str) -> list[LeaseStatus]:
+        return [lease for lease in self.status.leases if lease.lease_id != lease_id]
+
+
+def read_status(state: StateDir) -> Status | None:
+    """What the last agent said; None where none ever ran."""
+    try:
+        return Status.model_validate_json(state.status.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return None

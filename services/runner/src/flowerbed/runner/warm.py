@@ -1,0 +1,150 @@
+"""The agent's side of a worker process: start it, ask it, notice its death, end it."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+
+from pydantic import TypeAdapter, ValidationError
+
+from flowerbed.runner.errors import Refused, RunnerError
+from flowerbed.runner.pipe import LONGEST_LINE, Answer, AppFailed, Hello, Ready, Request, Result
+
+logger = logging.getLogger(__name__)
+
+WORKER_COMMAND = (sys.executable, "-m", "flowerbed.runner.worker")
+MOST_DEATHS = 3
+
+_ANSWERS: TypeAdapter[Ready | Result | AppFailed] = TypeAdapter(Answer)
+_INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+_INHERITED_PREFIXES = ("LC_", "PYTHON", "CUDA_", "NVIDIA_", "COVERAGE_")
+_SET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+class WorkerDied(RunnerError):
+    """The process ended, or said what no worker says, before it had answered."""
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a worker may know of the agent's environment: nothing that could be a secret."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+    }
+    return kept | _SET
+
+
+class Worker:
+    """One process at a time; the next order after a death starts another."""
+
+    def __init__(self, hello: Hello, command: Sequence[str] = WORKER_COMMAND) -> None:
+        self._hello = hello
+        self._command = tuple(command)
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def preload(self) -> None:
+        """Have the app loaded before the first order comes; trouble shows with that order."""
+        with suppress(WorkerDied, Refused):
+            async with self._turn:
+                await self._ready()
+
+    async def run(self, request: Request) -> Result:
+        """Run the app on one order; a worker that dies is started again, a few times.
+
+        Raises:
+            Refused: the app failed, or took its worker down too often.
+        """
+        async with self._turn:
+            for death in range(1, MOST_DEATHS + 1):
+                try:
+                    process = await self._ready()
+                    answer = await self._ask(process, request.line())
+                    return _result(answer)
+                except WorkerDied as error:
+                    logger.warning("worker died (%d of %d): %s", death, MOST_DEATHS, error)
+                    await self._end()
+                except asyncio.CancelledError:
+                    await self._end()  # its late answer must not meet the next order
+                    raise
+            raise Refused("worker-died", f"the worker died {MOST_DEATHS} times on this order")
+
+    async def close(self) -> None:
+        """Kill the worker and all it started; whoever waits for it is told that it died."""
+        await self._end()
+
+    async def _ready(self) -> asyncio.subprocess.Process:
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        self._process = process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment(os.environ),
+            limit=LONGEST_LINE,
+            start_new_session=True,
+        )
+        try:
+            answer = await self._ask(process, self._hello.line())
+        except asyncio.CancelledError:
+            await self._end()
+            raise
+        if isinstance(answer, AppFailed):
+            await self._end()
+            raise Refused("app-failed", f"the app could not be loaded\n{answer.trace}")
+        return process
+
+    async def _ask(
+        self, process: asyncio.subprocess.Process, line: bytes
+    ) -> Ready | Result | AppFailed:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(line)
+            await process.stdin.drain()
+            answered = await process.stdout.readline()
+            return _ANSWERS.validate_json(answered)
+        except (OSError, ValueError, ValidationError) as error:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 1.0)
+            raise WorkerDied(_ending(process.returncode)) from error
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
+        await asyncio.shield(process.wait())
+
+
+def _result(answer: Ready | Result | AppFailed) -> Result:
+    match answer:
+        case Result():
+            return answer
+        case AppFailed():
+            raise Refused(answer.code, answer.trace)
+        case Ready():
+            raise WorkerDied("the worker said it is ready instead of answering")
+
+
+def _ending(returncode: int | None) -> str:
+    if returncode is None:
+        return "it said what no worker says"
+    if returncode < 0:
+        return f"killed by {signal.Signals(-returncode).name}"
+    return f"exit code {returncode}"

@@ -1,0 +1,191 @@
+"""The warm worker: one process a lease, which loads the Flower app once and runs it per order.
+
+Started by the agent as `python -m flowerbed.runner.worker`; it ends when the agent does. Standard
+input and output are the agent's pipes; what the app prints goes to the runner's log instead.
+"""
+
+import ctypes
+import hashlib
+import os
+import queue
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app.message import Array
+from flwr.clientapp import ClientApp
+from flwr.supercore.task_identity import TaskIdentity
+from safetensors.numpy import load_file, save_file
+
+from flowerbed.flower_apps import registry
+from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
+
+_PR_SET_PDEATHSIG = 1
+_TTL_SECONDS = 30 * 24 * 3600.0
+
+
+class BadReply(Exception):
+    """The app's answer is not one that a strategy could use."""
+
+
+def main() -> None:
+    """Serve the agent until it goes away."""
+    parent = os.getppid()
+    _die_with(parent)
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    lines = _read_lines(os.fdopen(os.dup(0), "rb"))
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)
+    hello = Hello.model_validate_json(lines.get())
+    try:
+        server = _Server(hello)
+    except Exception as error:  # whatever an app's import may raise
+        _answer(out, AppFailed(code="app-failed", trace=trace_of(error)))
+        return
+    _answer(out, Ready())
+    while True:
+        request = Request.model_validate_json(lines.get())
+        _answer(out, server.answer(request))
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _read_lines(pipe: BinaryIO) -> "queue.SimpleQueue[bytes]":
+    """Lines as they come; the pipe's end ends the process, even in the middle of a training."""
+    lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def read() -> None:
+        for line in pipe:
+            lines.put(line)
+        os._exit(0)
+
+    threading.Thread(target=read, name="pipe", daemon=True).start()
+    return lines
+
+
+def _answer(out: BinaryIO, answer: Ready | Result | AppFailed) -> None:
+    out.write(answer.line())
+    out.flush()
+
+
+class _Server:
+    def __init__(self, hello: Hello) -> None:
+        TaskIdentity.run_id = hello.run_id
+        TaskIdentity.node_id = hello.node_id
+        TaskIdentity.task_id = hello.run_id
+        self._app: ClientApp = registry.load_client_app(hello.app)
+        if (torch := sys.modules.get("torch")) is not None:
+            torch.set_num_threads(1)
+        self._context = Context(
+            run_id=hello.run_id,
+            node_id=hello.node_id,
+            node_config={"data-path": hello.data_path},
+            state=RecordDict(),
+            run_config=registry.find(hello.app).default_config(),
+        )
+
+    def answer(self, request: Request) -> Result | AppFailed:
+        try:
+            message = self._message(request)
+            _seed(request.seed)
+            started = time.perf_counter()
+            reply = self._app(message, self._context)
+            seconds = time.perf_counter() - started
+            return _result(reply, request, seconds)
+        except BadReply as error:
+            return AppFailed(code="bad-reply", trace=str(error))
+        except Exception as error:  # whatever an app may raise
+            traceback.print_exc(file=sys.stderr)
+            return AppFailed(code="app-failed", trace=trace_of(error))
+
+    def _message(self, request: Request) -> Message:
+        arrays = load_file(request.base_path)
+        content = RecordDict(
+            {
+                "arrays": ArrayRecord({name: Array(array) for name, array in arrays.items()}),
+                "config": ConfigRecord(dict(request.config)),
+            }
+        )
+        return Message(
+            content,
+            dst_node_id=self._context.node_id,
+            message_type=request.message_type,
+            ttl=_TTL_SECONDS,
+        )
+
+
+def _seed(seed: int) -> None:
+    """Also an app that forgets to seed must give the same bytes for the same order."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+def _result(reply: Message, request: Request, seconds: float) -> Result:
+    if reply.has_error():
+        raise BadReply(f"the app answered with error {reply.error.code}")
+    metrics: dict[str, float | int] = {}
+    left_out: list[str] = []
+    for record in reply.content.metric_records.values():
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                metrics[name] = value
+            else:
+                left_out.append(name)
+    sha256, size = None, 0
+    if request.result_path is not None:
+        sha256, size = _write(reply, Path(request.result_path))
+    return Result(
+        sha256=sha256, size=size, metrics=metrics, left_out=tuple(left_out), seconds=seconds
+    )
+
+
+def _write(reply: Message, path: Path) -> tuple[str, int]:
+    """The update as a safetensors file, on disk when this returns; the same arrays, the same bytes.
+
+    Raises:
+        BadReply: the reply holds no arrays, or more than one record of them.
+    """
+    records = list(reply.content.array_records.values())
+    if len(records) != 1 or not records[0]:
+        raise BadReply(f"the reply has {len(records)} array records, expected one with arrays")
+    arrays = {name: np.ascontiguousarray(array.numpy()) for name, array in records[0].items()}
+    save_file(arrays, path)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, file.tell()
+
+
+def trace_of(error: BaseException) -> str:
+    """A traceback that names modules instead of files: nothing of where this site keeps things."""
+    lines: list[str] = []
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        lines += [trace_of(cause), "which led to"]
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        module = frame.f_globals.get("__name__", "?")
+        if module != __name__:
+            lines.append(f"  {module}:{line} in {frame.f_code.co_name}")
+    lines.append("".join(traceback.format_exception_only(error)).strip())
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
