@@ -21,8 +21,8 @@ from flowerbed.aggregator.tensors import (
 )
 
 RefusalCode: TypeAlias = Literal[
-    "bad-metrics", "bad-num-examples", "foreign-object", "hash-mismatch", "norm-exceeded",
-    "not-finite", "not-safetensors", "object-missing", "stale-epoch", "too-large", "wrong-dtype",
+    "bad-metrics", "bad-num-examples", "hash-mismatch", "norm-exceeded", "not-finite",
+    "not-safetensors", "object-missing", "store-unavailable", "too-large", "wrong-dtype",
     "wrong-names", "wrong-shape",
 ]  # fmt: skip
 

@@ -1,0 +1,68 @@
+"""`python -m flowerbed.aggregator`: settings, wiring, run."""
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+from flowerbed.aggregator.app import routes
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.consumers import consumers
+from flowerbed.aggregator.exchanges import Exchanges
+from flowerbed.aggregator.projections.answers import answers
+from flowerbed.aggregator.projections.outcomes import outcomes
+from flowerbed.aggregator.screening import Limits
+from flowerbed.aggregator.settings import AggregatorSettings
+from flowerbed.aggregator.transport import BusTransport
+from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.catalogue import owned_events
+from flowerbed.events.codec import Codec
+from flowerbed.events.service import Shell, run
+
+
+def wire(shell: Shell, settings: AggregatorSettings) -> Exchanges:
+    """Put the service together. No I/O."""
+    blobs = Blobs(
+        settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key.get_secret_value()
+    )
+    bridge = Bridge(
+        database=shell.database,
+        store=shell.store(Codec(owned_events("aggregator")), [answers, outcomes]),
+        blobs=blobs,
+        transport=BusTransport(shell.database, blobs),
+        spool=settings.spool_directory,
+        limits=Limits(max_examples=settings.max_examples, max_norm=settings.max_norm),
+        grace=timedelta(seconds=settings.grace_seconds),
+        initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
+        screening=asyncio.Semaphore(settings.n_screenings),
+        has_heard_all=lambda: _has_heard_all(shell),
+    )
+    exchanges = Exchanges(bridge)
+    for consumer in consumers(exchanges):
+        shell.consume(consumer)
+    shell.background("exchanges", exchanges.run, leader=True)
+    shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
+    shell.status(lambda: _status(exchanges))
+    shell.app.include_router(routes(bridge, settings.internal_token))
+    return exchanges
+
+
+async def _has_heard_all(shell: Shell) -> bool:
+    lags = [await shell.consumer_lag(name) for name in shell.intakes]
+    return not any(lags)
+
+
+async def _status(exchanges: Exchanges) -> dict[str, Any]:
+    return {"open_exchanges": exchanges.streams}
+
+
+def main() -> None:
+    settings = AggregatorSettings()
+
+    async def build(shell: Shell) -> None:
+        wire(shell, settings)
+
+    run(settings, build)
+
+
+if __name__ == "__main__":
+    main()

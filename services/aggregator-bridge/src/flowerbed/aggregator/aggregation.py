@@ -1,0 +1,111 @@
+"""A round's fold, from the base to the stored checkpoint and state. Everything here blocks."""
+
+import hashlib
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.decider import Answers, Result
+from flowerbed.aggregator.fold import CohortFold, write_checkpoint
+from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.aggregator.strategies import StrategyState, strategy_of
+from flowerbed.aggregator.tensors import TensorFile
+from flowerbed.contracts.spec import Artifacts
+from flowerbed.contracts.update import UpdateAccepted
+from flowerbed.contracts.values import ArtifactRef, Sha256
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A checkpoint and the strategy's state, written but not stored."""
+
+    checkpoint: Path
+    sha256: Sha256
+    state: bytes
+
+
+@dataclass(slots=True)
+class Aggregation:
+    """Of one exchange. `seconds` is the time spent working, not waiting for clients."""
+
+    bridge: Bridge
+    asked: Asked
+    folder: Path
+    base: Path
+    seconds: float = 0.0
+    fold: CohortFold = field(init=False)
+    _made: Made | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        with TensorFile(self.base) as base:
+            self.fold = CohortFold(base.tensors, self._fetch, self._drop)
+
+    def advance(self, answers: Answers) -> None:
+        began = time.perf_counter()
+        self.fold.advance(answers, self.asked.terms)
+        self.seconds += time.perf_counter() - began
+
+    def finish(self, answers: Answers) -> Result:
+        """Fold what is left, and store. Where storing fails it may be called again."""
+        began = time.perf_counter()
+        self.fold.complete(answers, self.asked.terms)
+        if self._made is None:
+            self._made = self.make()
+        result = self._store(self._made)
+        self.seconds += time.perf_counter() - began
+        return result
+
+    def make(self) -> Made:
+        """Turn what was folded into the new checkpoint."""
+        started, spec = self.asked.started, self.asked.spec.spec
+        assert started is not None
+        before = StrategyState(
+            strategy=spec.strategy.name,
+            params=spec.strategy.params,
+            round_number=started.round_number,
+            seed=started.seed,
+            base=started.base.sha256,
+        )
+        path = self.folder / "checkpoint.safetensors"
+        with TensorFile(self.base) as base:
+            mean = self.fold.accumulator.mean()
+            tensors, after = strategy_of(spec.strategy).finish(mean, base, before)
+            sha256, _ = write_checkpoint(path, base.tensors, tensors)
+        return Made(path, sha256, after.resulting_in(sha256).encode())
+
+    def _store(self, made: Made) -> Result:
+        started, to = self.asked.started, self.asked.spec.spec.artifacts
+        assert started is not None
+        state = self.folder / "state.json"
+        state.write_bytes(made.state)
+        return Result(
+            places=self.fold.places,
+            checkpoint=store_checkpoint(self.bridge, to, made.checkpoint, made.sha256),
+            state=self.bridge.blobs.put_if_absent(
+                to.bucket,
+                f"{to.prefix}/{hashlib.sha256(made.state).hexdigest()}.json",
+                state,
+                hashlib.sha256(made.state).hexdigest(),
+            ),
+            parents=(started.base.sha256,),
+        )
+
+    def _fetch(self, update: UpdateAccepted) -> Path:
+        """The update's file: from the spool if it was just screened, else from S3 again."""
+        path = self._file_of(update)
+        if not path.exists():
+            assert update.artifact is not None
+            self.bridge.transport.fetch(update.artifact, path)
+        return path
+
+    def _drop(self, update: UpdateAccepted) -> None:
+        self._file_of(update).unlink(missing_ok=True)
+
+    def _file_of(self, update: UpdateAccepted) -> Path:
+        return self.folder / f"{update.place}.safetensors"
+
+
+def store_checkpoint(bridge: Bridge, to: Artifacts, path: Path, sha256: Sha256) -> ArtifactRef:
+    key = f"{to.prefix}/{sha256}.safetensors"
+    return bridge.blobs.put_if_absent(to.bucket, key, path, sha256)

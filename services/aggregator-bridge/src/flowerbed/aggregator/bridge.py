@@ -1,0 +1,38 @@
+"""What every exchange's worker is given."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flowerbed.aggregator.screening import Limits
+from flowerbed.aggregator.transport import Transport
+from flowerbed.artifact.blobs import Blobs
+from flowerbed.events.database import Database
+from flowerbed.events.store import EventStore
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def always() -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bridge:
+    """`has_heard_all`: whether every report that was made by now has reached us."""
+
+    database: Database
+    store: EventStore
+    blobs: Blobs
+    transport: Transport
+    spool: Path
+    limits: Limits = field(default_factory=Limits)
+    grace: timedelta = timedelta(seconds=60)
+    initialize_timeout: timedelta = timedelta(minutes=5)
+    has_heard_all: Callable[[], Awaitable[bool]] = always
+    clock: Callable[[], datetime] = now
+    screening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

@@ -1,0 +1,66 @@
+"""What the bridge does about other services' facts: remember them, and wake the exchange."""
+
+from functools import partial
+from typing import Any
+
+from flowerbed.aggregator.exchanges import Exchanges
+from flowerbed.aggregator.projections.exchanges import (
+    end_federation,
+    remember_exchange,
+    remember_federation,
+    terms_of,
+)
+from flowerbed.aggregator.projections.submissions import remember_report, stream_of
+from flowerbed.contracts.catalogue import EVENTS
+from flowerbed.contracts.federation import (
+    FederationCancelled,
+    FederationCompleted,
+    FederationCreated,
+    FederationFailed,
+)
+from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
+from flowerbed.events.codec import Codec
+from flowerbed.events.connection import Connection
+from flowerbed.events.consumer import Consumer
+from flowerbed.events.database import after_commit
+from flowerbed.events.recorded import Recorded
+
+
+def consumers(exchanges: Exchanges) -> tuple[Consumer, Consumer]:
+    """Of the orchestrator's facts, and of the lease service's."""
+
+    async def on_federation_created(tx: Connection, recorded: Recorded[FederationCreated]) -> None:
+        await remember_federation(tx, recorded)
+        await remember_exchange(tx, recorded)
+        after_commit(partial(exchanges.wake, terms_of(recorded.event).stream))
+
+    async def on_exchange_started(tx: Connection, recorded: Recorded[ExchangeStarted]) -> None:
+        await remember_exchange(tx, recorded)
+        after_commit(partial(exchanges.wake, terms_of(recorded.event).stream))
+
+    async def on_federation_ended(tx: Connection, recorded: Recorded[Any]) -> None:
+        await end_federation(tx, recorded.event.federation_id)
+        after_commit(partial(exchanges.drop, recorded.event.federation_id))
+
+    async def on_report(tx: Connection, recorded: Recorded[Any]) -> None:
+        await remember_report(tx, recorded)
+        after_commit(partial(exchanges.wake, stream_of(recorded.event)))
+
+    codec = Codec(EVENTS)
+    return (
+        Consumer(
+            "orchestrator",
+            "FL_ORCHESTRATOR",
+            {
+                FederationCreated: on_federation_created,
+                RoundStarted: on_exchange_started,
+                RoundEvaluationStarted: on_exchange_started,
+                FederationCompleted: on_federation_ended,
+                FederationFailed: on_federation_ended,
+                FederationCancelled: on_federation_ended,
+            },
+            codec,
+        ),
+        Consumer("lease", "FL_LEASE", {UpdateSubmitted: on_report, UpdateFailed: on_report}, codec),
+    )

@@ -1,0 +1,62 @@
+"""An exchange's stream as its worker sees it: the state, and commands recorded on top."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from flowerbed.aggregator import metrics
+from flowerbed.aggregator.decider import ExchangeCommand, ExchangeEvent, ExchangeState, exchange
+from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
+from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
+from flowerbed.events.context import Context
+from flowerbed.events.database import Database
+from flowerbed.events.store import EventStore
+
+
+@dataclass(slots=True)
+class ExchangeLog:
+    """Read once, then kept: the worker is the stream's only writer.
+
+    Should another have written nevertheless, `record` raises Conflict and the worker starts over.
+    """
+
+    database: Database
+    store: EventStore
+    tenant: str
+    stream: str
+    state: ExchangeState = exchange.initial
+    _version: int = field(default=0, init=False)
+
+    async def load(self) -> None:
+        async with self.database.transaction(self.tenant) as tx:
+            history = await self.store.read(tx, self.stream)
+        self.state = exchange.replay(recorded.event for recorded in history)
+        self._version = len(history)
+
+    async def record(self, commands: Sequence[tuple[ExchangeCommand, Context]]) -> None:
+        """Decide all commands and record what follows, in one transaction."""
+        state, happened = self.state, list[ExchangeEvent]()
+        async with self.database.transaction(self.tenant) as tx:
+            for command, context in commands:
+                events = exchange.decide(state, command)
+                expected = self._version + len(happened)
+                await self.store.append(tx, self.stream, events, expected=expected, context=context)
+                for event in events:
+                    state = exchange.evolve(state, event)
+                happened += events
+        self.state = state
+        self._version += len(happened)
+        for event in happened:
+            _count(event)
+
+
+def _count(event: ExchangeEvent) -> None:
+    match event:
+        case UpdateAccepted():
+            metrics.updates.labels(event.exchange, "accepted").inc()
+        case UpdateRejected() | UpdateQuarantined():
+            # Not its code: a node's own words would be labels without end.
+            metrics.updates.labels(event.exchange, "rejected").inc()
+        case AggregateCompleted():
+            metrics.aggregates.labels(event.exchange, "completed").inc()
+        case AggregateFailed():
+            metrics.aggregates.labels(event.exchange, event.code).inc()

@@ -1,0 +1,148 @@
+"""One worker task an open exchange: started, woken, dropped.
+
+Consumers wake it by the exchange's stream once their transaction has committed. After a restart
+the database says which exchanges are open. A look every few seconds finds what another replica's
+consumers were told.
+"""
+
+import asyncio
+import logging
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.decider import FailExchange
+from flowerbed.aggregator.exchange_log import ExchangeLog
+from flowerbed.aggregator.gathering import Gathering
+from flowerbed.aggregator.initializing import Initializing
+from flowerbed.aggregator.projections.exchanges import Asked, open_exchanges
+from flowerbed.events.errors import Conflict, NotFound, Rejected
+from flowerbed.events.wakeup import Wakeup
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 5.0
+ATTEMPTS = 3
+
+
+@dataclass(slots=True)
+class Worker:
+    federation_id: str
+    wakeup: Wakeup
+    task: "asyncio.Task[None]"
+
+
+@dataclass(slots=True)
+class Exchanges:
+    bridge: Bridge
+    look_seconds: float = LOOK_SECONDS
+    _workers: dict[str, Worker] = field(default_factory=dict)
+    _woken: set[str] = field(default_factory=set)
+    _wakeup: Wakeup = field(default_factory=Wakeup)
+
+    @property
+    def streams(self) -> list[str]:
+        return sorted(self._workers)
+
+    def wake(self, stream: str) -> None:
+        """There may be something to do for this exchange."""
+        if stream in self._workers:
+            self._workers[stream].wakeup.wake()
+        self._woken.add(stream)
+        self._wakeup.wake()
+
+    def drop(self, federation_id: str) -> None:
+        """The federation has ended: nobody waits for its exchanges any more."""
+        for worker in self._workers.values():
+            if worker.federation_id == federation_id:
+                worker.task.cancel()
+
+    async def run(self) -> None:
+        """Until cancelled. Only one replica does this at a time."""
+        await asyncio.to_thread(_empty, self.bridge.spool)
+        is_woken = False
+        try:
+            while True:
+                woken, self._woken = self._woken, set()
+                await self._look(sorted(woken) if is_woken else None)
+                is_woken = await self._wakeup.wait(self.look_seconds)
+        finally:
+            tasks = [worker.task for worker in self._workers.values()]
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+    async def _look(self, streams: list[str] | None) -> None:
+        """Start what is open and has no worker; `streams` is None for all there are."""
+        found = await open_exchanges(self.bridge.database, streams)
+        for stream, asked in found.items():
+            if stream not in self._workers:
+                self._start(stream, asked)
+        if streams is None:
+            self._drop_all_but(found)
+
+    def _drop_all_but(self, found: Mapping[str, Asked]) -> None:
+        for stream, worker in self._workers.items():
+            if stream not in found:
+                worker.task.cancel()
+
+    def _start(self, stream: str, asked: Asked) -> None:
+        wakeup = Wakeup()
+        task = asyncio.create_task(self._tend(asked, wakeup), name=stream)
+        self._workers[stream] = Worker(asked.terms.federation_id, wakeup, task)
+        task.add_done_callback(lambda _: self._ended(stream))
+
+    def _ended(self, stream: str) -> None:
+        del self._workers[stream]
+        # Whatever came between its last look and its end is found by another look.
+        self.wake(stream)
+
+    async def _tend(self, asked: Asked, wakeup: Wakeup) -> None:
+        """Run the exchange's worker; an error of ours fails this exchange, not the service."""
+        stream = asked.terms.stream
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                await self._work(asked, wakeup)
+                return
+            except Conflict as conflict:
+                logger.warning("%s starts over: %s", stream, conflict)
+            except (Rejected, NotFound) as error:
+                code = getattr(error, "code", "object-missing")
+                logger.warning("%s fails with %s: %s", stream, code, error)
+                await self._fail(asked, code, str(error))
+                return
+            except Exception as error:
+                logger.exception("%s broke, attempt %d", stream, attempt)
+                if attempt == ATTEMPTS:
+                    await self._fail(asked, "internal-error", type(error).__name__)
+            await asyncio.sleep(0.1 * attempt)
+
+    async def _work(self, asked: Asked, wakeup: Wakeup) -> None:
+        folder = self.bridge.spool / f"{asked.terms.stream}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        kind = Initializing if asked.started is None else Gathering
+        try:
+            await kind(self.bridge, asked, self._log(asked), folder, wakeup).run()
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _fail(self, asked: Asked, code: str, reason: str) -> None:
+        log = self._log(asked)
+        await log.load()
+        await log.record(
+            [(FailExchange(terms=asked.terms, code=code, reason=reason), asked.context)]
+        )
+
+    def _log(self, asked: Asked) -> ExchangeLog:
+        bridge = self.bridge
+        return ExchangeLog(bridge.database, bridge.store, asked.context.tenant, asked.terms.stream)
+
+
+def _empty(spool: Path) -> None:
+    spool.mkdir(parents=True, exist_ok=True)
+    for left_over in spool.iterdir():
+        shutil.rmtree(left_over, ignore_errors=True)

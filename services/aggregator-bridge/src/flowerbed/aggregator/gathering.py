@@ -1,0 +1,166 @@
+"""The worker of one training or evaluation exchange: judge what comes in, fold, close.
+
+It keeps nothing that cannot be made again: after a crash the accepted updates are folded anew
+from the log and S3, in the same order, and no client is asked for anything twice.
+"""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from flowerbed.aggregator import metrics
+from flowerbed.aggregator.aggregation import Aggregation
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.decider import (
+    Closed,
+    CloseExchange,
+    ExchangeCommand,
+    FailExchange,
+    Missed,
+    Result,
+    Ripe,
+    Terms,
+    Waiting,
+    judge,
+)
+from flowerbed.aggregator.exchange_log import ExchangeLog
+from flowerbed.aggregator.judging import Judge
+from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.contracts.values import ArtifactRef
+from flowerbed.events.context import Context
+from flowerbed.events.errors import Unavailable
+from flowerbed.events.telemetry import span
+from flowerbed.events.wakeup import Wakeup
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT, LAST_WAIT = 0.1, 5.0
+
+
+@dataclass(slots=True)
+class Gathering:
+    bridge: Bridge
+    asked: Asked
+    log: ExchangeLog
+    folder: Path
+    wakeup: Wakeup
+    _judge: Judge | None = field(default=None, init=False)
+    _aggregation: Aggregation | None = field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Until the exchange is closed and every report that came in has its answer."""
+        await self.log.load()
+        wait = FIRST_WAIT
+        while True:
+            try:
+                if await self._step():
+                    return
+                wait = FIRST_WAIT
+            except Unavailable as error:
+                logger.warning("%s waits: %s", self.terms.stream, error)
+                await self._give_up_on(error)
+                await self.wakeup.wait(wait)
+                wait = min(wait * 2, LAST_WAIT)
+
+    @property
+    def terms(self) -> Terms:
+        return self.asked.terms
+
+    @property
+    def is_closed(self) -> bool:
+        return isinstance(self.log.state, Closed)
+
+    async def _step(self) -> bool:
+        """Do what there is to do, then wait for more; True when all is done."""
+        at = self.bridge.clock()
+        has_heard_all = at < self.terms.deadline_at or self._is_past_grace(at)
+        has_heard_all = has_heard_all or await self.bridge.has_heard_all()
+        await self._answer(is_last_chance=self._is_past_grace(at))
+        if self.is_closed:
+            return True
+        if not has_heard_all:
+            await self.wakeup.wait(FIRST_WAIT)
+            return False
+        match judge(self.log.state.answers, self.terms, at):
+            case Waiting(until=until):
+                await self.wakeup.wait(max(0.0, (until - self.bridge.clock()).total_seconds()))
+            case Missed():
+                await self._record(CloseExchange(terms=self.terms, at=at))
+            case Ripe():
+                await self._finish(at)
+        return self.is_closed
+
+    async def _answer(self, *, is_last_chance: bool) -> None:
+        """Judge every report that has no answer, then fold as far as the cohort's order goes."""
+        reports = await self.bridge.transport.reports(self.asked.context.tenant, self.terms)
+        if self.is_closed and not reports:
+            return
+        judging = await self._prepare()
+        verdicts = await asyncio.gather(
+            *(judging.judge(report, is_last_chance=is_last_chance) for report in reports),
+            return_exceptions=True,
+        )
+        commands: list[tuple[ExchangeCommand, Context]] = []
+        failures = []
+        for report, verdict in zip(reports, verdicts, strict=True):
+            if isinstance(verdict, BaseException):
+                failures.append(verdict)
+            else:
+                commands.append((verdict, report.context))
+        if commands:
+            await self.log.record(commands)
+        for failure in failures:
+            raise failure
+        if self._aggregation is not None and not self.is_closed:
+            await asyncio.to_thread(self._aggregation.advance, self.log.state.answers)
+
+    async def _prepare(self) -> Judge:
+        """Fetch the base, once; an evaluation, or what is late, needs none."""
+        if self._judge is None:
+            base = None
+            if self.terms.exchange == "train" and not self.is_closed:
+                base = await asyncio.to_thread(self._fetch_base)
+                self._aggregation = Aggregation(self.bridge, self.asked, self.folder, base)
+            self._judge = Judge(bridge=self.bridge, terms=self.terms, folder=self.folder, base=base)
+        return self._judge
+
+    def _fetch_base(self) -> Path:
+        path = self.folder / "base.safetensors"
+        base = self._base
+        self.bridge.blobs.download(base.uri, path, sha256=base.sha256)
+        return path
+
+    @property
+    def _base(self) -> ArtifactRef:
+        assert self.asked.started is not None
+        return self.asked.started.base
+
+    async def _finish(self, at: datetime) -> None:
+        result: Result | None = None
+        if self._aggregation is not None:
+            number = self.terms.round_number
+            with span("fold", self.asked.context, linked=True, round_num=number):
+                result = await asyncio.to_thread(self._aggregation.finish, self.log.state.answers)
+                await self._record(CloseExchange(terms=self.terms, at=at, result=result))
+            duration = metrics.aggregate_duration.labels(self.terms.exchange)
+            duration.observe(self._aggregation.seconds)
+        else:
+            await self._record(CloseExchange(terms=self.terms, at=at))
+
+    async def _give_up_on(self, error: Unavailable) -> None:
+        """Once the deadline and its grace are over, S3's absence ends the exchange."""
+        if self.is_closed or not self._is_past_grace(self.bridge.clock()):
+            return
+        fail = FailExchange(terms=self.terms, code="store-unavailable", reason=str(error))
+        try:
+            await self._record(fail)
+        except Unavailable as unavailable:
+            logger.info("%s cannot be failed yet: %s", self.terms.stream, unavailable)
+
+    async def _record(self, command: ExchangeCommand) -> None:
+        await self.log.record([(command, self.asked.context)])
+
+    def _is_past_grace(self, at: datetime) -> bool:
+        return at >= self.terms.deadline_at + self.bridge.grace

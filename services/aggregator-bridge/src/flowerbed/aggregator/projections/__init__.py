@@ -1,0 +1,1 @@
+"""The bridge's read models, one a file."""

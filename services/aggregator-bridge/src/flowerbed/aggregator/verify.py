@@ -1,0 +1,76 @@
+"""Make a round's checkpoint again, from the log and S3 alone, and compare."""
+
+import asyncio
+import shutil
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowerbed.aggregator.aggregation import Aggregation
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.initializing import make_base
+from flowerbed.aggregator.projections.exchanges import Asked, read_exchange
+from flowerbed.aggregator.projections.outcomes import stream_that_made
+from flowerbed.contracts.aggregate import AggregateCompleted
+from flowerbed.contracts.update import UpdateAccepted
+from flowerbed.contracts.values import Sha256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """`expected` is what the log says, `actual` what came out now."""
+
+    federation_id: str
+    round_number: int
+    expected: Sha256
+    actual: Sha256
+    identical: bool
+    n_updates: int
+    seconds: float
+
+
+async def verify(bridge: Bridge, federation_id: str, round_number: int) -> Verification:
+    """Fold a round's accepted updates again; initialize the app again for round 0.
+
+    Raises:
+        NotFound: no such round has a checkpoint, or an object is gone from S3.
+        DigestDiffers: an object in S3 is not what was accepted.
+    """
+    began = time.perf_counter()
+    tenant, stream = await stream_that_made(bridge.database, federation_id, round_number)
+    asked = await read_exchange(bridge.database, tenant, stream)
+    async with bridge.database.transaction(tenant) as tx:
+        history = [recorded.event for recorded in await bridge.store.read(tx, stream)]
+    expected = next(event for event in history if isinstance(event, AggregateCompleted))
+    assert expected.checkpoint is not None
+    folder = bridge.spool / f"verify-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    try:
+        if asked.started is None:
+            _, actual = await make_base(bridge, asked, folder)
+        else:
+            accepted = [event for event in history if isinstance(event, UpdateAccepted)]
+            actual = await asyncio.to_thread(_fold_again, bridge, asked, accepted, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Verification(
+        federation_id=federation_id,
+        round_number=round_number,
+        expected=expected.checkpoint.sha256,
+        actual=actual,
+        identical=actual == expected.checkpoint.sha256,
+        n_updates=len(expected.updates),
+        seconds=round(time.perf_counter() - began, 3),
+    )
+
+
+def _fold_again(
+    bridge: Bridge, asked: Asked, accepted: list[UpdateAccepted], folder: Path
+) -> Sha256:
+    assert asked.started is not None
+    base = folder / "base.safetensors"
+    bridge.blobs.download(asked.started.base.uri, base, sha256=asked.started.base.sha256)
+    aggregation = Aggregation(bridge, asked, folder, base)
+    aggregation.fold.fold(sorted(accepted, key=lambda update: update.place))
+    return aggregation.make().sha256
