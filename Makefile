@@ -1,0 +1,35 @@
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+APP ?= hospital
+
+help: ## say what there is
+	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: ## make .venv what the lock file says (the others do it first)
+	@bash scripts/setup.sh
+
+demo: setup ## train one model over four sites, from nothing (APP=hospital or vision)
+	@$(PY) scripts/demo.py --app $(APP)
+
+test: setup ## the whole suite, with real servers of its own
+	@bash scripts/test.sh
+
+check: setup ## formatting, lint and types
+	.venv/bin/ruff format --check -q .
+	.venv/bin/ruff check -q .
+	.venv/bin/mypy
+
+verify: setup ## generated files are not stale
+	$(PY) scripts/generate_contracts.py --check
+
+generate: setup ## write the generated files: schemas, AsyncAPI, app hashes
+	$(PY) scripts/generate_contracts.py
+
+format: setup ## format and mend what can be mended
+	.venv/bin/ruff format -q .
+	.venv/bin/ruff check -q --fix .
+
+lock: setup ## make requirements.lock anew
+	@bash scripts/lock.sh
+
+.PHONY: help setup demo test check verify generate format lock
