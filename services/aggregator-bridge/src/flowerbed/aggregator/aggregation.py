@@ -15,6 +15,9 @@ from flowerbed.contracts.spec import Artifacts
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef, Sha256
 
+N_KEPT = 32
+"""Early updates kept in the spool, so that its size does not grow with the cohort."""
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -44,6 +47,7 @@ class Aggregation:
     def advance(self, answers: Answers) -> None:
         began = time.perf_counter()
         self.fold.advance(answers, self.asked.terms)
+        self._trim(answers)
         self.seconds += time.perf_counter() - began
 
     def finish(self, answers: Answers) -> Result:
@@ -98,6 +102,16 @@ class Aggregation:
             assert update.artifact is not None
             self.bridge.transport.fetch(update.artifact, path)
         return path
+
+    def _trim(self, answers: Answers) -> None:
+        """Of the updates that wait, keep the next few here; the others wait in S3."""
+        waiting = sorted(
+            update.place
+            for update in answers.accepted.values()
+            if update.place not in self.fold.places
+        )
+        for place in waiting[N_KEPT:]:
+            (self.folder / f"{place}.safetensors").unlink(missing_ok=True)
 
     def _drop(self, update: UpdateAccepted) -> None:
         self._file_of(update).unlink(missing_ok=True)

@@ -14,6 +14,7 @@ class VerifyRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     federation_id: str
+    tenant: str | None = None
     round_number: Annotated[int, Field(ge=0)]
 
 
@@ -22,6 +23,6 @@ def routes(bridge: Bridge, token: SecretStr) -> APIRouter:
 
     @router.post("/verify")
     async def verify_round(request: VerifyRequest) -> Verification:
-        return await verify(bridge, request.federation_id, request.round_number)
+        return await verify(bridge, request.federation_id, request.round_number, request.tenant)
 
     return router

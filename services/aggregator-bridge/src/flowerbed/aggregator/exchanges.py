@@ -11,6 +11,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from flowerbed.aggregator.bridge import Bridge
@@ -19,13 +20,14 @@ from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.gathering import Gathering
 from flowerbed.aggregator.initializing import Initializing
 from flowerbed.aggregator.projections.exchanges import Asked, open_exchanges
-from flowerbed.events.errors import Conflict, NotFound, Rejected
+from flowerbed.events.errors import Conflict, NotFound, Rejected, Unavailable
 from flowerbed.events.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 5.0
 ATTEMPTS = 3
+FIRST_WAIT = 0.5
 
 
 @dataclass(slots=True)
@@ -67,7 +69,13 @@ class Exchanges:
         try:
             while True:
                 woken, self._woken = self._woken, set()
-                await self._look(sorted(woken) if is_woken else None)
+                try:
+                    await self._look(sorted(woken) if is_woken else None)
+                except Unavailable as error:  # those at work go on, or wait by themselves
+                    logger.warning("exchanges cannot be looked for: %s", error)
+                    await asyncio.sleep(FIRST_WAIT)
+                    is_woken = False
+                    continue
                 is_woken = await self._wakeup.wait(self.look_seconds)
         finally:
             tasks = [worker.task for worker in self._workers.values()]
@@ -94,10 +102,12 @@ class Exchanges:
         wakeup = Wakeup()
         task = asyncio.create_task(self._tend(asked, wakeup), name=stream)
         self._workers[stream] = Worker(asked.terms.federation_id, wakeup, task)
-        task.add_done_callback(lambda _: self._ended(stream))
+        task.add_done_callback(partial(self._ended, stream))
 
-    def _ended(self, stream: str) -> None:
+    def _ended(self, stream: str, task: "asyncio.Task[None]") -> None:
         del self._workers[stream]
+        if not task.cancelled() and task.exception() is not None:
+            logger.warning("%s will be taken up again: %r", stream, task.exception())
         # Whatever came between its last look and its end is found by another look.
         self.wake(stream)
 

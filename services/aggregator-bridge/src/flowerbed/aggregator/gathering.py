@@ -6,6 +6,7 @@ from the log and S3, in the same order, and no client is asked for anything twic
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,8 @@ from flowerbed.aggregator.decider import (
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
 from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.aggregator.projections.submissions import Report
+from flowerbed.artifact.blobs import StoreAway
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.context import Context
 from flowerbed.events.errors import Unavailable
@@ -37,6 +40,8 @@ from flowerbed.events.wakeup import Wakeup
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LAST_WAIT = 0.1, 5.0
+TOGETHER = 16
+"""Reports judged before the next transaction and step of the fold."""
 
 
 @dataclass(slots=True)
@@ -60,7 +65,8 @@ class Gathering:
                 wait = FIRST_WAIT
             except Unavailable as error:
                 logger.warning("%s waits: %s", self.terms.stream, error)
-                await self._give_up_on(error)
+                if isinstance(error, StoreAway):
+                    await self._give_up_on(error)
                 await self.wakeup.wait(wait)
                 wait = min(wait * 2, LAST_WAIT)
 
@@ -93,11 +99,19 @@ class Gathering:
         return self.is_closed
 
     async def _answer(self, *, is_last_chance: bool) -> None:
-        """Judge every report that has no answer, then fold as far as the cohort's order goes."""
+        """Judge every report that has no answer; fold as far as the cohort's order goes."""
         reports = await self.bridge.transport.reports(self.asked.context.tenant, self.terms)
         if self.is_closed and not reports:
             return
         judging = await self._prepare()
+        await self._advance()
+        for start in range(0, len(reports), TOGETHER):
+            await self._answer_some(judging, reports[start : start + TOGETHER], is_last_chance)
+            await self._advance()
+
+    async def _answer_some(
+        self, judging: Judge, reports: Sequence[Report], is_last_chance: bool
+    ) -> None:
         verdicts = await asyncio.gather(
             *(judging.judge(report, is_last_chance=is_last_chance) for report in reports),
             return_exceptions=True,
@@ -113,6 +127,8 @@ class Gathering:
             await self.log.record(commands)
         for failure in failures:
             raise failure
+
+    async def _advance(self) -> None:
         if self._aggregation is not None and not self.is_closed:
             await asyncio.to_thread(self._aggregation.advance, self.log.state.answers)
 
@@ -123,7 +139,14 @@ class Gathering:
             if self.terms.exchange == "train" and not self.is_closed:
                 base = await asyncio.to_thread(self._fetch_base)
                 self._aggregation = Aggregation(self.bridge, self.asked, self.folder, base)
-            self._judge = Judge(bridge=self.bridge, terms=self.terms, folder=self.folder, base=base)
+            to = self.asked.spec.spec.artifacts
+            self._judge = Judge(
+                bridge=self.bridge,
+                terms=self.terms,
+                folder=self.folder,
+                base=base,
+                place=f"s3://{to.bucket}/{to.prefix}/",
+            )
         return self._judge
 
     def _fetch_base(self) -> Path:
@@ -149,7 +172,7 @@ class Gathering:
         else:
             await self._record(CloseExchange(terms=self.terms, at=at))
 
-    async def _give_up_on(self, error: Unavailable) -> None:
+    async def _give_up_on(self, error: StoreAway) -> None:
         """Once the deadline and its grace are over, S3's absence ends the exchange."""
         if self.is_closed or not self._is_past_grace(self.bridge.clock()):
             return

@@ -17,7 +17,7 @@ from flowerbed.aggregator.decider import Closed, CloseExchange, FailExchange, Re
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.artifact.blobs import DigestDiffers, hash_file
+from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
 from flowerbed.contracts.values import Sha256
 from flowerbed.events.errors import Rejected, Unavailable
 from flowerbed.events.telemetry import span
@@ -54,7 +54,8 @@ class Initializing:
                 await self._close()
             except Unavailable as error:
                 logger.warning("%s waits: %s", self.asked.terms.stream, error)
-                await self._give_up_on(error)
+                if isinstance(error, StoreAway):
+                    await self._give_up_on(error)
                 await self.wakeup.wait(wait)
                 wait = min(wait * 2, LAST_WAIT)
 
@@ -71,7 +72,7 @@ class Initializing:
             )
             await self.log.record([(close, self.asked.context)])
 
-    async def _give_up_on(self, error: Unavailable) -> None:
+    async def _give_up_on(self, error: StoreAway) -> None:
         """Nobody waits for the base checkpoint after the deadline to join."""
         terms = self.asked.terms
         if self.bridge.clock() < terms.deadline_at:

@@ -16,12 +16,16 @@ from flowerbed.events.telemetry import span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
-    """`base`: the checkpoint that updates are compared with; None where none are asked for."""
+    """`base`: the checkpoint that updates are compared with; None where none are asked for.
+
+    `place`: what every update's URI begins with; a client may not point to other objects.
+    """
 
     bridge: Bridge
     terms: Terms
     folder: Path
     base: Path | None
+    place: str
 
     def file_of(self, client_id: str) -> Path:
         return self.folder / f"{self.terms.cohort.index(client_id)}.safetensors"
@@ -79,6 +83,8 @@ class Judge:
     def _fetch(self, event: UpdateSubmitted, path: Path, base: Path) -> None:
         if event.artifact is None:
             raise Refused("object-missing", "no update was reported")
+        if not event.artifact.uri.startswith(self.place):
+            raise Refused("foreign-object", f"{event.artifact.uri} is not below {self.place}")
         largest = base.stat().st_size + HEADER_SLACK
         if event.artifact.size > largest:
             raise Refused("too-large", f"{event.artifact.size} bytes, {largest} allowed")

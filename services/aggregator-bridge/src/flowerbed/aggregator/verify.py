@@ -15,6 +15,7 @@ from flowerbed.aggregator.projections.outcomes import stream_that_made
 from flowerbed.contracts.aggregate import AggregateCompleted
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Sha256
+from flowerbed.events.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +31,9 @@ class Verification:
     seconds: float
 
 
-async def verify(bridge: Bridge, federation_id: str, round_number: int) -> Verification:
+async def verify(
+    bridge: Bridge, federation_id: str, round_number: int, tenant: str | None = None
+) -> Verification:
     """Fold a round's accepted updates again; initialize the app again for round 0.
 
     Raises:
@@ -38,9 +41,11 @@ async def verify(bridge: Bridge, federation_id: str, round_number: int) -> Verif
         DigestDiffers: an object in S3 is not what was accepted.
     """
     began = time.perf_counter()
-    tenant, stream = await stream_that_made(bridge.database, federation_id, round_number)
-    asked = await read_exchange(bridge.database, tenant, stream)
-    async with bridge.database.transaction(tenant) as tx:
+    owner, stream = await stream_that_made(bridge.database, federation_id, round_number)
+    if tenant not in (None, owner):
+        raise NotFound(f"round {round_number} of {federation_id} has no checkpoint here")
+    asked = await read_exchange(bridge.database, owner, stream)
+    async with bridge.database.transaction(owner) as tx:
         history = [recorded.event for recorded in await bridge.store.read(tx, stream)]
     expected = next(event for event in history if isinstance(event, AggregateCompleted))
     assert expected.checkpoint is not None

@@ -3,7 +3,7 @@
 Every method blocks; from a coroutine, call it through `asyncio.to_thread`. Requests are tried
 again with backoff before an error comes out, and what comes out is one of ours:
 
-Unavailable      S3 is away or refuses our key; the same call may work later
+StoreAway        S3 is away or refuses our key; the same call may work later
 NotFound         there is no such object or bucket
 DigestDiffers    the bytes are not those that were named
 TooLarge         there are more bytes than wanted
@@ -39,6 +39,10 @@ _CONFIG = Config(
     read_timeout=30,
     max_pool_connections=32,
 )
+
+
+class StoreAway(Unavailable):
+    """S3 did not answer, or not with what was asked for."""
 
 
 class DigestDiffers(Rejected):
@@ -209,9 +213,9 @@ def _translated(what: str) -> Iterator[None]:
     except ClientError as error:
         if _code(error) in _MISSING:
             raise NotFound(f"{what} is not in S3") from error
-        raise Unavailable(f"S3 answered {_code(error)} for {what}") from error
+        raise StoreAway(f"S3 answered {_code(error)} for {what}") from error
     except (BotoCoreError, HTTPClientError) as error:
-        raise Unavailable(f"S3 did not answer for {what}: {type(error).__name__}") from error
+        raise StoreAway(f"S3 did not answer for {what}: {type(error).__name__}") from error
 
 
 def _code(error: ClientError) -> str:

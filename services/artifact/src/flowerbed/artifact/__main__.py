@@ -1,0 +1,52 @@
+"""`python -m flowerbed.artifact`: settings, wiring, run."""
+
+import asyncio
+from typing import Any
+
+from flowerbed.artifact.app import routes
+from flowerbed.artifact.blobs import Blobs
+from flowerbed.artifact.consumers import aggregator_consumer
+from flowerbed.artifact.projections import verifications
+from flowerbed.artifact.projections.artifacts import artifacts
+from flowerbed.artifact.projections.channels import channels
+from flowerbed.artifact.settings import ArtifactSettings
+from flowerbed.artifact.verifier import Verifier
+from flowerbed.contracts.catalogue import owned_events
+from flowerbed.events.codec import Codec
+from flowerbed.events.service import Shell, run
+
+
+def wire(shell: Shell, settings: ArtifactSettings) -> Verifier:
+    """Put the service together. No I/O."""
+    blobs = Blobs(
+        settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key.get_secret_value()
+    )
+    verifier = Verifier(
+        database=shell.database,
+        store=shell.store(Codec(owned_events("artifact")), [artifacts, channels]),
+        blobs=blobs,
+        missing_attempts=settings.missing_attempts,
+    )
+    shell.consume(aggregator_consumer(verifier))
+    shell.background("verifier", verifier.run, leader=True)
+    shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
+    shell.status(lambda: _status(verifier))
+    shell.app.include_router(routes(verifier, settings.internal_token))
+    return verifier
+
+
+async def _status(verifier: Verifier) -> dict[str, Any]:
+    return {"refused_artifacts": await verifications.refused(verifier.database)}
+
+
+def main() -> None:
+    settings = ArtifactSettings()
+
+    async def build(shell: Shell) -> None:
+        wire(shell, settings)
+
+    run(settings, build)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The artifact service's read models, one a file."""

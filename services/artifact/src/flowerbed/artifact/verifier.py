@@ -1,0 +1,139 @@
+"""Reads back what the bridge stored, and records it if it is what it is said to be.
+
+The reading happens outside any transaction. What is to do lies in the database, so a restart
+goes on where it was; doing it twice records it once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from flowerbed.artifact import metrics
+from flowerbed.artifact.blobs import Blobs, DigestDiffers
+from flowerbed.artifact.decider import RecordArtifact, lineage, stream_of
+from flowerbed.artifact.projections import verifications
+from flowerbed.artifact.projections.verifications import Verification
+from flowerbed.contracts.aggregate import AggregateCompleted
+from flowerbed.contracts.values import ArtifactKind, ArtifactRef
+from flowerbed.events.commands import execute
+from flowerbed.events.database import Database
+from flowerbed.events.errors import Conflict, NotFound, Rejected, Unavailable
+from flowerbed.events.store import EventStore
+from flowerbed.events.telemetry import span
+from flowerbed.events.wakeup import Wakeup
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 4
+LOOK_SECONDS = 5.0
+FIRST_WAIT, LAST_WAIT = 0.2, 10.0
+
+
+@dataclass(slots=True)
+class Verifier:
+    """`look_seconds`: how often to look for what another replica's consumer was told."""
+
+    database: Database
+    store: EventStore
+    blobs: Blobs
+    missing_attempts: int = 5
+    look_seconds: float = LOOK_SECONDS
+    wakeup: Wakeup = field(default_factory=Wakeup)
+
+    async def run(self) -> None:
+        """Until cancelled. Only one replica does this at a time."""
+        wait = FIRST_WAIT
+        while True:
+            try:
+                todo = await verifications.to_do(self.database, AT_ONCE)
+                done = await asyncio.gather(*(self._verify(one) for one in todo))
+            except Unavailable as error:
+                logger.warning("verification waits: %s", error)
+                done = [False]
+            if all(done):
+                wait = FIRST_WAIT
+                if len(done) < AT_ONCE:
+                    await self.wakeup.wait(self.look_seconds)
+            else:
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LAST_WAIT)
+
+    async def _verify(self, one: Verification) -> bool:
+        """True once it is settled: recorded, or refused for good."""
+        try:
+            number = one.completed.round_number
+            with span("verify artifact", one.context, linked=True, round_num=number):
+                for _, claimed in _claims(one.completed):
+                    found = await asyncio.to_thread(self.blobs.digest, claimed.uri)
+                    _compare(claimed, found)
+                await self._record(one)
+        except NotFound as error:
+            return await self._missing(one, error)
+        except (Unavailable, Conflict) as error:
+            logger.warning("verification of %s waits: %s", one.event_id, error)
+            return False
+        except Rejected as error:
+            await self._refuse(one, error)
+        return True
+
+    async def _record(self, one: Verification) -> None:
+        stream = stream_of(one.completed.federation_id)
+        n_recorded = []
+        async with self.database.transaction(one.context.tenant) as tx:
+            for kind, claimed in _claims(one.completed):
+                command = _command(one.completed, kind, claimed)
+                recorded = await execute(tx, self.store, lineage, stream, command, one.context)
+                n_recorded += [kind] * len(recorded)
+            await verifications.forget(tx, one.event_id)
+        for kind in n_recorded:
+            metrics.artifacts_written.labels(kind).inc()
+
+    async def _missing(self, one: Verification, error: NotFound) -> bool:
+        if one.n_missing + 1 >= self.missing_attempts:
+            await self._refuse(one, error)
+            return True
+        async with self.database.transaction(one.context.tenant) as tx:
+            await verifications.count_missing(tx, one.event_id)
+        return False
+
+    async def _refuse(self, one: Verification, error: Exception) -> None:
+        async with self.database.transaction(one.context.tenant) as tx:
+            await verifications.refuse(tx, one.event_id, str(error))
+        metrics.artifacts_refused.inc()
+        logger.error(
+            "an artifact is not recorded: %s",
+            error,
+            extra={"federation_id": one.completed.federation_id, "tenant": one.context.tenant},
+        )
+
+
+def _claims(completed: AggregateCompleted) -> Iterator[tuple[ArtifactKind, ArtifactRef]]:
+    if completed.checkpoint is not None:
+        yield ("base" if completed.exchange == "initialize" else "checkpoint"), completed.checkpoint
+    if completed.state is not None:
+        yield "state", completed.state
+
+
+def _compare(claimed: ArtifactRef, found: ArtifactRef) -> None:
+    if found != claimed:
+        raise DigestDiffers(
+            f"{claimed.uri} has sha256 {found.sha256} and {found.size} bytes,"
+            f" not {claimed.sha256} and {claimed.size}"
+        )
+
+
+def _command(
+    completed: AggregateCompleted, kind: ArtifactKind, artifact: ArtifactRef
+) -> RecordArtifact:
+    return RecordArtifact(
+        federation_id=completed.federation_id,
+        round_number=completed.round_number,
+        attempt=completed.attempt,
+        exchange=completed.exchange,
+        kind=kind,
+        artifact=artifact,
+        parents=completed.parents,
+        n_updates=len(completed.updates),
+        metrics=completed.metrics if kind == "checkpoint" else {},
+    )
