@@ -116,8 +116,8 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
         federation_id: str, number: Annotated[int, Path(ge=0)], tenant: Tenant = None
     ) -> Response:
         """Fold the round's updates again and compare the bytes with what is recorded."""
-        owner = await reads.tenant_of_federation(tenant, federation_id)
-        body = {"tenant": owner, "federation_id": federation_id, "round_number": number}
+        await reads.tenant_of_federation(tenant, federation_id)  # or it is not this tenant's
+        body = {"federation_id": federation_id, "round_number": number}
         return await upstreams["aggregator"].forward(
             "POST", "/verify", body=body, patience=LONG_PATIENCE
         )

@@ -36,14 +36,14 @@ from flowerbed.gateway.waiting import waiting_for
 _FEDERATIONS = """
 SELECT f.tenant, f.federation_id, f.submission_id, f.status, f.round_number, f.n_rounds_completed,
     f.problems, f.code, f.reason, f.base_sha256, f.final_sha256, f.final_uri,
-    f.join_deadline_at, f.created_at, f.started_at, f.ended_at, f.updated_at,
+    f.join_deadline_at, f.pause_expires_at, f.created_at, f.started_at, f.ended_at, f.updated_at,
     coalesce(nullif(f.name, ''), s.name, '') AS name, coalesce(f.spec, s.spec) AS spec,
     CASE WHEN f.n_rounds = 0 THEN coalesce(s.n_rounds, 0) ELSE f.n_rounds END AS n_rounds
 FROM federations f LEFT JOIN submissions s USING (tenant, federation_id)
 UNION ALL
 SELECT s.tenant, s.federation_id, s.submission_id, 'submitted', 0, 0,
     '[]', '', '', NULL, NULL, NULL,
-    NULL, s.submitted_at, NULL, NULL, s.submitted_at,
+    NULL, NULL, s.submitted_at, NULL, NULL, s.submitted_at,
     s.name, s.spec, s.n_rounds
 FROM submissions s
 WHERE NOT EXISTS (

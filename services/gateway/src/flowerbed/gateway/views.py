@@ -161,6 +161,7 @@ class Federation(FederationSummary):
     problems: list[dict[str, str]]
     spec: dict[str, Any] | None
     join_deadline_at: datetime | None
+    pause_expires_at: datetime | None
     base: Ref | None
     final: Ref | None
     metrics: dict[str, float]

@@ -22,7 +22,7 @@ def waiting_for(
     if status == "submitted":
         return "the orchestrator, which has not taken it up yet"
     if status == "paused":
-        return "a person to resume it"
+        return "a person to resume it" + _until(federation["pause_expires_at"])
     if status == "created":
         return _to_start(federation, clients, artifacts)
     return _round(rounds, silent)

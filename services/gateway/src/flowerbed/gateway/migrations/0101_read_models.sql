@@ -20,6 +20,7 @@ CREATE TABLE federations (
     final_sha256 text,
     final_uri text,
     join_deadline_at timestamptz,
+    pause_expires_at timestamptz,
     created_at timestamptz NOT NULL,
     started_at timestamptz,
     ended_at timestamptz,

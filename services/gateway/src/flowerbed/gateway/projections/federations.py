@@ -26,7 +26,7 @@ from flowerbed.events.recorded import Recorded
 from flowerbed.gateway.projections.upsert import as_json, update, upsert
 
 _RESUMED = """
-UPDATE federations SET reason = '', updated_at = $3,
+UPDATE federations SET reason = '', pause_expires_at = NULL, updated_at = $3,
     status = CASE WHEN started_at IS NULL THEN 'created' ELSE 'running' END
 WHERE tenant = $1 AND federation_id = $2
 """
@@ -89,7 +89,8 @@ def _changes(event: FederationEvent) -> dict[str, Any] | None:
         case FederationStarted():
             return {"status": "running", "base_sha256": event.base.sha256}
         case FederationPaused():
-            return {"status": "paused", "reason": event.reason}
+            until = {"pause_expires_at": event.expires_at}
+            return {"status": "paused", "reason": event.reason, **until}
         case FederationCompleted():
             final = {"final_sha256": event.final.sha256, "final_uri": event.final.uri}
             return {"status": "completed", "reason": "", **final}

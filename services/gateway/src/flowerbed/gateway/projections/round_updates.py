@@ -93,7 +93,7 @@ def _values(recorded: Recorded[Any], event: UpdateEvent) -> tuple[dict[str, Any]
             return refused | {"place": event.place, "decided_at": at}, False
         case UpdateQuarantined():
             held = {"status": "quarantined", "code": event.code, "detail": event.detail}
-            return held | {"place": event.place, "decided_at": at} | _ref(event.artifact), False
+            return held | {"place": event.place, "decided_at": at} | _ref(event.artifact), True
         case _:
             raise AssertionError("unreachable")
 

@@ -1,0 +1,191 @@
+"""Recorded events in, rows out; whichever service's events arrive first."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from flowerbed.contracts.event import Event
+from flowerbed.contracts.federation import FederationPaused, FederationResumed
+from flowerbed.events.connection import Connection
+from flowerbed.events.rebuild import rebuild
+from flowerbed.events.recorded import Recorded
+from flowerbed.events.store import EventStore
+from flowerbed.gateway import MIGRATIONS
+from flowerbed.gateway.consumers import codec
+from flowerbed.gateway.projections import PROJECTIONS
+from tests.integration.gateway.story import (
+    CLIENTS,
+    FED,
+    NOON,
+    OTHER,
+    REFUSED,
+    TENANT,
+    Story,
+    ref,
+    whole_story,
+)
+from tests.support.servers import MakeDatabase, ServiceDatabase
+
+TABLES = tuple(table for projection in PROJECTIONS for table in projection.tables)
+STORE = EventStore(codec, PROJECTIONS)
+Rows = dict[str, list[dict[str, Any]]]
+
+
+async def _keep(made: ServiceDatabase, told: Sequence[Recorded[Event]]) -> None:
+    for tenant in (TENANT, OTHER):
+        async with made.database.transaction(tenant) as tx:
+            for one in told:
+                if one.context.tenant == tenant:
+                    assert await STORE.record(tx, one)
+
+
+async def _rows(connection: Connection) -> Rows:
+    return {
+        table: sorted(
+            [dict(row) for row in await connection.fetch(f"SELECT * FROM {table}")], key=repr
+        )
+        for table in TABLES
+    }
+
+
+@pytest.fixture
+async def gateway_database(service_database: MakeDatabase) -> ServiceDatabase:
+    return await service_database("gateway", [MIGRATIONS])
+
+
+async def _folded(made: ServiceDatabase, story: Story) -> Rows:
+    await _keep(made, story.told)
+    async with made.database.read_all() as connection:
+        return await _rows(connection)
+
+
+async def test_a_whole_federation_folds_into_what_people_ask_about(
+    gateway_database: ServiceDatabase,
+) -> None:
+    rows = await _folded(gateway_database, whole_story())
+
+    federations = {row["federation_id"]: row for row in rows["federations"]}
+    done = federations[FED]
+    assert (done["status"], done["name"], done["n_rounds"]) == ("completed", "demo", 2)
+    assert (done["round_number"], done["n_rounds_completed"]) == (2, 2)
+    assert done["final_sha256"] == ref("two").sha256 and done["base_sha256"] == ref("base").sha256
+    assert done["created_at"] < done["started_at"] < done["ended_at"] == done["updated_at"]
+    refused = federations[REFUSED]
+    assert (refused["tenant"], refused["status"]) == (OTHER, "rejected")
+    assert '"spec.num_rounds"' in refused["problems"]
+
+    rounds = {(row["round_number"], row["attempt"]): row for row in rows["rounds"]}
+    assert {place: row["status"] for place, row in rounds.items()} == {
+        (1, 1): "failed",
+        (1, 2): "completed",
+        (2, 1): "completed",
+    }
+    assert rounds[1, 1]["reason"] == "0 of 2 updates"
+    assert rounds[2, 1]["train_seconds"] == 1.5 and rounds[2, 1]["evaluate_seconds"] == 0.25
+    assert rounds[2, 1]["checkpoint_sha256"] == ref("two").sha256
+
+
+async def test_an_update_ends_as_what_became_of_it(gateway_database: ServiceDatabase) -> None:
+    rows = await _folded(gateway_database, whole_story())
+
+    first = {
+        row["client_id"]: row
+        for row in rows["round_updates"]
+        if (row["round_number"], row["attempt"]) == (1, 1)
+    }
+    a, b, c = (first[client] for client in CLIENTS)
+    assert (a["status"], a["code"], a["detail"]) == ("failed", "app-failed", "out of memory")
+    assert (b["status"], b["code"]) == ("rejected", "not-finite")
+    assert (c["status"], c["code"]) == ("quarantined", "norm")
+    assert [row["place"] for row in (a, b, c)] == [0, 1, 2]
+    accepted = [row for row in rows["round_updates"] if row["status"] == "accepted"]
+    assert len(accepted) == 12
+    assert {row["n_examples"] for row in accepted} == {10, 11, 12}, "verified, not as claimed"
+    assert all(row["asked_at"] < row["reported_at"] < row["decided_at"] for row in accepted)
+
+
+async def test_clients_memberships_and_artifacts_are_as_last_told(
+    gateway_database: ServiceDatabase,
+) -> None:
+    rows = await _folded(gateway_database, whole_story())
+
+    clients = {row["client_id"]: row for row in rows["clients"]}
+    assert {name: row["status"] for name, row in clients.items()} == {
+        "client-a": "enrolled",
+        "client-b": "enrolled",
+        "client-c": "revoked",
+        "client-late": "invited",
+        "client-r": "invited",
+    }
+    assert clients["client-a"]["certificate_expires_at"] > clients["client-a"]["invite_expires_at"]
+    memberships = {row["client_id"]: row for row in rows["memberships"]}
+    assert memberships["client-c"]["epoch"] == 2
+    assert {row["status"] for row in memberships.values()} == {"released"}
+    assert memberships["client-a"]["dataset"] == "hospital-client-a"
+    artifacts = {(row["round_number"], row["kind"]): row for row in rows["artifacts"]}
+    assert len(artifacts) == 5
+    assert artifacts[2, "checkpoint"]["channels"] == ["stable"]
+    assert artifacts[1, "checkpoint"]["channels"] == []
+    assert artifacts[1, "checkpoint"]["revoked_reason"] == "poisoned"
+    assert artifacts[1, "checkpoint"]["parents"] == [ref("base").sha256]
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_the_order_between_services_makes_no_difference(
+    service_database: MakeDatabase, seed: int
+) -> None:
+    story = whole_story()
+    as_it_happened = await service_database("gateway", [MIGRATIONS])
+    otherwise = await service_database("gateway", [MIGRATIONS])
+
+    await _keep(as_it_happened, story.told)
+    await _keep(otherwise, story.shuffled(seed))
+
+    async with as_it_happened.database.read_all() as one, otherwise.database.read_all() as two:
+        expected, found = await _rows(one), await _rows(two)
+    for table in TABLES:
+        assert found[table] == expected[table], table
+
+
+async def test_a_federation_that_waits_is_resumed_to_waiting(
+    gateway_database: ServiceDatabase,
+) -> None:
+    story = Story()
+    whole = whole_story()
+    story.told += [one for one in whole.told if one.stream == f"federation-{FED}"][:1]
+    story.versions[f"federation-{FED}"] = 1
+    story.tell(f"federation-{FED}", FederationPaused(federation_id=FED, expires_at=NOON))
+    story.tell(f"federation-{FED}", FederationResumed(federation_id=FED))
+
+    rows = await _folded(gateway_database, story)
+
+    assert rows["federations"][0]["status"] == "created"
+
+
+async def test_the_same_event_again_changes_nothing(gateway_database: ServiceDatabase) -> None:
+    story = whole_story()
+    before = await _folded(gateway_database, story)
+
+    for tenant in (TENANT, OTHER):
+        async with gateway_database.database.transaction(tenant) as tx:
+            for one in story.told:
+                if one.context.tenant == tenant:
+                    assert not await STORE.record(tx, one)
+
+    async with gateway_database.database.read_all() as connection:
+        assert await _rows(connection) == before
+
+
+@pytest.mark.parametrize("projection", PROJECTIONS, ids=lambda projection: projection.name)
+async def test_a_rebuilt_projection_equals_the_live_one(
+    gateway_database: ServiceDatabase, projection: Any
+) -> None:
+    story = whole_story()
+    before = await _folded(gateway_database, story)
+
+    n_events = await rebuild(await gateway_database.owner(), projection, STORE)
+
+    assert n_events == len(story.told)
+    async with gateway_database.database.read_all() as connection:
+        assert await _rows(connection) == before
