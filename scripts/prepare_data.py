@@ -211,6 +211,8 @@ def prepare(
             for place, site in enumerate(sites)
         ],
     }
+    for site in sites:
+        _replace(out / site.name / "dataset.json", json.dumps({"task": app}).encode() + b"\n")
     _replace(out / "sites.json", json.dumps(summary, indent=2).encode() + b"\n")
     return summary
 

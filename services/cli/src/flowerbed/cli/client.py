@@ -11,13 +11,17 @@ from typing import Annotated
 
 import typer
 
+from flowerbed.cli import invites
 from flowerbed.runner.control import log_lines, running_agent, start_agent, stop_agent
 from flowerbed.runner.errors import BadInput, RunnerError
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import STATE_DIR_VARIABLE, StateDir
 from flowerbed.runner.status import Status, read_status
 
-app = typer.Typer(help="Run this site's client.", no_args_is_help=True)
+app = typer.Typer(help="Invite sites, and run the agent at a site.", no_args_is_help=True)
+app.command()(invites.invite)
+app.command("list")(invites.list_clients)
+app.command()(invites.revoke)
 
 
 class Output(StrEnum):

@@ -103,7 +103,8 @@ class Submissions:
             max_reconnect_attempts=-1,
             logger=None,
         )
-        subscribe(self._broker, database, federations)
+        inbox = f"{inbox_prefix(settings.nats_user)}.".encode()
+        subscribe(self._broker, database, federations, inbox)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. The first connection is tried again by whoever runs this."""
@@ -114,7 +115,9 @@ class Submissions:
             await self._broker.stop()
 
 
-def subscribe(broker: NatsBroker, database: Database, federations: Federations) -> None:
+def subscribe(
+    broker: NatsBroker, database: Database, federations: Federations, inbox: bytes
+) -> None:
     """Binds the durable that the migration declared. What is not acknowledged comes again."""
 
     @broker.subscriber(
@@ -122,6 +125,7 @@ def subscribe(broker: NatsBroker, database: Database, federations: Federations) 
         stream=JStream(SUBMISSIONS, declare=False),
         durable="orchestrator",
         pull_sub=PullSub(batch_size=1, timeout=30.0),
+        inbox_prefix=inbox,
         ack_policy=AckPolicy.MANUAL,
         title="FederationSpec",
         description="A FederationSpec, as YAML or JSON. `ce-id` or `Nats-Msg-Id` names it.",
