@@ -76,4 +76,8 @@ async def patiently(
         before_sleep=before_sleep,
         reraise=True,
     )
-    return await retrying(call)
+
+    async def once() -> T:
+        return await call()  # tenacity awaits what it can see to be a coroutine function
+
+    return await retrying(once)

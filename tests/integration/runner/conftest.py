@@ -1,0 +1,112 @@
+"""A control plane, a site with data, and agents that end with their test."""
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from flowerbed.contracts.values import DatasetRef
+from flowerbed.flower_apps import registry
+from flowerbed.runner.dataset import Dataset
+from flowerbed.runner.enrol import enrol
+from flowerbed.runner.settings import AgentSettings
+from flowerbed.runner.state import StateDir
+from flowerbed.runner.status import read_status
+from tests.integration.runner.control_plane import ControlPlane, wait_for
+from tests.integration.runner.tiny_app import AGENT_COMMAND, TINY
+
+BASE = save({"weights": np.arange(4, dtype=np.float32)})
+
+
+@pytest.fixture
+def tiny_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.BUILTIN, "tiny", TINY)
+
+
+@pytest.fixture
+def control_plane(tmp_path: Path, tiny_installed: None) -> Iterator[ControlPlane]:
+    folder = tmp_path / "control-plane"
+    folder.mkdir()
+    control_plane = ControlPlane(folder)
+    yield control_plane
+    control_plane.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A dataset of three rows, in a place whose name nobody else may learn."""
+    folder = tmp_path / "st-elsewhere" / "cardiology"
+    folder.mkdir(parents=True)
+    (folder / "rows.txt").write_text("a b c\n")
+    return folder
+
+
+@pytest.fixture
+def reference(folder: Path) -> DatasetRef:
+    return Dataset.open(f"local:{folder}", "heart").reference()
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> StateDir:
+    return StateDir.at(tmp_path / "state")
+
+
+@pytest.fixture
+def enrolled(control_plane: ControlPlane, state: StateDir, folder: Path) -> StateDir:
+    enrol(control_plane.invite(), state)
+    AgentSettings(dataset=f"local:{folder}", task="heart").save(state)
+    return state
+
+
+class AgentProcess:
+    """An agent as a process of its own, which a test may kill."""
+
+    def __init__(self, state: StateDir, kill_at: str = "") -> None:
+        self.state = state
+        with state.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*AGENT_COMMAND, str(state.root)],
+                env={**os.environ, "KILL_AT": kill_at},
+                stdout=log,
+                stderr=log,
+            )
+
+    def wait_until_polling(self) -> None:
+        def is_polling() -> bool:
+            assert self.process.poll() is None, self.state.log.read_text()
+            status = read_status(self.state)
+            return status is not None and (status.pid, status.phase) == (
+                self.process.pid, "polling",
+            )  # fmt: skip
+
+        wait_for(is_polling, "the agent to poll")
+
+    def wait_killed(self) -> None:
+        assert self.process.wait(30) == -signal.SIGKILL, self.state.log.read_text()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(15)
+
+
+@pytest.fixture
+def start_agent(enrolled: StateDir) -> Iterator[Callable[..., AgentProcess]]:
+    agents: list[AgentProcess] = []
+
+    def start(kill_at: str = "") -> AgentProcess:
+        agents.append(AgentProcess(enrolled, kill_at))
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        agent.kill()

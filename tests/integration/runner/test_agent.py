@@ -1,0 +1,379 @@
+"""The agent against a control plane over real TLS, with a real worker process."""
+
+import signal
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from joserfc.jwk import OKPKey
+from safetensors.numpy import load
+
+from flowerbed.contracts.values import DatasetRef
+from flowerbed.runner.state import StateDir
+from flowerbed.runner.status import read_status
+from tests.integration.runner.conftest import BASE, AgentProcess
+from tests.integration.runner.control_plane import CLIENT, FEDERATION, LEASE, ControlPlane, wait_for
+
+Start = Callable[..., AgentProcess]
+WORK = f"{FEDERATION}.1.1.train.{CLIENT}"
+
+
+def finished_runs(state: StateDir) -> list[int]:
+    """How often each piece of work was trained to its end."""
+    with sqlite3.connect(f"file:{state.journal}?mode=ro", uri=True) as journal:
+        rows = journal.execute(
+            "SELECT count(*) FROM runs WHERE finished_at IS NOT NULL GROUP BY work ORDER BY min(id)"
+        )
+        return [count for (count,) in rows]
+
+
+def training_process(block: Path, other_than: psutil.Process | None = None) -> psutil.Process:
+    """The worker that waits in the app, with `behave: block`, until `block` is gone."""
+    file = block.with_suffix(".pid")
+
+    def pid() -> int | None:
+        text = file.read_text() if file.exists() else ""
+        return int(text) if text and (other_than is None or int(text) != other_than.pid) else None
+
+    return psutil.Process(wait_for(pid, "the training"))
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_work_is_claimed_trained_uploaded_and_reported(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256),
+        control_plane.order(
+            BASE, dataset_sha256=reference.sha256, exchange="evaluate", message_type="evaluate"
+        ),
+        control_plane.order(BASE, dataset_sha256=reference.sha256, round_number=2, seed=8),
+    ]
+    agent = start_agent()
+    wait_for(lambda: len(control_plane.reports) == 3, "three reports")
+    assert control_plane.claims[LEASE]["dataset"] == reference.model_dump()
+    (work_id, trained), (_, evaluated), (_, again) = control_plane.reports
+    assert work_id == WORK
+    assert trained.artifact is not None
+    update = control_plane.files[f"/updates/{WORK}"]
+    assert trained.artifact.size == len(update)
+    assert load(update)["weights"].tolist() == [7, 8, 9, 10]
+    assert trained.n_examples == 3
+    assert trained.metrics["round"] == 1
+    assert "num-examples" not in trained.metrics
+    assert (evaluated.artifact, evaluated.n_examples) == (None, 2)
+    assert again.metrics["calls"] == 2, "the worker and its context outlive an order"
+    assert finished_runs(enrolled) == [1, 1, 1]
+    agent.stop()
+    assert agent.process.returncode == 0
+    status = read_status(enrolled)
+    assert status is not None
+    assert (status.phase, status.finished) == ("stopped", {"evaluate": 1, "train": 2})
+    assert "the app prints to standard output" in enrolled.log.read_text()
+
+
+def test_nothing_the_site_keeps_to_itself_is_ever_sent(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, folder: Path
+) -> None:
+    control_plane.offer()
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256),
+        control_plane.order(
+            BASE, dataset_sha256=reference.sha256, round_number=2, config={"behave": "raise"}
+        ),
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.reports and control_plane.failures, "both answers")
+    _, failure = control_plane.failures[0]
+    assert failure.code == "app-failed"
+    assert "ValueError: cannot read" in failure.detail
+    assert "tests.integration.runner.tiny.client_app:" in failure.detail
+    everything = control_plane.received + b"".join(control_plane.files.values())
+    secrets = [str(folder), str(folder.parent), "st-elsewhere", "cardiology", "rows.txt"]
+    assert [name for name in secrets if name.encode() in everything] == []
+
+
+def test_repeated_order_is_answered_without_training(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    sha256 = reference.sha256
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=sha256),
+        control_plane.order(BASE, dataset_sha256=sha256),
+        control_plane.order(BASE, dataset_sha256=sha256, attempt=2),
+    ]
+    start_agent()
+    wait_for(lambda: len(control_plane.reports) == 3, "three reports")
+    assert finished_runs(enrolled) == [1]
+    first, again, other_attempt = [report for _, report in control_plane.reports]
+    assert first == again
+    assert other_attempt.artifact is not None
+    assert other_attempt.artifact.uri.endswith(f"{FEDERATION}.1.2.train.{CLIENT}")
+    updates = [data for name, data in control_plane.files.items() if name.startswith("/updates")]
+    assert len(updates) == 2
+    assert updates[0] == updates[1]
+
+
+@pytest.mark.parametrize("moment", ["journalled", "uploaded"])
+def test_agent_killed_after_training_reports_without_training_again(
+    moment: str,
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    enrolled: StateDir,
+) -> None:
+    control_plane.offer()
+    control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
+    start_agent(kill_at=moment).wait_killed()
+    assert control_plane.reports == []
+    start_agent()
+    wait_for(lambda: control_plane.reports, "the report")
+    assert finished_runs(enrolled) == [1]
+    assert len(control_plane.puts) == {"journalled": 1, "uploaded": 2}[moment]
+
+
+def test_lease_lost_and_issued_anew_keeps_finished_work(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    order = control_plane.order(BASE, dataset_sha256=reference.sha256)
+    control_plane.fail_next("/report", 410)
+    control_plane.orders = [order]
+    start_agent()
+    wait_for(lambda: control_plane.puts, "the upload")
+    control_plane.lost.add((LEASE, 1))
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, lease_epoch=2, attempt=2)
+    ]
+    control_plane.offer(epoch=2)
+    wait_for(lambda: control_plane.reports, "the report under the new epoch")
+    assert control_plane.reports[0][1].epoch == 2
+    assert finished_runs(enrolled) == [1]
+
+
+def test_worker_killed_in_the_middle_of_training_repeats_the_order(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    enrolled: StateDir,
+    tmp_path: Path,
+) -> None:
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.offer()
+    config = {"behave": "block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
+    ]
+    start_agent()
+    first = training_process(block)
+    first.kill()
+    second = training_process(block, other_than=first)
+    block.unlink()
+    wait_for(lambda: control_plane.reports, "the report")
+    assert second.is_running(), "the new worker stays warm"
+    assert finished_runs(enrolled) == [1]
+
+
+def test_worker_dies_with_its_agent(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, tmp_path: Path
+) -> None:
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.offer()
+    config = {"behave": "block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
+    ]
+    agent = start_agent()
+    worker = training_process(block)
+    assert worker.cmdline()[-1].endswith("tiny_worker.py"), "arguments say nothing of the data"
+    assert "KILL_AT" not in worker.environ(), "the agent's environment is not handed on"
+    agent.kill()
+    wait_for(lambda: has_ended(worker), "the worker to end", 5)
+
+
+def test_app_that_kills_its_worker_is_given_up(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start
+) -> None:
+    control_plane.offer()
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config={"behave": "die"})
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.failures, "the failure")
+    assert control_plane.failures[0][1].code == "worker-died"
+
+
+def test_odd_replies_of_an_app(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    sha256 = reference.sha256
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=sha256, config={"behave": "nan"}),
+        control_plane.order(BASE, dataset_sha256=sha256, config={"behave": "no-examples"}),
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.reports and control_plane.failures, "both answers")
+    assert "train-loss" not in control_plane.reports[0][1].metrics
+    assert "not reported, no finite number: train-loss" in enrolled.log.read_text()
+    assert control_plane.failures[0][1].code == "bad-reply"
+
+
+def test_limits_hold_over_the_whole_lease(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer(limits={"ttl_seconds": 60, "max_epochs": 3})
+    control_plane.orders = [
+        control_plane.order(
+            BASE, dataset_sha256=reference.sha256, round_number=n, config={"local-epochs": 2}
+        )
+        for n in (1, 2)
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.failures, "the refusal")
+    assert len(control_plane.reports) == 1
+    work_id, failure = control_plane.failures[0]
+    assert work_id == f"{FEDERATION}.2.1.train.{CLIENT}"
+    assert failure.code == "limit-exceeded"
+    assert failure.detail == "2 epochs trained, 2 ordered, max_epochs 3"
+    assert finished_runs(enrolled) == [1]
+
+
+def test_dataset_changed_after_the_claim_is_refused(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    folder: Path,
+    enrolled: StateDir,
+) -> None:
+    control_plane.offer()
+    start_agent()
+    wait_for(lambda: control_plane.claims, "the claim")
+    (folder / "rows.txt").write_text("a b d\n")
+    control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
+    wait_for(lambda: control_plane.failures, "the refusal")
+    assert control_plane.failures[0][1].code == "dataset-changed"
+    assert finished_runs(enrolled) == []
+
+
+def test_refused_orders_name_their_code_and_run_nothing(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    sha256 = reference.sha256
+    good = control_plane.order(BASE, dataset_sha256=sha256)
+    base = {"uri": "s3://flowerbed/base", "sha256": "0" * 64, "size": len(BASE)}
+    control_plane.orders = [
+        good[:-8] + ("AAAAAAAA" if not good.endswith("AAAAAAAA") else "BBBBBBBB"),
+        control_plane.order(BASE, dataset_sha256=sha256, round_number=2, lease_epoch=9),
+        control_plane.order(BASE, dataset_sha256=sha256, round_number=3, exp=1),
+        control_plane.order(BASE, dataset_sha256=sha256, round_number=4, code_hash="0" * 64),
+        control_plane.order(BASE, dataset_sha256=sha256, round_number=5, base=base),
+    ]
+    start_agent()
+    wait_for(lambda: len(control_plane.failures) == 5, "five refusals")
+    codes = [failure.code for _, failure in control_plane.failures]
+    assert codes == ["signature", "lease-mismatch", "expired", "code-hash", "base-hash-mismatch"]
+    assert (control_plane.reports, finished_runs(enrolled)) == ([], [])
+
+
+def test_manifest_for_another_dataset_is_not_claimed(
+    control_plane: ControlPlane, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer(dataset_hashes=["0" * 64])
+    agent = start_agent()
+    agent.wait_until_polling()
+    status = wait_for(lambda: (s := read_status(enrolled)) and s.last_error and s, "the refusal")
+    assert "dataset-not-admitted" in status.last_error.message
+    polls = control_plane.polls
+    assert control_plane.claims == {}
+    agent.stop()
+    assert control_plane.polls <= polls + 1, "a refused offer is not asked for again at once"
+
+
+def test_key_published_later_is_fetched_once(
+    control_plane: ControlPlane, start_agent: Start, enrolled: StateDir
+) -> None:
+    start_agent().wait_until_polling()
+    control_plane.signing_key = OKPKey.generate_key("Ed25519", {"kid": "key-2"})
+    control_plane.published.append(control_plane.signing_key)
+    control_plane.offer()
+    wait_for(lambda: control_plane.claims, "the claim")
+    assert control_plane.received.count(b"GET https://127.0.0.1") == 2, "the CA, then the keys"
+    assert "key-2" in enrolled.identity.read_text()
+
+
+def test_door_that_goes_away_is_found_again(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start
+) -> None:
+    control_plane.offer()
+    start_agent()
+    wait_for(lambda: control_plane.claims, "the claim")
+    control_plane.client_door.stop()
+    control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
+    control_plane.fail_next("/report", 503, retry_after="1")
+    control_plane.client_door.start()
+    wait_for(lambda: control_plane.reports, "the report")
+
+
+def test_stop_with_release_gives_the_lease_back(
+    control_plane: ControlPlane, start_agent: Start
+) -> None:
+    control_plane.offer()
+    agent = start_agent()
+    wait_for(lambda: control_plane.claims, "the claim")
+    agent.process.send_signal(signal.SIGUSR1)
+    assert agent.process.wait(15) == 0
+    assert control_plane.released == [LEASE]
+
+
+def test_heartbeats_go_on_while_the_app_runs(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, tmp_path: Path
+) -> None:
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.heartbeat_seconds = 0.05
+    control_plane.offer()
+    config = {"behave": "block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
+    ]
+    start_agent()
+    worker = training_process(block)
+    beats = control_plane.beats
+    wait_for(lambda: control_plane.beats >= beats + 3, "heartbeats")
+    control_plane.lost.add((LEASE, 1))
+    wait_for(lambda: has_ended(worker), "the work of a lost lease to end")
+    assert control_plane.reports == []
+
+
+def test_same_order_gives_the_same_bytes_in_another_worker(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    order = control_plane.order(BASE, dataset_sha256=reference.sha256)
+    control_plane.orders = [order]
+    start_agent()
+    wait_for(lambda: control_plane.reports, "the report")
+    for file in enrolled.results.glob("*.safetensors"):
+        file.unlink()
+    control_plane.orders = [order]
+    wait_for(lambda: len(control_plane.reports) == 2, "the second report")
+    first, second = [report for _, report in control_plane.reports]
+    assert finished_runs(enrolled) == [2], "a result that is gone is made again"
+    assert first.artifact == second.artifact
+    assert first.metrics["train-loss"] == second.metrics["train-loss"]
+    assert np.isfinite(first.metrics["train-loss"])
