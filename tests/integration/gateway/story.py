@@ -318,7 +318,7 @@ def _round(story: Story, number: int, attempt: int, base: str, made: str) -> Non
         RoundEvaluationStarted(**_exchange(number, attempt, made), n_updates=3, training=training),
     )
     _answers(story, number, attempt, "evaluate")
-    measured = {"accuracy": 0.7 + number / 10, "eval-loss": 0.5 / number}
+    measured = {"accuracy": round(0.7 + number / 10, 3), "eval-loss": 0.5 / number}
     story.tell(
         f"exchange-{FED}-{number}-{attempt}-evaluate",
         AggregateCompleted(
