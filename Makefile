@@ -9,7 +9,7 @@ setup: ## make .venv what the lock file says (the others do it first)
 	@bash scripts/setup.sh
 
 demo: setup ## train one model over four sites, from nothing (APP=hospital or vision)
-	@$(PY) scripts/demo.py --app $(APP)
+	@$(PY) -m scripts.demo --app $(APP)
 
 test: setup ## the whole suite, with real servers of its own
 	@bash scripts/test.sh

@@ -29,10 +29,9 @@ from safetensors.numpy import load
 if __package__ in (None, ""):  # run as a file: the repository's root is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.prepare_data import prepare
-
 from flowerbed.flower_apps.initialize import initial_checkpoint
 from flowerbed.flower_apps.registry import BUILTIN, find, load_client_app
+from scripts.prepare_data import prepare
 
 Model = dict[str, NDArray[np.float32]]
 Config = Mapping[str, bool | float | int | str]
@@ -205,7 +204,7 @@ def _number(metrics: MetricRecord, name: str) -> float:
 
 
 def _pool(sites: Sequence[Path], folder: Path) -> None:
-    for first in sorted(sites[0].glob("*.*")):
+    for first in sorted(file for file in sites[0].iterdir() if file.suffix != ".json"):
         parts = [site / first.name for site in sites]
         if first.suffix == ".npz":
             opened = [np.load(part, allow_pickle=False) for part in parts]

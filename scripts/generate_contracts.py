@@ -1,7 +1,7 @@
 """Write what is generated from the contracts: JSON Schemas, the AsyncAPI document, app hashes.
 
-    python scripts/generate_contracts.py            write the files
-    python scripts/generate_contracts.py --check    exit 1 and name them if any is stale
+python scripts/generate_contracts.py            write the files
+python scripts/generate_contracts.py --check    exit 1 and name them if any is stale
 """
 
 import json

@@ -3,11 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from flowerbed.events.service import Shell, run
-
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
+from flowerbed.events.service import Shell, run
 from flowerbed.lease.app import internal_routes
 from flowerbed.lease.consumers import consumer
 from flowerbed.lease.desk import Desk

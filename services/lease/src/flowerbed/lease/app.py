@@ -4,12 +4,12 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from flowerbed.events.http import internal_only
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from flowerbed.contracts.spec import Tag
 from flowerbed.contracts.values import Token
 from flowerbed.events.database import Database
+from flowerbed.events.http import internal_only
 from flowerbed.events.store import EventStore
 from flowerbed.lease.enrolment import Enrolments
 from flowerbed.lease.revocation import drop_leases

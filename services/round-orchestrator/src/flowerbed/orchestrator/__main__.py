@@ -3,11 +3,11 @@
 from datetime import UTC, datetime
 from functools import partial
 
-from flowerbed.events.service import Shell, run
 from pydantic_settings import SettingsConfigDict
 
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
+from flowerbed.events.service import Shell, run
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.orchestrator.app import internal_routes
 from flowerbed.orchestrator.commanding import Federations

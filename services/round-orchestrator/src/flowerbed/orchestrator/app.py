@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from fastapi import APIRouter, Depends
-from flowerbed.events.http import internal_only
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from flowerbed.contracts.values import Token
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
+from flowerbed.events.http import internal_only
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.state import (
     CancelFederation,
