@@ -10,14 +10,6 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from tests.integration.embedded.observing import (
-    component,
-    eventually,
-    process,
-    processes,
-    record,
-    status,
-)
 
 from flowerbed.embedded import probes
 from flowerbed.embedded.control import down, up
@@ -26,6 +18,14 @@ from flowerbed.embedded.identity import ProcessId
 from flowerbed.embedded.ports import read_ports
 from flowerbed.embedded.record import StackRecord, write_record
 from flowerbed.embedded.stack import Stack
+from tests.integration.embedded.observing import (
+    component,
+    eventually,
+    process,
+    processes,
+    record,
+    status,
+)
 
 SERVERS = ("postgres", "nats", "s3", "caddy")
 

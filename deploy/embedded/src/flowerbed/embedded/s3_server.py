@@ -47,6 +47,7 @@ def ensure_bucket(setup: Setup) -> None:
 
 
 def _options(setup: Setup) -> str:
+    """No secret among them: SeaweedFS writes its options down in its data directory."""
     layout, ports = setup.layout, setup.ports
     options = {
         "dir": layout.s3,
@@ -54,7 +55,6 @@ def _options(setup: Setup) -> str:
         "ip.bind": "127.0.0.1",
         "webdav": "false",
         "admin.ui": "false",
-        "admin.password": setup.credentials.s3_signing_keys["filer_write"],
         "master.telemetry": "false",
         "volume.preStopSeconds": 0,
         "s3.config": layout.secrets / "seaweedfs" / "s3.json",

@@ -120,8 +120,9 @@ def _service_lags(port: int) -> dict[str, float]:
 
 
 def _why(answer: dict[str, object]) -> str:
-    """The checks that failed, of a /readyz body."""
-    checks = answer.get("checks")
-    if not isinstance(checks, dict):
-        return str(answer.get("detail") or "")
-    return "; ".join(f"{name}: {value}" for name, value in checks.items() if value != "ok")
+    """The checks of a /readyz body that failed, and the tasks that do."""
+    found: dict[str, object] = {}
+    for part in ("checks", "failing"):
+        if isinstance(values := answer.get(part), dict):
+            found |= values
+    return "; ".join(f"{name}: {value}" for name, value in found.items() if value != "ok")

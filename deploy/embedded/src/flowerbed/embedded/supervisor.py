@@ -76,8 +76,8 @@ class Supervisor:
             await self._stop("failed")
             raise error
         if starting.done():
+            self._become("running")  # first: whoever hears of it looks it up
             self._report(self._progress("stack", "done"))
-            self._become("running")
             await stopped
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
