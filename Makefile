@@ -11,6 +11,9 @@ setup: ## make .venv what the lock file says (the others do it first)
 demo: setup ## train one model over four sites, from nothing (APP=hospital or vision)
 	@$(PY) -m scripts.demo --app $(APP)
 
+demo-stop: setup ## stop the demo's runners and stack; their data stay
+	@$(PY) -m scripts.demo --stop
+
 test: setup ## the whole suite, with real servers of its own
 	@bash scripts/test.sh
 
@@ -32,4 +35,4 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo test check verify generate format lock
+.PHONY: help setup demo demo-stop test check verify generate format lock

@@ -125,9 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--app", choices=["hospital", "vision"], default="hospital")
     parser.add_argument("--state-dir", type=Path, default=ROOT / ".state" / "demo")
     parser.add_argument("--seeds", type=int, default=5, help="seeds for the spread of references")
-    parser.add_argument("--down", action="store_true", help="stop everything at the end")
+    parser.add_argument("--stop", action="store_true", help="only stop what runs")
     options = parser.parse_args(arguments)
     state = options.state_dir.absolute()
+    if options.stop:
+        stop(state)
+        return 0
     data = state / "data" / options.app
     began = time.monotonic()
     stack = start_stack(state)
@@ -141,30 +144,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="flowerbed-demo-") as scratch:
         report = Report(stack, api, federation, data, document, Path(scratch), console)
         is_good = report.show(options.seeds)
-    _say_where_everything_is(stack, state, options.app, time.monotonic() - began)
-    if options.down:
-        _stop(state, options.app)
+    _say_where_everything_is(stack, state, time.monotonic() - began)
     return 0 if is_good else 1
 
 
-def _say_where_everything_is(stack: Stack, state: Path, app: str, seconds: float) -> None:
+def _say_where_everything_is(stack: Stack, state: Path, seconds: float) -> None:
     step("What you can open, and how to stop it")
     where = f"--state-dir {state}"
     console.print(f"  gateway   {stack.gateway_url}/federations   (token: {stack.api_token_file})")
     console.print(f"  S3        {stack.s3.endpoint}   bucket {stack.s3.bucket}")
     console.print(f"  events    flowerbed federation events FEDERATION {where}")
     console.print(f"  status    flowerbed status {where}")
-    console.print("  stop      python -m scripts.demo --down stops it all after a run; or")
-    console.print(f"            flowerbed client stop --state-dir {state}/clients/{app}/SITE")
-    console.print(f"            flowerbed down {where}")
+    console.print("  stop      make demo-stop")
     console.print("            (flowerbed is .venv/bin/flowerbed)")
     console.print(f"\n  all of this took {seconds:.0f} s")
 
 
-def _stop(state: Path, app: str) -> None:
-    for home in sorted((state / "clients" / app).iterdir()):
+def stop(state: Path) -> None:
+    """The runners and the stack; their data stay."""
+    for home in sorted((state / "clients").glob("*/*")):
         flowerbed("client", "stop", "--state-dir", str(home), state=state)
-    flowerbed("down", state=state, shown="down")
+    console.print(flowerbed("down", state=state, shown=f"down --state-dir {state}"))
 
 
 if __name__ == "__main__":
