@@ -1,6 +1,7 @@
 """A small domain for the tests of the backbone: a bed is sown once and watered often."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, TypeAlias
 
 from flowerbed.contracts.event import Event
@@ -71,12 +72,8 @@ bed: Decider[Bed, Sow | Water, GardenEvent] = Decider(Bed(), decide, evolve)
 
 codec = Codec([Sown, Watered])
 
-BEDS_SQL = """
-CREATE TABLE beds (
-    stream text PRIMARY KEY, tenant text NOT NULL, seed text, litres integer NOT NULL DEFAULT 0
-);
-SELECT protect_tenants('beds');
-"""
+MIGRATIONS = Path(__file__).parent / "garden_migrations"
+"""The tables `beds` and `notes`."""
 
 
 async def apply(tx: Connection, recorded: Recorded[GardenEvent]) -> None:

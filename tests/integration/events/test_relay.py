@@ -269,7 +269,7 @@ async def test_relay_is_woken_at_once(
     began = loop.time()
     for litres in range(5):
         await handle(made.database, store, bed, f"bed-{litres}", Sow(seed="a"), ROSES)
-        await eventually(lambda n=litres: relay.sequence > n, "relayed")  # type: ignore[misc]
+        await eventually(lambda n=litres: relay.sequence > n, "relayed")
     assert loop.time() - began < 0.9, "at least one waited for the poll"
     running.cancel()
 

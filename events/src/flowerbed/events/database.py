@@ -30,6 +30,7 @@ _AWAY = (
     OSError,
     asyncio.TimeoutError,
     asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
@@ -114,11 +115,19 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
-        raise Unavailable(f"postgres did not answer: {type(error).__name__}") from error
+        raise _unavailable(type(error).__name__) from error
     except asyncpg.InterfaceError as error:
         if "clos" not in str(error) and "another operation" not in str(error):
             raise
-        raise Unavailable("postgres did not answer: connection closed") from error
+        raise _unavailable("connection closed") from error
+
+
+def _unavailable(reason: str) -> BaseException:
+    """A rollback that fails while its task is being cancelled must not hide the cancellation."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return Unavailable(f"postgres did not answer: {reason}")
 
 
 class Database:
@@ -180,7 +189,7 @@ class Database:
         tokens = _appended.set(flag), _committed.set(wakes)
         try:
             with translated():
-                async with self._pool.acquire(timeout=self._timeout) as tx, tx.transaction():
+                async with self._acquired(self._pool) as tx, tx.transaction():
                     await set_tenant(tx, tenant)
                     yield tx
         finally:
@@ -194,8 +203,17 @@ class Database:
     async def read_all(self) -> AsyncIterator[Connection]:
         """A connection that only reads, over all tenants."""
         with translated():
-            async with self._reader.acquire(timeout=self._timeout) as connection:
+            async with self._acquired(self._reader) as connection:
                 yield connection
+
+    @asynccontextmanager
+    async def _acquired(self, pool: Any) -> AsyncIterator[Connection]:
+        async with pool.acquire(timeout=self._timeout) as connection:
+            try:
+                yield connection
+            except asyncpg.InternalClientError:  # it broke while being told so
+                connection.terminate()
+                raise
 
     async def connect_app(self, **settings: str) -> Connection:
         """A connection of its own, outside the pools: for session locks."""

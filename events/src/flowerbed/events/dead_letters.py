@@ -12,6 +12,7 @@ from typing import Any
 from flowerbed.events.connection import Connection
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Database
+from flowerbed.events.errors import Unavailable
 from flowerbed.events.message import Envelope, Message
 
 _PARK = """
@@ -99,6 +100,8 @@ async def _replay_one(database: Database, consumer: Consumer, tenant: str, lane:
             await consumer.handle(tx, message)
             await tx.execute("DELETE FROM dead_letters WHERE id = $1", letter_id)
             return True
+    except Unavailable:
+        raise
     except Exception as error:
         if letter_id is not None:
             async with database.transaction(tenant) as tx:

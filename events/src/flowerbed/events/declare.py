@@ -3,6 +3,7 @@
 Never a subscriber: a subscriber's own declaration would overwrite a stream's settings.
 """
 
+import asyncio
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -27,13 +28,15 @@ async def ensure_topology(
     bus: Api, *, max_age: timedelta = timedelta(days=7), replicas: int = 1
 ) -> None:
     """Create or update every stream and durable; needs a user who may administer JetStream."""
-    for stream in STREAMS:
-        await _stream(bus, stream.name, stream.subjects, max_age, replicas)
-    subjects = (SUBMISSION_SUBJECT, f"{SUBMISSION_SUBJECT}.>")
-    await _stream(bus, SUBMISSIONS, subjects, max_age, replicas)
-    for durable in DURABLES:
-        await _durable(bus, durable.stream, durable.name, durable.filter_subjects)
-    await _durable(bus, SUBMISSIONS, "orchestrator", subjects)
+    submissions = (SUBMISSION_SUBJECT, f"{SUBMISSION_SUBJECT}.>")
+    await asyncio.gather(
+        *(_stream(bus, one.name, one.subjects, max_age, replicas) for one in STREAMS),
+        _stream(bus, SUBMISSIONS, submissions, max_age, replicas),
+    )
+    await asyncio.gather(
+        *(_durable(bus, one.stream, one.name, one.filter_subjects) for one in DURABLES),
+        _durable(bus, SUBMISSIONS, "orchestrator", submissions),
+    )
 
 
 async def _stream(

@@ -27,7 +27,7 @@ from flowerbed.events.declare import ensure_topology
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.message import MARK, Mark, Message
 from flowerbed.events.relay import Fenced, KnownMessage, Tail
-from flowerbed.events.subscription import Subscription
+from flowerbed.events.subscription import EXPIRES, Subscription
 
 __all__ = ["Bus", "ensure_topology"]
 
@@ -94,11 +94,20 @@ class Link:
 class Bus:
     """A user's connection to NATS, kept up for ever between `start` and `close`."""
 
-    def __init__(self, url: str, user: str, password: str, *, timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        user: str,
+        password: str,
+        *,
+        timeout: float = 5.0,
+        expires: float = EXPIRES,
+    ) -> None:
         self._url = url
         self._user = user
         self._password = password
         self._timeout = timeout
+        self._expires = expires
         self._link: Link | None = None
         self._up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
@@ -196,7 +205,10 @@ class Bus:
     async def subscription(self, jetstream: str, durable: str) -> AsyncIterator[Subscription]:
         """Everything not acknowledged, from the oldest, in order and without a gap."""
         link = self._connected()
-        subscription = Subscription(jetstream, durable, link.client, link.closed)
+        subscription = Subscription(
+            jetstream, durable, link.client, link.closed, expires=self._expires
+        )
+        await self._until_alone(link, jetstream, durable)
         # Without this, what an earlier session left unacknowledged would come after newer events.
         await link.ask(link.js.reset_consumer(jetstream, durable, timeout=self._timeout))
         with translated():
@@ -206,6 +218,15 @@ class Bus:
         finally:
             with suppress(Unavailable), translated():
                 await subscription.close()
+
+    async def _until_alone(self, link: Link, jetstream: str, durable: str) -> None:
+        """What a stopped process asked for still stands for a while, and would take events."""
+        patience = asyncio.get_running_loop().time() + self._expires + 1
+        while asyncio.get_running_loop().time() < patience:
+            info = await link.ask(link.js.consumer_info(jetstream, durable, timeout=self._timeout))
+            if not info.num_waiting:
+                return
+            await asyncio.sleep(0.2)
 
     async def pending(self, jetstream: str, durable: str) -> int:
         """How many events a durable has still to acknowledge."""

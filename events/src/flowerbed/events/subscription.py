@@ -19,7 +19,10 @@ from flowerbed.events.message import Message
 logger = logging.getLogger(__name__)
 
 REQUEST = 500
-EXPIRES = 30.0
+EXPIRES = 5.0
+"""How long one request stands. A replica that was stopped (not ended) may take events for so
+long after another has replaced it, so it is short; renewing costs a message or two."""
+
 GRACE = 5.0
 
 
@@ -115,7 +118,8 @@ class Subscription:
         self._closed.remove_done_callback(self._on_closed)
         if self._closed.done():
             return
-        await self._subscription.unsubscribe()
+        if self._trouble is None:
+            await self._subscription.unsubscribe()
         for delivery in self._queue:
             await self._answer(delivery.token, b"-NAK")
         await self._client.flush(timeout=2)
@@ -149,11 +153,14 @@ class Subscription:
         if status is not None and not msg.reply.startswith("$JS.ACK."):
             await self._on_status(status, msg)
             return
+        if self._trouble is not None:
+            return
         self._asked -= 1
         metadata = msg.metadata
         self._received += 1
         if metadata.sequence.consumer != self._received:
             self._fail(f"expected delivery {self._received}, got {metadata.sequence.consumer}")
+            await self._subscription.unsubscribe()  # leave the rest to whoever comes next
             return
         sequence = metadata.sequence.stream
         delivery = Delivery(
