@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Look at events that could not be handled, and handle them again. Exit codes: 0 done,"
     " 1 failed, 2 bad input, 3 no stack.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 

@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Submit, watch and stop federations. Exit codes: 0 done, 1 failed, 2 bad input,"
     " 3 no stack.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 FederationId: TypeAlias = Annotated[str, typer.Argument(metavar="ID", show_default=False)]
