@@ -1,6 +1,7 @@
 """The live view: one line for everything new, a picture on a terminal."""
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -45,7 +46,7 @@ def test_a_round_is_told_step_by_step() -> None:
             ],
         )
     ]
-    told = [news(before, after) for before, after in zip(stages, stages[1:], strict=False)]
+    told = [news(before, after) for before, after in pairwise(stages)]
     assert told[0] == ["round 1 failed: below quorum"]
     assert told[1] == [
         "round 1 (attempt 2) started with 2 clients",

@@ -28,10 +28,18 @@ def _round(status: str, **more: Any) -> Round:
 
 
 def _member(status: str) -> Membership:
-    return Membership.model_construct(client_id="c", status=status)
+    facts = dict.fromkeys(Membership.model_fields) | {"client_id": "c", "tags": [], "reason": ""}
+    return Membership.model_validate({**facts, "status": status, "epoch": 1})
 
 
-BASE = Artifact.model_construct(kind="base")
+BASE = Artifact.model_validate(
+    {
+        "federation_id": "fed", "tenant": "acme", "sha256": "a", "uri": "s3://b/a", "size": 1,
+        "kind": "base", "round_number": 0, "attempt": 1, "exchange": "initialize", "parents": [],
+        "metrics": {}, "channels": [], "revoked_at": None, "revoked_reason": "",
+        "recorded_at": NOON,
+    }
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled", "rejected"])
