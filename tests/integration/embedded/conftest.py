@@ -1,4 +1,4 @@
-"""One real stack of servers, without services, for all tests of this folder."""
+"""One real stack for all tests of this folder: the servers, and one of our services."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from flowerbed.embedded.testing import running_stack
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with running_stack(tmp_path_factory.mktemp("stack"), services=()) as stack:
+    with running_stack(tmp_path_factory.mktemp("stack"), services=("artifact",)) as stack:
         yield stack
 
 
