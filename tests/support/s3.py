@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
+import pytest
 from botocore.config import Config
+
+from flowerbed.artifact.blobs import Blobs
 
 WEED = Path(sys.executable).parent / "weed"
 PARTS = ("s3", "master", "volume", "filer", "admin")
@@ -105,3 +108,14 @@ def _free_ports(count: int) -> list[int]:
         if port not in found:
             found.append(port)
     return found
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def blobs(s3: S3Server) -> Blobs:
+    return Blobs(s3.endpoint, s3.access_key, s3.secret_key)

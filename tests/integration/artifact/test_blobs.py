@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from tests.support.s3 import S3Server
 
 from flowerbed.artifact.blobs import BadUri, Blobs, DigestDiffers, TooLarge, hash_file
 from flowerbed.contracts.signed import Upload
 from flowerbed.events.errors import NotFound, Unavailable
+from tests.support.s3 import S3Server
 
 
 def put(upload: Upload, body: bytes, headers: dict[str, str] | None = None) -> int:

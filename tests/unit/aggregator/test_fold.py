@@ -8,12 +8,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from safetensors.numpy import load_file, save_file
-from tests.support.models import Model, model, stored
 
 from flowerbed.aggregator.fold import Accumulator, MeanNotFinite, write_checkpoint
 from flowerbed.aggregator.strategies import StrategyState, strategy_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Strategy as StrategySpec
+from tests.support.models import Model, model, stored
 
 WEIGHTS = (303, 261, 46, 130)
 

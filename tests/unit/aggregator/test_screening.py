@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save
-from tests.support.models import Model, model, stored
 
 from flowerbed.aggregator.screening import Limits, Refused, screen_claims, screen_file
+from tests.support.models import Model, model, stored
 
 
 def changed(change: Callable[[Model], None]) -> Model:

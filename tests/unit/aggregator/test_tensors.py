@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save, save_file
-from tests.support.models import Model
 
 from flowerbed.aggregator.tensors import (
     BLOCK,
@@ -16,6 +15,7 @@ from flowerbed.aggregator.tensors import (
     TensorFile,
     write,
 )
+from tests.support.models import Model
 
 TENSORS: Model = {
     "z.weight": np.arange(BLOCK + 7, dtype=np.float32).reshape(1, -1),

@@ -35,12 +35,12 @@ class Accumulator:
         """Add an update, which has been screened against the same layout."""
         for name, sums in self._sums.items():
             factor = sums.dtype.type(weight)
-            product = np.empty(min(BLOCK, sums.size), sums.dtype)
             start = 0
             for block in update.blocks(name):
                 part = sums[start : start + block.size]
-                term = np.multiply(block, factor, out=product[: block.size])
-                np.add(part, term, out=part)
+                # The block is ours until the next one is read, so its memory takes the product.
+                out = block if block.dtype == sums.dtype else None
+                np.add(part, np.multiply(block, factor, out=out), out=part)
                 start += block.size
         self.total += weight
 

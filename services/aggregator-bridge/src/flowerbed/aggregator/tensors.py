@@ -20,8 +20,8 @@ from safetensors import SafetensorError, safe_open
 
 from flowerbed.events.errors import Rejected
 
-BLOCK = 65536
-"""Elements a block: the blocks of one step stay in the processor's cache."""
+BLOCK = 262_144
+"""Elements a block: the blocks of one step stay in the processor's cache, and reads are few."""
 
 Array: TypeAlias = NDArray[Any]
 
