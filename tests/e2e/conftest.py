@@ -1,0 +1,35 @@
+"""One real stack and four real hospitals for all end-to-end tests."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowerbed.cli.api import Api
+from flowerbed.embedded.testing import running_stack
+from scripts.prepare_data import prepare
+from tests.support.field import Field, hospitals
+
+
+@pytest.fixture(scope="session")
+def scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="flowerbed-e2e-"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def bare_field(scratch: Path) -> Iterator[Field]:
+    """The stack alone."""
+    with running_stack(scratch / "stack") as stack:
+        yield Field(stack, Api(stack.gateway_url, stack.api_token))
+
+
+@pytest.fixture(scope="session")
+def field(bare_field: Field, scratch: Path) -> Iterator[Field]:
+    """The stack and four hospitals of tenant acme, tagged `hospital`."""
+    described = prepare("hospital", scratch / "data", 7)
+    names = [site["name"] for site in described["sites"]]
+    yield from hospitals(bare_field, scratch / "data", scratch / "clients", names)

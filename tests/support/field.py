@@ -1,0 +1,177 @@
+"""A whole field for end-to-end tests: a real stack, real sites with runners, and rogue clients."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import asyncpg  # type: ignore[import-untyped]  # has no stubs
+import psutil
+
+from flowerbed.cli.api import Api
+from flowerbed.embedded.stack import Stack
+
+T = TypeVar("T")
+FLOWERBED = str(Path(sys.executable).with_name("flowerbed"))
+ENDED = ("completed", "failed", "cancelled", "rejected")
+
+
+def until(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
+    """What `look` finds, as soon as it is something."""
+    end = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > end:
+            raise AssertionError(f"{what}: not within {seconds:g} s")
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One hospital: its own data folder and the state of its runner."""
+
+    name: str
+    folder: Path
+    home: Path
+
+    def start(self, invite: str = "") -> "subprocess.Popen[str]":
+        command = [FLOWERBED, "client", "start", "--dataset", f"local:{self.folder}"]
+        command += ["--state-dir", str(self.home)]
+        if invite:
+            command += ["--invite", "-"]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdin is not None
+        process.stdin.write(invite)
+        process.stdin.close()
+        return process
+
+    def stop(self) -> None:
+        command = [FLOWERBED, "client", "stop", "--state-dir", str(self.home)]
+        subprocess.run(command, check=False, capture_output=True)
+
+    def journal(self, query: str) -> list[tuple[Any, ...]]:
+        path = f"file:{self.home / 'journal.sqlite3'}?mode=ro"
+        with sqlite3.connect(path, uri=True, timeout=10) as connection:
+            return connection.execute(query).fetchall()
+
+    def training_now(self) -> bool:
+        """A run that has begun and not ended."""
+        return bool(
+            self.journal("SELECT 1 FROM runs WHERE exchange = 'train' AND finished_at IS NULL")
+        )
+
+    def workers(self) -> list[psutil.Process]:
+        agent = json.loads((self.home / "status.json").read_text())["pid"]
+        return [
+            child
+            for child in psutil.Process(agent).children(recursive=True)
+            if "flowerbed.runner.worker" in " ".join(child.cmdline())
+        ]
+
+
+@dataclass
+class Field:
+    stack: Stack
+    api: Api
+    sites: list[Site] = field(default_factory=list)
+    n_submitted: int = 0
+
+    def submit(self, document: dict[str, Any]) -> str:
+        self.n_submitted += 1
+        key = f"e2e-{os.getpid()}-{self.n_submitted}"
+        identity: str = self.api.submit(json.dumps(document).encode(), key)["federation_id"]
+        return identity
+
+    def ended(self, federation_id: str, seconds: float = 120.0) -> dict[str, Any]:
+        def look() -> dict[str, Any] | None:
+            found = self.api.federation(federation_id)
+            return found if found["status"] in ENDED else None
+
+        return until(look, f"federation {federation_id} ends", seconds)
+
+    def completed(self, federation_id: str, seconds: float = 120.0) -> dict[str, Any]:
+        found = self.ended(federation_id, seconds)
+        assert found["status"] == "completed", found
+        return found
+
+    def invite(self, tenant: str, *tags: str) -> str:
+        body = {"tenant": tenant, "tags": list(tags)}
+        invite: str = self.api.post("/clients/invites", body)["invite"]
+        return invite
+
+    async def rows(
+        self, service: str, query: str, *arguments: Any, role: str = "reader", tenant: str = ""
+    ) -> list[dict[str, Any]]:
+        """Straight from a service's Postgres, as its reader or its app role."""
+        connection = await asyncpg.connect(self.stack.postgres_dsn(service, role))
+        try:
+            async with connection.transaction():
+                if tenant:
+                    await connection.execute(
+                        "SELECT set_config('flowerbed.tenant', $1, true)", tenant
+                    )
+                return [dict(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
+    async def history(self, service: str, federation_id: str) -> list[dict[str, Any]]:
+        """What a service recorded about a federation, in order."""
+        rows = await self.rows(
+            service,
+            "SELECT stream, version, type, data FROM events"
+            " WHERE meta->>'correlation_id' = $1 ORDER BY gpos",
+            federation_id,
+        )
+        return [{**row, "data": json.loads(row["data"])} for row in rows]
+
+    def kill(self, service: str) -> int:
+        """SIGKILL to a service's process, as the kernel would. Returns the dead pid."""
+        pid = process_of(self.stack, service)
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def is_back(self, service: str, dead: int) -> bool:
+        try:
+            return process_of(self.stack, service) != dead
+        except LookupError:
+            return False
+
+
+def process_of(stack: Stack, service: str) -> int:
+    """The running process that has this service's settings file."""
+    wanted = f"flowerbed.{service}"
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        command = process.info["cmdline"] or []
+        environment = process.info["environ"] or {}
+        settings = environment.get("FLOWERBED_SETTINGS_FILE", "")
+        if wanted in command and settings.startswith(str(stack.state_dir)):
+            return int(process.pid)
+    raise LookupError(f"no process of {service}")
+
+
+def hospitals(field_: Field, data: Path, homes: Path, names: list[str]) -> Iterator[Field]:
+    """Start a runner at each site; stop them all afterwards."""
+    field_.sites = [Site(name, data / name, homes / name) for name in names]
+    starting = [site.start(field_.invite("acme", "hospital")) for site in field_.sites]
+    try:
+        for process in starting:
+            assert process.wait(90) == 0, process.stderr and process.stderr.read()
+        yield field_
+    finally:
+        for site in field_.sites:
+            site.stop()
