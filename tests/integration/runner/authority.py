@@ -68,6 +68,10 @@ def client_of(der: bytes) -> str:
     return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
 
 
+def serial_of(der: bytes) -> int:
+    return x509.load_der_x509_certificate(der).serial_number
+
+
 def _name(common: str, organisation: str = "test") -> x509.Name:
     return x509.Name(
         [

@@ -1,8 +1,10 @@
 """A control plane, a site with data, and agents that end with their test."""
 
+import asyncio
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,13 +14,16 @@ from safetensors.numpy import save
 
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.flower_apps import registry
+from flowerbed.runner.agent import Agent
 from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.enrol import enrol
+from flowerbed.runner.identity import IdentityStore
+from flowerbed.runner.launch import open_site
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import read_status
 from tests.integration.runner.control_plane import ControlPlane, wait_for
-from tests.integration.runner.tiny_app import AGENT_COMMAND, TINY
+from tests.integration.runner.tiny_app import AGENT_COMMAND, TINY, WORKER_COMMAND
 
 BASE = save({"weights": np.arange(4, dtype=np.float32)})
 
@@ -93,14 +98,49 @@ class AgentProcess:
         self.process.kill()
         self.process.wait(10)
 
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-        self.process.wait(15)
+
+class AgentThread:
+    """An agent beside the test: quicker to start than a process, the same code."""
+
+    def __init__(self, state: StateDir) -> None:
+        self._state = state
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop, self._release = asyncio.Event(), asyncio.Event()
+        store = IdentityStore(self._state)
+        async with open_site(self._state, store, WORKER_COMMAND) as site:
+            self._ready.set()
+            await Agent(site, store).run(self._stop, self._release)
+
+    def stop(self, *, release: bool = False) -> None:
+        if self._thread.is_alive():
+            if release:
+                self._loop.call_soon_threadsafe(self._release.set)
+            self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(15)
+        assert not self._thread.is_alive()
 
 
 @pytest.fixture
-def start_agent(enrolled: StateDir) -> Iterator[Callable[..., AgentProcess]]:
+def start_agent(enrolled: StateDir) -> Iterator[Callable[[], AgentThread]]:
+    agents: list[AgentThread] = []
+
+    def start() -> AgentThread:
+        agents.append(AgentThread(enrolled))
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        agent.stop()
+
+
+@pytest.fixture
+def start_process(enrolled: StateDir) -> Iterator[Callable[..., AgentProcess]]:
     agents: list[AgentProcess] = []
 
     def start(kill_at: str = "") -> AgentProcess:

@@ -24,7 +24,7 @@ from joserfc.jwk import OKPKey
 from flowerbed.contracts.door import Enrolment, Invite, LeasePoll, WorkFailure, WorkReport
 from flowerbed.contracts.signed import ALGORITHM, ISSUER, MANIFEST_TYPE, WORK_ORDER_TYPE
 from flowerbed.flower_apps import registry
-from tests.integration.runner.authority import Authority, client_of
+from tests.integration.runner.authority import Authority, client_of, serial_of
 from tests.integration.runner.server import PEERS, Server
 
 CLIENT = "site-a"
@@ -64,7 +64,8 @@ class ControlPlane:
         self.heartbeat_seconds = 20.0
         self.faults: list[tuple[str, Response]] = []
         self.received = b""
-        self.peers: list[str] = []
+        self.peers: list[int] = []
+        self.renewed: list[bytes] = []
         self.files: dict[str, bytes] = {}
         self.puts: list[str] = []
         self._guard = threading.Lock()
@@ -76,7 +77,10 @@ class ControlPlane:
         self.store = Server(self._app(self._store_routes))
 
     def close(self) -> None:
-        for server in (self.enrol_door, self.client_door, self.store):
+        servers = (self.enrol_door, self.client_door, self.store)
+        for server in servers:
+            server.ask_to_stop()
+        for server in servers:
             server.stop()
 
     # --- what a test tells it -----------------------------------------------------------------
@@ -163,6 +167,8 @@ class ControlPlane:
                     if request.url.path.endswith(fault[0]):
                         self.faults.remove(fault)
                         return fault[1]
+            if request.client and (peer := PEERS.get((request.client.host, request.client.port))):
+                self.peers.append(serial_of(peer))
             answer: Response = await forward(request)
             return answer
 
@@ -201,6 +207,7 @@ class ControlPlane:
         @app.post("/v1/certificate")
         async def renew(body: dict[str, str], request: Request) -> Any:
             csr = x509.load_pem_x509_csr(body["csr_pem"].encode())
+            self.renewed.append(self.authority.key_of(csr))
             return {"certificate_pem": self._certificate(csr, self._peer(request))}
 
         @app.post("/v1/leases/poll")
@@ -260,9 +267,7 @@ class ControlPlane:
 
     def _peer(self, request: Request) -> str:
         assert request.client is not None
-        certificate = PEERS[(request.client.host, request.client.port)]
-        self.peers.append(hashlib.sha256(certificate).hexdigest())
-        return client_of(certificate)
+        return client_of(PEERS[(request.client.host, request.client.port)])
 
     def _store_routes(self, app: FastAPI) -> None:
         @app.get("/{path:path}")

@@ -53,8 +53,11 @@ class Server:
         self._thread.start()
         self._listening = listening
 
-    def stop(self) -> None:
+    def ask_to_stop(self) -> None:
         self._server.should_exit = True
         self._server.force_exit = True
+
+    def stop(self) -> None:
+        self.ask_to_stop()
         self._thread.join(10)
         self._listening.close()

@@ -54,7 +54,7 @@ async def _run(state: StateDir, worker_command: Sequence[str]) -> None:
         loop.add_signal_handler(number, stop.set)
     loop.add_signal_handler(signal.SIGUSR1, _set_both, release, stop)
     store = IdentityStore(state)
-    async with _open_site(state, store, worker_command) as site:
+    async with open_site(state, store, worker_command) as site:
         agent = Agent(site, store)
         site.forget_results()
         logger.info("client %s polls %s", site.identity.client_id, site.identity.client_url)
@@ -73,9 +73,14 @@ def _set_both(release: asyncio.Event, stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def _open_site(
+async def open_site(
     state: StateDir, store: IdentityStore, worker_command: Sequence[str]
 ) -> AsyncIterator[Site]:
+    """Everything the agent needs, open.
+
+    Raises:
+        BadInput: the client is not enrolled, or its dataset is unusable.
+    """
     identity = enrolled_identity(state)
     settings = AgentSettings.load(state)
     dataset = Dataset.open(settings.dataset, settings.task, state.digests)

@@ -88,7 +88,7 @@ async def _receive(
                 if size > most:
                     break  # longer than it may be: never fill the site's disk
                 file.write(chunk)
-    except (httpx.RequestError, httpx.StreamError) as error:
+    except httpx.RequestError as error:
         raise NotReachable(f"the store did not answer: {type(error).__name__}") from error
     return digest.hexdigest(), size
 

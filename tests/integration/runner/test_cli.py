@@ -1,0 +1,116 @@
+"""`flowerbed client` as a person types it, with the agent as a real background process."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from flowerbed.cli.client import app
+from flowerbed.runner.control import running_agent, stop_agent
+from flowerbed.runner.state import StateDir
+from tests.integration.runner.control_plane import CLIENT, ControlPlane
+
+
+@pytest.fixture
+def client(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> Iterator["Client"]:
+    monkeypatch.setenv("FLOWERBED_CLIENT_DIR", str(state.root))
+    yield Client()
+    stop_agent(state)
+
+
+class Client:
+    def __call__(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, arguments)
+
+
+def test_client_starts_once_tells_its_status_and_stops(
+    client: Client, control_plane: ControlPlane, folder: Path, state: StateDir, tmp_path: Path
+) -> None:
+    invite = tmp_path / "invite"
+    invite.write_text(control_plane.invite() + "\n")
+    started = client(
+        "start", "--dataset", f"local:{folder}", "--invite", f"@{invite}", "--task", "heart",
+        "--server", control_plane.enrol_door.url, "--output", "json",
+    )  # fmt: skip
+    assert started.exit_code == 0, started.output
+    document = json.loads(started.stdout)
+    assert (document["running"], document["phase"]) == (True, "polling")
+    assert (document["client_id"], document["dataset"][:6]) == (CLIENT, "heart-")
+    assert control_plane.polls >= 1
+
+    again = client("start", "--dataset", f"local:{folder}", "--task", "heart", "-o", "json")
+    assert (again.exit_code, json.loads(again.stdout)["pid"]) == (0, document["pid"])
+    other = client("start", "--dataset", f"local:{folder.parent}")
+    assert (other.exit_code, "stop it first" in other.stderr) == (2, True)
+
+    agent = psutil.Process(document["pid"])
+    assert [c for c in agent.net_connections() if c.status == psutil.CONN_LISTEN] == []
+    assert not any(file.path.endswith("libtorch_cpu.so") for file in agent.memory_maps())
+    text = client("status").stdout
+    assert f"client       {CLIENT} (tenant default)" in text
+    assert f"agent        polling, pid {agent.pid}" in text
+    assert "polls https://127.0.0.1" in client("log").stdout
+
+    assert client("stop", "--release").stdout == "stopped\n"
+    assert running_agent(state) is None
+    assert json.loads(client("status", "--output", "json").stdout)["running"] is False
+    assert json.loads(client("stop", "--output", "json").stdout)["was_running"] is False
+
+
+def test_client_runs_in_the_foreground(
+    client: Client, control_plane: ControlPlane, folder: Path, state: StateDir
+) -> None:
+    command = "from flowerbed.cli.client import app; app()"
+    arguments = ["start", "--foreground", "--dataset", f"local:{folder}", "--invite", "-"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", command, *arguments, "--state-dir", str(state.root)],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    print(control_plane.invite(), file=process.stdin, flush=True)
+    try:
+        assert "client site-a polls" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_mistakes_are_answered_with_one_line(
+    client: Client, control_plane: ControlPlane, folder: Path, tmp_path: Path
+) -> None:
+    dataset = f"local:{folder}"
+    (tmp_path / "empty").mkdir()
+    wrong_ca = control_plane.invite(ca_sha256="0" * 64)
+    away = control_plane.invite(enrol_url="https://127.0.0.1:9")
+    mistakes = [
+        (2, "not enrolled", ["--dataset", dataset]),
+        (2, "an invite key begins with", ["--dataset", dataset, "--invite", "abc"]),
+        (2, "the invite names", ["--dataset", dataset, "--invite", wrong_ca]),
+        (2, "cannot be read", ["--dataset", dataset, "--invite", "@/nowhere"]),
+        (2, "is not a folder", ["--dataset", "local:/nowhere"]),
+        (2, "holds no file", ["--dataset", f"local:{tmp_path / 'empty'}"]),
+        (2, "local:/path/to/folder", ["--dataset", "/data"]),
+        (2, "task 'Heart'", ["--dataset", dataset, "--task", "Heart"]),
+        (1, "did not answer", ["--dataset", dataset, "--invite", away]),
+    ]
+    for code, words, arguments in mistakes:
+        result = client("start", *arguments)
+        assert (result.exit_code, words in result.stderr) == (code, True), (
+            arguments,
+            result.output,
+        )
+        assert result.stderr.count("\n") == 1
+        assert result.stderr.startswith("error: ")
+    assert client("status").exit_code == 2
+    assert client("log").exit_code == 2

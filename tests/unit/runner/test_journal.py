@@ -1,0 +1,110 @@
+"""Finished work is known by what was asked."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowerbed.contracts.signed import Limits, WorkOrder
+from flowerbed.runner.bench import check_limits, check_used
+from flowerbed.runner.errors import Refused
+from flowerbed.runner.journal import KEPT_RESULTS, Finished, Journal, Spent, WorkKey
+from tests.unit.runner.test_verify import order_claims
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal.sqlite3")
+
+
+def key(**changes: Any) -> WorkKey:
+    return WorkKey.of(WorkOrder.model_validate(order_claims(**changes)))
+
+
+def finished(sha256: str | None = "a" * 64) -> Finished:
+    return Finished(
+        sha256=sha256, size=9, n_examples=3, metrics={"loss": 0.1 + 0.2}, train_seconds=1.5
+    )
+
+
+def record(journal: Journal, key: WorkKey, sha256: str, lease: str = "lease-1") -> None:
+    run = journal.start_run(key, lease)
+    journal.record(key, finished(sha256), run=run, epochs=2, tokens=6)
+
+
+def test_work_is_found_whoever_asks_and_however_often() -> None:
+    same: list[dict[str, Any]] = [
+        {"attempt": 2},
+        {"lease_epoch": 5},
+        {"jti": "2"},
+        {"work_id": "x"},
+        {"exp": 1},
+    ]
+    assert {key(**changes).digest for changes in same} == {key().digest}
+
+
+def test_anything_that_could_change_the_result_is_other_work() -> None:
+    other: list[dict[str, Any]] = [
+        {"federation_id": "fed-2"}, {"round_number": 2}, {"exchange": "evaluate"}, {"seed": 2},
+        {"config": {"local-epochs": 2}}, {"code_hash": "0" * 64}, {"dataset_sha256": "0" * 64},
+        {"base": {"uri": "s3://b/k", "sha256": "c" * 64, "size": 1}}, {"message_type": "query"},
+    ]  # fmt: skip
+    assert len({key(**changes).digest for changes in ({}, *other)}) == len(other) + 1
+
+
+def test_recorded_work_is_found_again_after_a_restart(journal: Journal, tmp_path: Path) -> None:
+    assert journal.find(key()) is None
+    run = journal.start_run(key(), "lease-1")
+    journal.record(key(), finished(), run=run, epochs=2, tokens=6)
+    journal.close()
+    again = Journal(tmp_path / "journal.sqlite3")
+    assert again.find(key(attempt=2)) == finished()
+    assert again.counts() == {"train": 1}
+
+
+def test_only_finished_runs_count(journal: Journal) -> None:
+    journal.start_run(key(), "lease-1")
+    assert (journal.spent("lease-1"), journal.counts()) == (Spent(), {})
+    record(journal, key(), "a" * 64)
+    record(journal, key(round_number=2), "b" * 64)
+    record(journal, key(round_number=3), "c" * 64, lease="lease-2")
+    assert journal.spent("lease-1") == Spent(epochs=4, tokens=12, last_tokens_per_epoch=3.0)
+
+
+def test_newest_results_are_kept_for_held_leases_and_for_the_rest(journal: Journal) -> None:
+    for number in range(1, 8):
+        record(journal, key(round_number=number), f"held-{number}", lease="lease-1")
+        record(journal, key(federation_id=f"f{number}"), f"old-{number}", lease=f"old-{number}")
+    newest = range(8 - KEPT_RESULTS, 8)
+    kept = {f"{name}-{number}" for name in ("held", "old") for number in newest}
+    assert journal.needed_results({"lease-1"}) == kept
+    assert len(journal.needed_results(set())) == KEPT_RESULTS
+
+
+def limits(**bounds: int) -> Limits:
+    return Limits(ttl_seconds=60, **bounds)
+
+
+def test_orders_within_the_limits_pass() -> None:
+    spent = Spent(epochs=4, tokens=12, last_tokens_per_epoch=3.0)
+    check_limits(limits(), spent, 100)
+    check_limits(limits(max_epochs=6, max_tokens=18), spent, 2)
+    check_limits(limits(max_epochs=1, max_tokens=1), spent, 0)  # an evaluation trains nothing
+    check_used(limits(max_tokens=18), spent, 6)
+    check_used(limits(max_tokens=1), spent, 0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "epochs"), [({"max_epochs": 5}, 2), ({"max_tokens": 17}, 2), ({"max_tokens": 12}, 1)]
+)
+def test_orders_beyond_a_limit_are_refused(bounds: dict[str, int], epochs: int) -> None:
+    spent = Spent(epochs=4, tokens=12, last_tokens_per_epoch=3.0)
+    with pytest.raises(Refused) as refused:
+        check_limits(limits(**bounds), spent, epochs)
+    assert refused.value.code == "limit-exceeded"
+
+
+def test_first_order_that_turns_out_beyond_the_limit_stays_at_the_site() -> None:
+    check_limits(limits(max_tokens=5), Spent(), 2)
+    with pytest.raises(Refused, match="0 tokens used, 6 by this order, max_tokens 5"):
+        check_used(limits(max_tokens=5), Spent(), 6)

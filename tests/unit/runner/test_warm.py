@@ -1,0 +1,81 @@
+"""The agent's side of a worker: it is kept warm, started again when it dies, and never trusted."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flowerbed.runner.errors import Refused
+from flowerbed.runner.pipe import Hello, Request
+from flowerbed.runner.warm import MOST_DEATHS, Worker
+
+COMMAND = (sys.executable, str(Path(__file__).parent / "fake_worker.py"))
+
+
+def worker_that(behaves: str, starts: Path | None = None) -> Worker:
+    path = f"{behaves}:{starts}" if starts else behaves
+    return Worker(Hello(app="x", data_path=path, run_id=1, node_id=1), COMMAND)
+
+
+def request(seed: int = 1) -> Request:
+    return Request(message_type="train", base_path="", result_path=None, config={}, seed=seed)
+
+
+async def test_worker_stays_between_orders() -> None:
+    worker = worker_that("works")
+    await worker.preload()
+    pid = worker.pid
+    results = await asyncio.gather(*(worker.run(request(seed)) for seed in range(3)))
+    assert [result.metrics["seed"] for result in results] == [0, 1, 2]
+    assert worker.pid == pid
+    await worker.close()
+    await worker.close()
+    assert worker.pid is None
+
+
+async def test_order_of_a_worker_that_died_is_repeated(tmp_path: Path) -> None:
+    worker = worker_that("dies-once", tmp_path / "starts")
+    assert (await worker.run(request(5))).metrics == {"seed": 5}
+    await worker.close()
+    assert len((tmp_path / "starts").read_text().split()) == 2
+
+
+@pytest.mark.parametrize("behaves", ["dies", "babbles"])
+async def test_order_that_no_worker_survives_is_given_up(behaves: str, tmp_path: Path) -> None:
+    worker = worker_that(behaves, tmp_path / "starts")
+    with pytest.raises(Refused) as refused:
+        await worker.run(request())
+    assert refused.value.code == "worker-died"
+    assert len((tmp_path / "starts").read_text().split()) == MOST_DEATHS
+    await worker.close()
+
+
+async def test_app_that_does_not_load_fails_its_orders_one_by_one() -> None:
+    worker = worker_that("does-not-load")
+    await worker.preload()
+    for _ in range(2):
+        with pytest.raises(Refused, match="the app could not be loaded\nImportError"):
+            await worker.run(request())
+    await worker.close()
+
+
+async def test_bad_reply_leaves_the_worker_alive() -> None:
+    worker = worker_that("fails")
+    with pytest.raises(Refused) as refused:
+        await worker.run(request())
+    assert (refused.value.code, refused.value.detail) == ("bad-reply", "no arrays")
+    assert worker.pid is not None
+    await worker.close()
+
+
+async def test_order_that_is_cancelled_ends_its_worker() -> None:
+    worker = worker_that("hangs")
+    await worker.preload()
+    assert worker.pid is not None
+    process = psutil.Process(worker.pid)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(worker.run(request()), 0.05)
+    assert not process.is_running()
+    assert worker.pid is None
