@@ -14,9 +14,9 @@ from flowerbed.aggregator.decider import (
     FailExchange,
     RejectUpdate,
     Result,
-    Terms,
     exchange,
 )
+from flowerbed.aggregator.quorum import Terms
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
 from flowerbed.contracts.update import UpdateAccepted, UpdateRejected
 from flowerbed.contracts.values import ArtifactRef

@@ -13,23 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
-from tests.support.models import model, stored
 
-from flowerbed.aggregator.decider import (
-    AcceptUpdate,
-    Answers,
-    ExchangeEvent,
-    RejectUpdate,
-    Ripe,
-    Terms,
-    exchange,
-    judge,
-)
+from flowerbed.aggregator.decider import AcceptUpdate, ExchangeEvent, RejectUpdate, exchange
 from flowerbed.aggregator.fold import CohortFold, write_checkpoint
+from flowerbed.aggregator.quorum import Answers, Ripe, Terms, judge
 from flowerbed.aggregator.screening import Limits, Refused, screen_file
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
+from tests.support.models import model, stored
 
 N = 6
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)

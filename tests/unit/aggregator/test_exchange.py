@@ -15,13 +15,10 @@ from flowerbed.aggregator.decider import (
     NotInCohort,
     RejectUpdate,
     Result,
-    Ripe,
-    Terms,
-    Waiting,
     exchange,
-    judge,
     weighted_means,
 )
+from flowerbed.aggregator.quorum import Ripe, Terms, Waiting, judge
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed, FoldedUpdate
 from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
 from flowerbed.contracts.values import ArtifactRef

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowerbed.aggregator.bridge import Bridge
-from flowerbed.aggregator.decider import Answers, Result
+from flowerbed.aggregator.decider import Result
 from flowerbed.aggregator.fold import CohortFold, write_checkpoint
 from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.aggregator.quorum import Answers
 from flowerbed.aggregator.strategies import StrategyState, strategy_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Artifacts

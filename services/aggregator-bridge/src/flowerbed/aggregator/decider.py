@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias, assert_never
 
+from flowerbed.aggregator.quorum import Answers, Missed, Ripe, Terms, Waiting, judge
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed, FoldedUpdate
 from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
-from flowerbed.contracts.values import ArtifactRef, Exchange, Sha256
+from flowerbed.contracts.values import ArtifactRef, Sha256
 from flowerbed.events.decider import Decider
 from flowerbed.events.errors import Rejected
 
@@ -30,25 +31,6 @@ LATE = "late"
 QUORUM_MISSED = "quorum-missed"
 WEIGHT_KEY = "num-examples"
 """Flower's name for an update's weight among its metrics; it is no metric of the aggregate."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
-    """What the exchange is about. `cohort`: client ids, each at its place."""
-
-    federation_id: str
-    round_number: int
-    attempt: int
-    exchange: Exchange
-    cohort: tuple[str, ...] = ()
-    goal: int = 0
-    n_required: int = 0
-    deadline_at: datetime
-
-    @property
-    def stream(self) -> str:
-        parts = (self.federation_id, self.round_number, self.attempt, self.exchange)
-        return "exchange-" + "-".join(map(str, parts))
 
 
 # --- commands ---------------------------------------------------------------
@@ -109,19 +91,8 @@ ExchangeCommand: TypeAlias = AcceptUpdate | RejectUpdate | CloseExchange | FailE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What became of each client's update: accepted, or the code why not."""
-
-    accepted: dict[str, UpdateAccepted] = field(default_factory=dict)
-    refused: dict[str, str] = field(default_factory=dict)
-
-    def of(self, client_id: str) -> bool:
-        return client_id in self.accepted or client_id in self.refused
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Open:
-    answers: Answers = Answers()
+    answers: Answers = field(default_factory=Answers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,54 +115,6 @@ class ExchangeWaits(Rejected):
 
 class FoldDiffers(Rejected):
     code: ClassVar[str] = "fold-differs"
-
-
-# --- when it is enough --------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Waiting:
-    until: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ripe:
-    """To be closed with the accepted updates at these places."""
-
-    places: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Missed:
-    reason: str
-
-
-Verdict: TypeAlias = Waiting | Ripe | Missed
-
-
-def judge(answers: Answers, terms: Terms, at: datetime) -> Verdict:
-    n_accepted = len(answers.accepted)
-    n_outstanding = sum(not answers.of(client_id) for client_id in terms.cohort)
-    if n_accepted + n_outstanding < terms.n_required:
-        return Missed(reason=_missing(answers, terms))
-    if n_outstanding and n_accepted < terms.goal:
-        if at < terms.deadline_at:
-            return Waiting(until=terms.deadline_at)
-        if n_accepted < terms.n_required:
-            return Missed(reason=_missing(answers, terms))
-    return Ripe(places=tuple(sorted(one.place for one in answers.accepted.values())))
-
-
-def _missing(answers: Answers, terms: Terms) -> str:
-    names = [
-        f"{client_id} ({answers.refused.get(client_id, 'no answer')})"
-        for client_id in terms.cohort
-        if client_id not in answers.accepted
-    ]
-    return (
-        f"{len(answers.accepted)} of {terms.n_required} required updates accepted;"
-        f" missing: {', '.join(names)}"
-    )
 
 
 # --- decide -----------------------------------------------------------------

@@ -44,6 +44,7 @@ class Exchanges:
     _workers: dict[str, Worker] = field(default_factory=dict)
     _woken: set[str] = field(default_factory=set)
     _wakeup: Wakeup = field(default_factory=Wakeup)
+    _leads: bool = False
 
     @property
     def streams(self) -> list[str]:
@@ -51,6 +52,8 @@ class Exchanges:
 
     def wake(self, stream: str) -> None:
         """There may be something to do for this exchange."""
+        if not self._leads:
+            return  # whoever leads will look
         if stream in self._workers:
             self._workers[stream].wakeup.wake()
         self._woken.add(stream)
@@ -65,7 +68,7 @@ class Exchanges:
     async def run(self) -> None:
         """Until cancelled. Only one replica does this at a time."""
         await asyncio.to_thread(_empty, self.bridge.spool)
-        is_woken = False
+        self._leads, is_woken = True, False
         try:
             while True:
                 woken, self._woken = self._woken, set()
@@ -78,6 +81,7 @@ class Exchanges:
                     continue
                 is_woken = await self._wakeup.wait(self.look_seconds)
         finally:
+            self._leads = False
             tasks = [worker.task for worker in self._workers.values()]
             for task in tasks:
                 task.cancel()

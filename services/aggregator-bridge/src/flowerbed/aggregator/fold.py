@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowerbed.aggregator.decider import Answers, Terms
+from flowerbed.aggregator.quorum import Answers, Terms
 from flowerbed.aggregator.strategies import Tensors
 from flowerbed.aggregator.tensors import BLOCK, Array, Layout, Tensor, TensorFile, write
 from flowerbed.contracts.update import UpdateAccepted

@@ -19,17 +19,13 @@ from flowerbed.aggregator.decider import (
     CloseExchange,
     ExchangeCommand,
     FailExchange,
-    Missed,
     Result,
-    Ripe,
-    Terms,
-    Waiting,
-    judge,
 )
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.projections.submissions import Report
+from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, judge
 from flowerbed.artifact.blobs import StoreAway
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.context import Context

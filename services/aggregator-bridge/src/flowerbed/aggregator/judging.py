@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flowerbed.aggregator.bridge import Bridge
-from flowerbed.aggregator.decider import AcceptUpdate, RejectUpdate, Terms
+from flowerbed.aggregator.decider import AcceptUpdate, RejectUpdate
 from flowerbed.aggregator.projections.submissions import Report
+from flowerbed.aggregator.quorum import Terms
 from flowerbed.aggregator.screening import HEADER_SLACK, Refused, screen_claims, screen_file
 from flowerbed.artifact.blobs import DigestDiffers, TooLarge
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from flowerbed.aggregator.decider import Terms
 from flowerbed.aggregator.projections.submissions import Report, unanswered
+from flowerbed.aggregator.quorum import Terms
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.database import Database

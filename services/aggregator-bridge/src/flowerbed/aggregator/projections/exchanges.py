@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from flowerbed.aggregator.decider import Terms
+from flowerbed.aggregator.quorum import Terms
 from flowerbed.contracts.federation import FederationCreated
 from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
 from flowerbed.contracts.spec import FederationSpec
