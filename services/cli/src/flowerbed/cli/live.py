@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ENDED = frozenset({"completed", "failed", "cancelled", "rejected"})
 INTERVAL = 0.4
 ROUNDS_SHOWN = 15
+_BAR = 40
 
 _FIRST_METRICS = ("train-loss", "eval-loss", "accuracy", "auroc")
 _COLOURS = {
@@ -128,14 +129,13 @@ def _headline(federation: Federation) -> Any:
 
 
 def _bar(federation: Federation) -> Any:
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
+    from rich.text import Text
 
     done, total = federation["n_rounds_completed"], federation["n_rounds"]
-    line = Table.grid(padding=(0, 1))
-    bar = ProgressBar(total=max(total, 1), completed=done, width=40)
-    line.add_row(bar, f"{done} of {total} rounds", seconds(_elapsed(federation)))
-    return line
+    filled = _BAR * done // max(total, 1)
+    text = Text("━" * filled, style="green").append("─" * (_BAR - filled), style="dim")
+    text.append(f" {done} of {total} rounds", style="default")
+    return text.append(f"  {seconds(_elapsed(federation))}", style="default")
 
 
 def _clients(federation: Federation) -> Any:
