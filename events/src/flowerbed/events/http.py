@@ -13,7 +13,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from pydantic import SecretStr
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flowerbed.events.errors import Conflict, FlowerbedError, NotFound, Rejected, Unavailable
 from flowerbed.events.telemetry import trace_context
@@ -126,7 +126,11 @@ async def _on_unexpected_error(request: Request, error: Exception) -> JSONRespon
 
 
 class _Traced:
-    """A span for each request, under the caller's trace if it names one."""
+    """A span for each request, under the caller's trace if it names one.
+
+    What nobody expected is answered here, while the span is still open, so that the log has
+    the trace; the handler for Exception is only for what is not traced.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -143,4 +147,20 @@ class _Traced:
             kind=SpanKind.SERVER,
             attributes={"http.request.method": scope["method"], "url.path": scope["path"]},
         ):
-            await self._app(scope, receive, send)
+            await self._answered(scope, receive, send)
+
+    async def _answered(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        except Exception as error:
+            if is_started:
+                raise
+            answer = await _on_unexpected_error(Request(scope), error)
+            await answer(scope, receive, send)

@@ -132,6 +132,9 @@ class Leadership:
                         )
         except Unavailable:
             self._drop()  # the lock has gone with its session, and so have the others
+        except asyncio.CancelledError:
+            self._drop()  # whether it was let go is not known, so the session ends
+            raise
 
     def _drop(self) -> None:
         if self._connection is not None:

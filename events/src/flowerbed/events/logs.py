@@ -46,5 +46,5 @@ def set_up_logging(service: str, level: str = "INFO") -> None:
             "root": {"handlers": ["out"], "level": level.upper()},
         }
     )
-    for quiet in ("httpx", "httpcore", "urllib3", "nats", "uvicorn.access"):
+    for quiet in ("httpx", "httpcore", "urllib3", "nats", "uvicorn"):
         logging.getLogger(quiet).setLevel(logging.WARNING)
