@@ -62,6 +62,13 @@ def test_up_twice_is_one_stack(servers: Stack) -> None:
     assert record(servers) == before
 
 
+def test_parts_of_the_s3_server_find_each_other(servers: Stack) -> None:
+    """Its worker, which clears away what was deleted, is registered with its admin server."""
+    log = servers.layout.log("s3")
+    eventually(lambda: "Worker registered successfully" in log.read_text())
+    assert "Reconnection attempt" not in log.read_text()
+
+
 def test_second_supervisor_leaves_the_first_alone(servers: Stack) -> None:
     before = record(servers)
     command = [sys.executable, "-m", "flowerbed.embedded.supervisor"]

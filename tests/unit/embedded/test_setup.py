@@ -82,6 +82,17 @@ def test_taken_port_is_replaced_and_no_other(layout: Layout) -> None:
     assert {name for name in NAMES if first[name] != second[name]} == {"nats"}
 
 
+def test_ports_that_belong_together_move_together(layout: Layout) -> None:
+    first = ensure_ports(layout)
+    assert first["s3_admin_grpc"] == first["s3_admin"] + 10_000
+    with socket.create_server(("127.0.0.1", first["s3_admin_grpc"])):
+        second = ensure_ports(layout)
+
+    assert second["s3_admin_grpc"] == second["s3_admin"] + 10_000
+    changed = {name for name in NAMES if first[name] != second[name]}
+    assert changed == {"s3_admin", "s3_admin_grpc"}
+
+
 def test_no_free_port_is_an_error_of_one_line(
     layout: Layout, monkeypatch: pytest.MonkeyPatch
 ) -> None:

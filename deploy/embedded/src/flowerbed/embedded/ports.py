@@ -18,6 +18,8 @@ S3_PARTS = (
     "s3_filer", "s3_filer_grpc", "s3_admin", "s3_admin_grpc",
 )  # fmt: skip
 NAMES = ("postgres", "nats", "client_door", "enrol_door", *S3_PARTS, *SERVICES)
+FIXED_DISTANCES = {"s3_admin": ("s3_admin_grpc", 10000)}
+"""SeaweedFS' worker looks for its admin server that far above, wherever that was told to listen."""
 LOWEST = 15000
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -30,9 +32,12 @@ def ensure_ports(layout: Layout) -> Ports:
     stored: Ports = json.loads(path.read_text()) if path.exists() else {}
     ports: Ports = {}
     for name in NAMES:
-        port = stored.get(name)
-        keep = port is not None and port not in ports.values() and is_free(port)
-        ports[name] = port if keep and port is not None else _choose(set(ports.values()))
+        if name in ports:
+            continue
+        kept = _with_companion(name, stored[name]) if name in stored else {}
+        usable = kept.items() <= stored.items() and _are_usable(kept, ports)
+        ports |= kept if kept and usable else _choose(name, ports)
+    ports = {name: ports[name] for name in NAMES}
     if ports != stored:
         write_private_json(path, ports)
     return ports
@@ -53,12 +58,23 @@ def is_free(port: int) -> bool:
     return True
 
 
-def _choose(taken: set[int]) -> int:
+def _with_companion(name: str, port: int) -> Ports:
+    if name not in FIXED_DISTANCES:
+        return {name: port}
+    companion, distance = FIXED_DISTANCES[name]
+    return {name: port, companion: port + distance}
+
+
+def _are_usable(wanted: Ports, taken: Ports) -> bool:
+    return not set(wanted.values()) & set(taken.values()) and all(map(is_free, wanted.values()))
+
+
+def _choose(name: str, taken: Ports) -> Ports:
     highest = _lowest_outgoing_port() - 1
-    for _ in range(1000):
-        port = random.randint(LOWEST, highest)
-        if port not in taken and is_free(port):
-            return port
+    for _ in range(10_000):
+        wanted = _with_companion(name, random.randint(LOWEST, highest))
+        if max(wanted.values()) <= highest and _are_usable(wanted, taken):
+            return wanted
     raise EmbeddedError(f"no free port between {LOWEST} and {highest}")
 
 
@@ -67,4 +83,4 @@ def _lowest_outgoing_port() -> int:
         lowest = int(_RANGE_FILE.read_text().split()[0])
     except OSError:
         return 32768
-    return lowest if lowest > LOWEST + 1000 else 65536
+    return lowest if lowest > LOWEST + 11_000 else 65536
