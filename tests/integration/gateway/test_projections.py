@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from flowerbed.contracts.event import Event
-from flowerbed.contracts.federation import FederationPaused, FederationResumed
+from flowerbed.contracts.federation import (
+    FederationCancelled,
+    FederationCreated,
+    FederationFailed,
+    FederationPaused,
+    FederationResumed,
+)
+from flowerbed.contracts.problems import parse_spec
 from flowerbed.events.connection import Connection
 from flowerbed.events.rebuild import rebuild
 from flowerbed.events.recorded import Recorded
@@ -22,6 +29,7 @@ from tests.integration.gateway.story import (
     REFUSED,
     TENANT,
     Story,
+    document,
     ref,
     whole_story,
 )
@@ -189,3 +197,66 @@ async def test_a_rebuilt_projection_equals_the_live_one(
     assert n_events == len(story.told)
     async with gateway_database.database.read_all() as connection:
         assert await _rows(connection) == before
+
+
+async def test_no_table_shows_a_tenant_the_rows_of_another(
+    gateway_database: ServiceDatabase,
+) -> None:
+    """On every table that has tenants, the library's own too."""
+    await _keep(gateway_database, whole_story().told)
+    async with gateway_database.database.transaction(TENANT) as tx:
+        await tx.execute(
+            "INSERT INTO submissions"
+            " (tenant, submission_id, federation_id, name, n_rounds, spec, spec_sha256)"
+            " VALUES ($1, 's1', $2, 'demo', 2, '{}', '')",
+            TENANT,
+            FED,
+        )
+    async with gateway_database.database.read_all() as connection:
+        found = await connection.fetch(
+            "SELECT table_name FROM information_schema.columns"
+            " WHERE table_schema = 'public' AND column_name = 'tenant'"
+        )
+        tables = {row["table_name"] for row in found}
+        assert tables >= {*TABLES, "events", "submissions", "cursors", "dead_letters"}
+        filled = {
+            table
+            for table in tables
+            if await connection.fetchval(f"SELECT 1 FROM {table} WHERE tenant = $1", TENANT)
+        }
+    assert filled >= {*TABLES, "events", "submissions"}
+    for table in tables:
+        async with gateway_database.database.transaction(OTHER) as tx:
+            assert await tx.fetch(f"SELECT 1 FROM {table} WHERE tenant <> $1", OTHER) == []
+            assert await tx.fetchval("SELECT current_setting('flowerbed.tenant')") == OTHER
+
+
+async def test_a_federation_that_fails_or_is_cancelled_says_why(
+    gateway_database: ServiceDatabase,
+) -> None:
+    story = Story()
+    for name, event in (
+        ("fed-f", FederationFailed(federation_id="fed-f", code="join-deadline", reason="nobody")),
+        ("fed-c", FederationCancelled(federation_id="fed-c", reason="enough")),
+    ):
+        created = FederationCreated(
+            federation_id=name,
+            submission_id="s",
+            spec=parse_spec(document()).document(),
+            code_hash="c" * 64,
+            join_deadline_at=NOON,
+        )
+        story.tell(f"federation-{name}", created)
+        story.tell(f"federation-{name}", event)
+
+    rows = await _folded(gateway_database, story)
+
+    ended = {row["federation_id"]: row for row in rows["federations"]}
+    failed, cancelled = ended["fed-f"], ended["fed-c"]
+    assert [failed[column] for column in ("status", "code", "reason")] == [
+        "failed",
+        "join-deadline",
+        "nobody",
+    ]
+    assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "enough")
+    assert failed["ended_at"] and failed["started_at"] is None
