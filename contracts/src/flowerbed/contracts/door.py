@@ -23,10 +23,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from flowerbed.contracts.values import ArtifactRef, DatasetRef, Timestamp
+from flowerbed.contracts.values import ArtifactRef, DatasetRef, Timestamp, Token, Words
 
 INVITE_PREFIX = "fbi_"
 MAX_WAIT_SECONDS = 50.0
+
+Metric = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,200}$")]
 
 
 class DoorMessage(BaseModel):
@@ -69,8 +71,8 @@ class Invite(DoorMessage):
 
 
 class Enrolment(DoorMessage):
-    client_id: str
-    tenant: str
+    client_id: Token
+    tenant: Token
     secret: str
     csr_pem: Annotated[str, StringConstraints(max_length=8192)]
 
@@ -153,8 +155,8 @@ class WorkReport(DoorMessage):
 
     epoch: int = Field(ge=1)
     artifact: ArtifactRef | None
-    n_examples: int
-    metrics: dict[str, float] = {}
+    n_examples: int = Field(ge=-(2**63), lt=2**63)
+    metrics: Annotated[dict[Metric, float], Field(max_length=1000)] = {}
     train_seconds: float = Field(default=0.0, ge=0)
 
 
@@ -163,12 +165,12 @@ class WorkFailure(DoorMessage):
 
     epoch: int = Field(ge=1)
     code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
-    detail: Annotated[str, StringConstraints(max_length=8192)] = ""
+    detail: Words = ""
 
 
 class LeaseRelease(DoorMessage):
     epoch: int = Field(ge=1)
-    reason: Annotated[str, StringConstraints(max_length=1024)] = ""
+    reason: Words = ""
 
 
 class Accepted(DoorAnswer):

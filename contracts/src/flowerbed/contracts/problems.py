@@ -1,13 +1,13 @@
 """Every broken rule of a FederationSpec at once, in a person's words."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic.alias_generators import to_camel, to_snake
+from pydantic import BaseModel, ValidationError
+from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from flowerbed.contracts.spec import FederationSpec
+from flowerbed.contracts.spec import FederationSpec, Strategy, Train, snake
 from flowerbed.contracts.values import Problem
 
 _SHOWN = 80
@@ -31,12 +31,14 @@ def parse_spec(document: object) -> FederationSpec:
         raise SpecRefused(
             (Problem(path="", value=_shown(document), allowed="a mapping with apiVersion first"),)
         )
-    problems: list[Problem] = []
+    problems = list(_written_twice(document))
+    twice = {problem.path for problem in problems}
     spec: FederationSpec | None = None
     try:
         spec = FederationSpec.model_validate(document)
     except ValidationError as error:
-        problems += [_problem(details) for details in error.errors()]
+        found = [_problem(details) for details in error.errors()]
+        problems += [problem for problem in found if problem.path not in twice]
     problems += _foreign_tenant(document)
     if problems or spec is None:
         raise SpecRefused(tuple(problems))
@@ -54,6 +56,41 @@ def _foreign_tenant(document: Mapping[Any, Any]) -> list[Problem]:
     return [Problem(path=path, value=_shown(selected), allowed=allowed)]
 
 
+def _written_twice(
+    section: Mapping[Any, Any], model: type[BaseModel] = FederationSpec, path: str = ""
+) -> Iterator[Problem]:
+    """Keys given in both spellings: one of the two would be ignored."""
+    written: dict[str, list[str]] = {}
+    for key in section:
+        if isinstance(key, str):
+            written.setdefault(snake(key), []).append(key)
+    own = {*model.model_fields} if model is not Train else {*written}
+    for name, keys in written.items():
+        if len(keys) > 1 and name in own:
+            value = ", ".join(f"{key}: {_shown(section[key])}" for key in keys)
+            yield Problem(path=path + name, value=value, allowed="one spelling of the key")
+        # A strategy's parameters are named freely, as those of the app are.
+        inner = Train if (model, name) == (Strategy, "params") else _section(model, name)
+        below = section[keys[0]]
+        if inner is not None and isinstance(below, Mapping):
+            yield from _written_twice(below, inner, f"{path}{name}.")
+
+
+def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    field = model.model_fields.get(name)
+    inner = None if field is None else field.annotation
+    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+
+
+def _aliases(model: type[BaseModel]) -> dict[str, str]:
+    """Each camelCase key of the document and its snake_case spelling."""
+    found = {to_camel(name): name for name in model.model_fields}
+    for name in model.model_fields:
+        if (inner := _section(model, name)) is not None:
+            found |= _aliases(inner)
+    return found
+
+
 def _at(document: object, *path: str) -> object:
     for key in path:
         if not isinstance(document, Mapping):
@@ -63,13 +100,18 @@ def _at(document: object, *path: str) -> object:
 
 
 def _problem(details: ErrorDetails) -> Problem:
-    path = ".".join(_snake(str(part)) for part in details["loc"])
+    path = ".".join(_part(part) for part in details["loc"])
     value = "nothing" if details["type"] == "missing" else _shown(details["input"])
     return Problem(path=path, value=value, allowed=_allowed(details))
 
 
-def _snake(part: str) -> str:
-    return part if part.islower() else to_snake(part)
+_ALIASES = _aliases(FederationSpec)
+
+
+def _part(part: str | int) -> str:
+    """Known keys in snake_case, whatever else a person wrote as it is."""
+    text = _ALIASES.get(str(part), str(part))
+    return text if text.isprintable() else repr(text)[1:-1]
 
 
 def _allowed(details: ErrorDetails) -> str:
@@ -85,6 +127,8 @@ def _allowed(details: ErrorDetails) -> str:
             return _pattern(str(context["pattern"]))
         case "literal_error":
             return f"one of {context['expected']}"
+        case "model_type" | "dict_type":
+            return "a mapping"
         case _:
             return details["msg"][:1].lower() + details["msg"][1:]
 

@@ -5,13 +5,17 @@ Rules of v1 may only be loosened: an accepted spec is kept in `fl.federation.cre
 """
 
 import json
+import math
+from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
@@ -26,6 +30,49 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:=-]{1,64}$")]
 Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
 Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
 Seconds = Annotated[float, Field(gt=0, le=31_536_000, strict=True)]
+
+TOLD_BY_US = frozenset(("server_round", "proximal_mu"))
+"""What a client app hears from the control plane; no parameter of its own may hide it."""
+
+
+def _scalar(value: object) -> Scalar:
+    """One rule for one value: a union would complain once for each of its members."""
+    match value:
+        case bool():
+            return value
+        case int() if -(2**63) <= value < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case str():
+            return _text(value)
+        case _:
+            raise ValueError("text, a finite number of at most 64 bits, or a boolean")
+
+
+def _text(text: str) -> str:
+    """What Postgres can keep and JSON can carry."""
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("text without NUL and lone surrogates")
+    return text
+
+
+def _parameter_name(name: str) -> str:
+    if name in TOLD_BY_US:
+        raise ValueError("a name that is not the control plane's own")
+    if len(name) > 64 or not (name.isascii() and name.isidentifier()) or name != name.lower():
+        raise ValueError("a name in snake_case of at most 64 letters, digits and _")
+    return name
+
+
+Parameter = Annotated[Scalar, PlainValidator(_scalar, json_schema_input_type=Scalar)]
+ParameterName = Annotated[str, AfterValidator(_parameter_name)]
+Text = Annotated[str, AfterValidator(_text)]
+
+
+def snake(key: str) -> str:
+    """The snake_case spelling of a key that a person wrote in either."""
+    return key if key == key.lower() else to_snake(key)
 
 
 def builtin_apps() -> dict[str, str]:
@@ -50,13 +97,15 @@ class _Section(BaseModel):
 class Metadata(_Section):
     name: Name
     tenant: Token = "default"
-    labels: dict[str, str] = {}
+    labels: dict[Text, Text] = {}
 
 
 class ModelRef(_Section):
     """The base checkpoint (`s3://…`), or the app's own architecture (`builtin:NAME`)."""
 
-    uri: Annotated[str, StringConstraints(pattern=r"^(builtin:[a-z0-9-]+|s3://[^/\s]+/\S+)$")]
+    uri: Annotated[
+        str, StringConstraints(pattern=r"^(builtin:[a-z0-9-]+|s3://[^/\s\x00]+/[^\s\x00]+)$")
+    ]
     sha256: Sha256 | None = None
     format: Literal["safetensors"] = "safetensors"
 
@@ -65,7 +114,7 @@ class Strategy(_Section):
     """How updates become an aggregate; `fedprox` takes `params: {proximal_mu}`."""
 
     name: Literal["fedavg", "fedprox", "custom"] = "fedavg"
-    params: Annotated[dict[str, Scalar], Field(validate_default=True)] = {}
+    params: Annotated[dict[str, Parameter], Field(validate_default=True)] = {}
 
     @field_validator("name")
     @classmethod
@@ -77,7 +126,7 @@ class Strategy(_Section):
     @field_validator("params")
     @classmethod
     def _known_params(cls, params: dict[str, Scalar], info: ValidationInfo) -> dict[str, Scalar]:
-        params = {to_snake(key): value for key, value in params.items()}
+        params = {snake(key): value for key, value in params.items()}
         name = info.data.get("name")
         known = {"proximal_mu"} if name == "fedprox" else set()
         if name is not None and (unknown := set(params) - known):
@@ -113,24 +162,28 @@ class Train(_Section):
     """What the client app is told. Keys beyond these are the app's own parameters."""
 
     model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[ParameterName, Parameter]
 
     local_epochs: Count = 1
     batch_size: Count = 32
     learning_rate: Annotated[float, Field(gt=0, le=1e3, strict=True)] = 0.01
     seed: Annotated[int, Field(ge=0, lt=2**31, strict=True)] = 0
 
-    @model_validator(mode="after")
-    def _plain_parameters(self) -> Self:
-        for key, value in (self.model_extra or {}).items():
-            if not isinstance(value, bool | int | float | str):
-                raise ValueError(f"{key} must be a string, a number or a boolean")
-            if to_camel(key) != key and to_camel(key) in (self.model_extra or {}):
-                raise ValueError(f"{key} is given in both spellings")
-        return self
+    @model_validator(mode="before")
+    @classmethod
+    def _one_spelling(cls, section: object) -> object:
+        """The app's own parameters may be written in both spellings too, and are kept in one."""
+        if not isinstance(section, Mapping):
+            return section
+        spelled: dict[object, object] = {}
+        for key, value in section.items():
+            name = snake(key) if isinstance(key, str) else key
+            spelled[key if name in spelled else name] = value
+        return spelled
 
     @property
     def app_parameters(self) -> dict[str, Scalar]:
-        return dict(self.model_extra or {})
+        return dict(self.__pydantic_extra__ or {})
 
 
 class ClientSelector(_Section):
@@ -164,7 +217,7 @@ class LeaseLimits(_Section):
 
     ttl_seconds: Annotated[int, Field(ge=60, le=604_800, strict=True)] = 120
     max_epochs: Count | None = None
-    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**63, strict=True)] | None = None
 
 
 class Artifacts(_Section):
@@ -187,7 +240,7 @@ class Spec(_Section):
     min_clients: Count = 2
     round_policy: RoundPolicy = RoundPolicy()
     train: Train = Train()
-    dp: dict[str, Scalar] | None = None
+    dp: dict[str, Parameter] | None = None
     secure_agg: Annotated[bool, Field(strict=True)] = False
     client_selector: ClientSelector = ClientSelector()
     dataset_spec: DatasetSpec = DatasetSpec()
@@ -211,9 +264,9 @@ class Spec(_Section):
             raise ValueError(f"uri must be {app} or s3://…, not another app's architecture")
         return model
 
-    @field_validator("dp")
+    @field_validator("dp", mode="before")
     @classmethod
-    def _dp_built(cls, dp: dict[str, Scalar] | None) -> dict[str, Scalar] | None:
+    def _dp_built(cls, dp: object) -> object:
         if dp is not None:
             raise ValueError("differential privacy is not built yet: leave dp out")
         return dp

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AwareDatetime, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, Field, StringConstraints
 
 from flowerbed.contracts.event import Payload
 
@@ -11,6 +11,14 @@ Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 Token: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """A name that can be one token of a subject."""
+
+
+def _storable(text: str) -> str:
+    return text.replace("\0", "\ufffd")
+
+
+Words: TypeAlias = Annotated[str, StringConstraints(max_length=8192), AfterValidator(_storable)]
+"""What a person or a program says of itself. Not refused for a byte that Postgres cannot keep."""
 
 Scalar: TypeAlias = bool | int | float | str
 """What a Flower ConfigRecord can hold for one key."""
