@@ -17,12 +17,12 @@ from flowerbed.flower_apps import registry
 from flowerbed.runner.agent import Agent
 from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.enrol import enrol
+from flowerbed.runner.errors import BadInput
 from flowerbed.runner.identity import IdentityStore
 from flowerbed.runner.launch import open_site
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import StateDir
-from flowerbed.runner.status import read_status
-from tests.integration.runner.control_plane import ControlPlane, wait_for
+from tests.integration.runner.control_plane import ControlPlane
 from tests.integration.runner.tiny_app import AGENT_COMMAND, TINY, WORKER_COMMAND
 
 BASE = save({"weights": np.arange(4, dtype=np.float32)})
@@ -81,16 +81,6 @@ class AgentProcess:
                 stderr=log,
             )
 
-    def wait_until_polling(self) -> None:
-        def is_polling() -> bool:
-            assert self.process.poll() is None, self.state.log.read_text()
-            status = read_status(self.state)
-            return status is not None and (status.pid, status.phase) == (
-                self.process.pid, "polling",
-            )  # fmt: skip
-
-        wait_for(is_polling, "the agent to poll")
-
     def wait_killed(self) -> None:
         assert self.process.wait(30) == -signal.SIGKILL, self.state.log.read_text()
 
@@ -103,6 +93,7 @@ class AgentThread:
     """An agent beside the test: quicker to start than a process, the same code."""
 
     def __init__(self, state: StateDir) -> None:
+        self.error: BadInput | None = None
         self._state = state
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -115,7 +106,10 @@ class AgentThread:
         store = IdentityStore(self._state)
         async with open_site(self._state, store, WORKER_COMMAND) as site:
             self._ready.set()
-            await Agent(site, store).run(self._stop, self._release)
+            try:
+                await Agent(site, store).run(self._stop, self._release)
+            except BadInput as error:
+                self.error = error
 
     def stop(self, *, release: bool = False) -> None:
         if self._thread.is_alive():

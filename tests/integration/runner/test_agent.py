@@ -1,6 +1,7 @@
 """The agent against a control plane over real TLS, with a real worker process."""
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from joserfc.jwk import OKPKey
 from safetensors.numpy import load
 
 from flowerbed.contracts.values import DatasetRef
+from flowerbed.runner import agent as agent_module
+from flowerbed.runner import bench
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import read_status
 from tests.integration.runner.conftest import BASE, AgentProcess, AgentThread
@@ -373,3 +376,51 @@ def test_same_order_gives_the_same_bytes_in_another_worker(
     assert first.artifact == second.artifact
     assert first.metrics["train-loss"] == second.metrics["train-loss"]
     assert np.isfinite(first.metrics["train-loss"])
+
+
+def test_client_that_is_not_admitted_asks_again_later(
+    control_plane: ControlPlane,
+    start_agent: Start,
+    enrolled: StateDir,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(agent_module, "NOT_ADMITTED_PAUSE", 0.2)
+    control_plane.fail_next("/v1/leases/poll", 403)
+    start_agent()
+    status = wait_for(lambda: (s := read_status(enrolled)) and s.phase == "polling" and s, "a poll")
+    assert "as the test says" in status.last_error.message
+
+
+def test_report_that_is_refused_ends_that_work_only(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    control_plane.fail_next("/report", 409)
+    control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
+    start_agent()
+    wait_for(lambda: control_plane.reports, "the report of the order that came again")
+    assert "report was refused" in (enrolled.status.read_text())
+    assert finished_runs(enrolled) == [1]
+
+
+def test_order_past_its_deadline_is_given_up(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "LEEWAY_SECONDS", 0)
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.offer()
+    start_agent()
+    wait_for(lambda: control_plane.claims, "the claim")
+    config = {"behave": "block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(
+            BASE, dataset_sha256=reference.sha256, config=config, exp=int(time.time()) + 3
+        )
+    ]
+    wait_for(lambda: control_plane.failures, "the failure")
+    assert control_plane.failures[0][1].code == "deadline-passed"

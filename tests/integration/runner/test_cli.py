@@ -1,9 +1,11 @@
 """`flowerbed client` as a person types it, with the agent as a real background process."""
 
+import fcntl
 import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -12,9 +14,14 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from flowerbed.cli.client import app
+from flowerbed.runner import control
+from flowerbed.runner.__main__ import main
 from flowerbed.runner.control import running_agent, stop_agent
-from flowerbed.runner.state import StateDir
-from tests.integration.runner.control_plane import CLIENT, ControlPlane
+from flowerbed.runner.errors import BadInput
+from flowerbed.runner.launch import AlreadyRunning, run_agent
+from flowerbed.runner.state import StateDir, write_json
+from flowerbed.runner.status import LeaseStatus, Status, StatusBoard
+from tests.integration.runner.control_plane import CLIENT, ControlPlane, wait_for
 
 
 @pytest.fixture
@@ -114,3 +121,54 @@ def test_mistakes_are_answered_with_one_line(
         assert result.stderr.startswith("error: ")
     assert client("status").exit_code == 2
     assert client("log").exit_code == 2
+
+
+def test_agent_starts_while_the_door_is_away_and_finds_it_later(
+    client: Client,
+    control_plane: ControlPlane,
+    enrolled: StateDir,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(control, "REACH_SECONDS", 0.1)
+    control_plane.client_door.stop()
+    started = client("start", "--dataset", f"local:{folder}")
+    assert started.exit_code == 1
+    assert "error: the agent runs and keeps trying: https://127.0.0.1" in started.stderr
+    control_plane.client_door.start()
+    wait_for(lambda: "polling" in client("status").stdout, "a poll")
+
+
+def test_agent_that_cannot_run_says_why(client: Client, enrolled: StateDir, folder: Path) -> None:
+    with pytest.raises(BadInput, match="is not a folder"):
+        enrolled.settings.write_text('{"dataset": "local:/nowhere"}')
+        control.start_agent(enrolled)
+    assert main(["--state-dir", str(enrolled.root)]) == 2
+    with enrolled.lock.open("a+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(AlreadyRunning, match="an agent runs already"):
+            run_agent(enrolled)
+
+
+def test_status_tells_what_the_client_does(client: Client, state: StateDir) -> None:
+    state.make()
+    sleeper = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    own = psutil.Process(sleeper.pid)
+    write_json(state.lock, {"pid": own.pid, "started_at": own.create_time()})
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    status = Status(
+        pid=own.pid, started_at=own.create_time(), client_id=CLIENT, tenant="default",
+        server="https://door", certificate_expires_at=now, phase="polling", dataset="heart-1",
+        finished={"train": 2, "evaluate": 1},
+    )  # fmt: skip
+    board = StatusBoard(state, status)
+    board.lease(LeaseStatus(lease_id="l", federation_id="fed-1", epoch=2, app="builtin:hospital"))
+    board.work("fed-1.1.1.train.site-a", "reported", 0.5)
+    board.error("something")
+    text = client("status").stdout
+    assert "lease        fed-1, epoch 2, builtin:hospital: waiting for work" in text
+    assert "finished     evaluate 1, train 2" in text
+    assert "last work    fed-1.1.1.train.site-a: reported, " in text
+    assert "last error   something, " in text
+    assert client("stop").stdout == "stopped\n"
+    sleeper.communicate()

@@ -36,6 +36,11 @@ TERMS = Terms(client_id="site-a", tenant="default", dataset=DATASET, dataset_uri
 NOW = int(time.time())
 
 
+@pytest.fixture(autouse=True)
+def _clock_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: float(NOW))
+
+
 def sign(claims: dict[str, Any], typ: str = MANIFEST_TYPE, key: OKPKey = KEY) -> str:
     header = {"alg": ALGORITHM, "kid": key.kid, "typ": typ}
     with warnings.catch_warnings(action="ignore"):  # RFC 9864 has a newer name for EdDSA

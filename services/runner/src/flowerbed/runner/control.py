@@ -15,6 +15,8 @@ from flowerbed.runner.state import StateDir, read_json
 from flowerbed.runner.status import Status, read_status
 
 START_SECONDS = 20.0
+REACH_SECONDS = 5.0
+"""How long a door that does not answer at first may take to do so."""
 STOP_SECONDS = 15.0
 LARGEST_LOG = 10 << 20
 _STEP = 0.1
@@ -73,6 +75,8 @@ def _await_polling(state: StateDir, process: "subprocess.Popen[bytes]") -> Statu
         if status is not None and status.phase in ("polling", "not-admitted"):
             process.returncode = 0  # it goes on without us: Popen must not wait for it
             return status
+        if status is not None and status.phase == "not-reachable":
+            deadline = min(deadline, time.monotonic() + REACH_SECONDS)
         if (code := process.poll()) is not None:
             if code == 2 and running_agent(state) is not None:
                 return _await_other(state, deadline)

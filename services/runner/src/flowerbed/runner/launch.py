@@ -140,6 +140,9 @@ def _sole_agent(state: StateDir) -> Iterator[None]:
         own = psutil.Process()
         os.ftruncate(handle, 0)
         os.write(handle, json.dumps({"pid": own.pid, "started_at": own.create_time()}).encode())
-        yield
+        try:
+            yield
+        finally:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)

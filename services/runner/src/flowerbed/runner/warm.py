@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from flowerbed.runner.errors import Refused, RunnerError
 from flowerbed.runner.pipe import LONGEST_LINE, Answer, AppFailed, Hello, Ready, Request, Result
@@ -117,11 +117,15 @@ class Worker:
             process.stdin.write(line)
             await process.stdin.drain()
             answered = await process.stdout.readline()
-            return _ANSWERS.validate_json(answered)
-        except (OSError, ValueError, ValidationError) as error:
+            if answered:
+                return _ANSWERS.validate_json(answered)
+            raise EOFError
+        except (OSError, EOFError) as error:
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), 1.0)
             raise WorkerDied(_ending(process.returncode)) from error
+        except ValueError as error:  # no line that ends, or one that is no answer
+            raise WorkerDied("it said what no worker says") from error
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -144,7 +148,7 @@ def _result(answer: Ready | Result | AppFailed) -> Result:
 
 def _ending(returncode: int | None) -> str:
     if returncode is None:
-        return "it said what no worker says"
+        return "it closed its pipe"
     if returncode < 0:
         return f"killed by {signal.Signals(-returncode).name}"
     return f"exit code {returncode}"
