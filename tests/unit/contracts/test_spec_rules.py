@@ -288,7 +288,7 @@ def test_what_is_no_mapping_is_refused(written: object) -> None:
 
 @pytest.mark.parametrize("key", ["\ud800", "a\0b", 7])
 def test_a_key_that_cannot_be_printed_is_refused_like_any_other(key: object) -> None:
-    written: dict[object, Any] = {**document()}
+    written: dict[object, Any] = dict(document().items())
     written[key] = 1
     assert len(problems(written)) == 1
 
