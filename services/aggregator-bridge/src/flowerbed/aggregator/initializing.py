@@ -4,6 +4,7 @@ The app's own code makes it in a process of its own, so torch never sits in the 
 """
 
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -106,9 +107,12 @@ async def _run_app(bridge: Bridge, asked: Asked, path: Path) -> None:
     here = await asyncio.to_thread(code_hash, app)
     if here != asked.created.code_hash:
         raise CodeDiffers(f"app {app} has code {here} here, {asked.created.code_hash} is asked")
+    train = asked.spec.spec.train
+    config = {key.replace("_", "-"): value for key, value in train.app_parameters.items()}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "flowerbed.flower_apps.initialize",
-        "--app", app, "--seed", str(asked.spec.spec.train.seed), "--out", str(path),
+        "--app", app, "--seed", str(train.seed), "--out", str(path),
+        "--config", json.dumps(config),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         # The app's code needs nothing of ours: no settings file, no token.

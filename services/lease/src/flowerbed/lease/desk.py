@@ -120,7 +120,7 @@ class Desk:
             held, owed = await self._owed(tx, peer, lease_key, work_id, report.epoch)
             if owed is None:
                 return
-            self._check_fits(owed, report)
+            await self._check_fits(tx, held, owed, report)
             update = UpdateSubmitted(
                 **self._identity(held, owed, report.epoch),
                 artifact=report.artifact,
@@ -223,11 +223,19 @@ class Desk:
         raise WorkClosed(f"work {work_id} is not open: its exchange has ended")
 
     @staticmethod
-    def _check_fits(owed: Work, report: WorkReport) -> None:
-        wants_update = owed.exchange.exchange == "train"
-        if wants_update != (report.artifact is not None):
-            needed = "an update" if wants_update else "no update"
-            raise ReportRefused(f"{owed.exchange.exchange} work needs {needed}")
+    async def _check_fits(tx: Connection, held: Lease, owed: Work, report: WorkReport) -> None:
+        """An update lies where the order said; an evaluation has none."""
+        if owed.exchange.exchange != "train":
+            if report.artifact is not None:
+                raise ReportRefused(f"{owed.exchange.exchange} work needs no update")
+            return
+        federation = await federations.find(tx, held.federation_id)
+        if federation is None:
+            raise LeaseLost("the federation is over")
+        ordered = terms.upload_uri(federation.spec, owed.exchange, held.client_id)
+        named = None if report.artifact is None else report.artifact.uri
+        if named != ordered:
+            raise ReportRefused(f"the update was ordered at {ordered}, not {named}")
 
     async def _own(self, tx: Connection, peer: Peer, lease_key: str) -> Lease:
         """Row-level security hides other tenants' leases; this hides other clients'."""
