@@ -17,6 +17,9 @@ demo-stop: setup ## stop the demo's runners and stack; their data stay
 test: setup ## the whole suite, with real servers of its own
 	@bash scripts/test.sh
 
+idle-cost: setup ## processor time of an idle stack with four runners (75 s)
+	@$(PY) -m scripts.bench.idle
+
 check: setup ## formatting, lint and types
 	.venv/bin/ruff format --check -q .
 	.venv/bin/ruff check -q .
@@ -35,4 +38,4 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test check verify generate format lock
+.PHONY: help setup demo demo-stop test idle-cost check verify generate format lock

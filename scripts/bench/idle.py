@@ -1,0 +1,112 @@
+"""What the stack and four runners cost while nothing happens: processor time of every process.
+
+    python -m scripts.bench.idle --seconds 60
+
+Starts a stack of its own with four enrolled runners that hold leases in an open federation (so
+that every worker is warm), waits until it is quiet, and reads the processor time that each process
+used in the given seconds. Reported as a share of one core.
+"""
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from flowerbed.cli.api import Api
+from flowerbed.embedded.testing import running_stack
+from scripts.prepare_data import prepare
+from tests.e2e.documents import hospital
+from tests.support.field import Field, hospitals, until
+
+PYTHON = ("flowerbed.",)
+
+
+def name_of(process: psutil.Process) -> str:
+    command = process.cmdline()
+    for word in command:
+        if word.startswith(PYTHON):
+            return f"python {word}"
+    return Path(command[0]).name.split(":")[0] if command else process.name()
+
+
+def ours(field: Field) -> list[psutil.Process]:
+    """The supervisor, the agents, and everything below them."""
+    roots = []
+    marks = [str(field.stack.state_dir), *(str(site.home) for site in field.sites)]
+    for process in psutil.process_iter():
+        try:
+            if any(mark in " ".join(process.cmdline()) for mark in marks):
+                roots.append(process)
+        except psutil.Error:
+            continue
+    return list({p for root in roots for p in (root, *root.children(recursive=True))})
+
+
+def seconds_used(processes: list[psutil.Process]) -> dict[psutil.Process, float]:
+    used = {}
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        used[process] = times.user + times.system
+    return used
+
+
+def measure(field: Field, seconds: float) -> Counter[str]:
+    processes = ours(field)
+    before = seconds_used(processes)
+    time.sleep(seconds)
+    spent: Counter[str] = Counter()
+    for process, used in seconds_used(list(before)).items():
+        spent[name_of(process)] += used - before[process]  # type: ignore[assignment]  # seconds
+    return spent
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Processor time of an idle stack.")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    seconds = parser.parse_args().seconds
+    scratch = Path(tempfile.mkdtemp(prefix="flowerbed-idle-"))
+    try:
+        with running_stack(scratch / "stack") as stack:
+            field = Field(stack, Api(stack.gateway_url, stack.api_token))
+            described = prepare("hospital", scratch / "data", 7)
+            names = [site["name"] for site in described["sites"]]
+            for ready in hospitals(field, scratch / "data", scratch / "clients", names):
+                waiting = ready.submit(hospital(min_clients=5))
+                until(partial(_all_joined, ready, waiting), "four clients are joined")
+                until(partial(_all_warm, ready), "four workers are warm")
+                time.sleep(15)
+                _print(measure(ready, seconds), seconds)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return 0
+
+
+def _all_joined(field: Field, federation_id: str) -> bool:
+    clients = field.api.federation(federation_id)["clients"]
+    return sum(one["status"] == "joined" for one in clients) == len(field.sites)
+
+
+def _all_warm(field: Field) -> bool:
+    return all(site.workers() for site in field.sites)
+
+
+def _print(spent: Counter[str], seconds: float) -> None:
+    python = sum(used for name, used in spent.items() if name.startswith("python"))
+    for name, used in sorted(spent.items(), key=lambda item: -item[1]):
+        print(f"{name:<44} {used:6.2f} s  {100 * used / seconds:5.2f} % of a core")
+    print(f"{'all Python processes':<44} {python:6.2f} s  {100 * python / seconds:5.2f} %")
+    everything = sum(spent.values())
+    print(f"{'everything':<44} {everything:6.2f} s  {100 * everything / seconds:5.2f} %")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
