@@ -83,8 +83,6 @@ class ControlPlane:
         for server in servers:
             server.stop()
 
-    # --- what a test tells it -----------------------------------------------------------------
-
     def invite(self, client_id: str = CLIENT, tenant: str = TENANT, **changes: str) -> str:
         secret = uuid.uuid4().hex
         self.invites[secret] = client_id
@@ -151,8 +149,6 @@ class ControlPlane:
         problem = {"code": "lease-lost" if status == 410 else "test", "detail": "as the test says"}
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         self.faults.append((path, JSONResponse(problem, status, named)))
-
-    # --- the doors ----------------------------------------------------------------------------
 
     def _app(self, routes: Callable[[FastAPI], None]) -> FastAPI:
         app = FastAPI(openapi_url=None)

@@ -1,12 +1,9 @@
 """The agent against a control plane over real TLS, with a real worker process."""
 
-import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import psutil
 import pytest
 from joserfc.jwk import OKPKey
 from safetensors.numpy import load
@@ -16,39 +13,12 @@ from flowerbed.runner import agent as agent_module
 from flowerbed.runner import bench
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import read_status
-from tests.integration.runner.conftest import BASE, AgentProcess, AgentThread
+from tests.integration.runner.conftest import BASE, AgentThread
 from tests.integration.runner.control_plane import CLIENT, FEDERATION, LEASE, ControlPlane, wait_for
+from tests.integration.runner.watching import finished_runs
 
 Start = Callable[[], AgentThread]
-StartProcess = Callable[..., AgentProcess]
 WORK = f"{FEDERATION}.1.1.train.{CLIENT}"
-
-
-def finished_runs(state: StateDir) -> list[int]:
-    """How often each piece of work was trained to its end."""
-    with sqlite3.connect(f"file:{state.journal}?mode=ro", uri=True) as journal:
-        rows = journal.execute(
-            "SELECT count(*) FROM runs WHERE finished_at IS NOT NULL GROUP BY work ORDER BY min(id)"
-        )
-        return [count for (count,) in rows]
-
-
-def training_process(block: Path, other_than: psutil.Process | None = None) -> psutil.Process:
-    """The worker that waits in the app, with `behave: block`, until `block` is gone."""
-    file = block.with_suffix(".pid")
-
-    def pid() -> int | None:
-        text = file.read_text() if file.exists() else ""
-        return int(text) if text and (other_than is None or int(text) != other_than.pid) else None
-
-    return psutil.Process(wait_for(pid, "the training"))
-
-
-def has_ended(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_work_is_claimed_trained_uploaded_and_reported(
@@ -109,108 +79,6 @@ def test_nothing_the_site_keeps_to_itself_is_ever_sent(
     everything = control_plane.received + b"".join(control_plane.files.values())
     secrets = [str(folder), str(folder.parent), "st-elsewhere", "cardiology", "rows.txt"]
     assert [name for name in secrets if name.encode() in everything] == []
-
-
-def test_repeated_order_is_answered_without_training(
-    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
-) -> None:
-    control_plane.offer()
-    sha256 = reference.sha256
-    control_plane.orders = [
-        control_plane.order(BASE, dataset_sha256=sha256),
-        control_plane.order(BASE, dataset_sha256=sha256),
-        control_plane.order(BASE, dataset_sha256=sha256, attempt=2),
-    ]
-    start_agent()
-    wait_for(lambda: len(control_plane.reports) == 3, "three reports")
-    assert finished_runs(enrolled) == [1]
-    first, again, other_attempt = [report for _, report in control_plane.reports]
-    assert first == again
-    assert other_attempt.artifact is not None
-    assert other_attempt.artifact.uri.endswith(f"{FEDERATION}.1.2.train.{CLIENT}")
-    updates = [data for name, data in control_plane.files.items() if name.startswith("/updates")]
-    assert len(updates) == 2
-    assert updates[0] == updates[1]
-
-
-@pytest.mark.parametrize("moment", ["journalled", "uploaded"])
-def test_agent_killed_after_training_reports_without_training_again(
-    moment: str,
-    control_plane: ControlPlane,
-    reference: DatasetRef,
-    start_process: StartProcess,
-    start_agent: Start,
-    enrolled: StateDir,
-) -> None:
-    control_plane.offer()
-    control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
-    start_process(kill_at=moment).wait_killed()
-    assert control_plane.reports == []
-    start_agent()
-    wait_for(lambda: control_plane.reports, "the report")
-    assert finished_runs(enrolled) == [1]
-    assert len(control_plane.puts) == {"journalled": 1, "uploaded": 2}[moment]
-
-
-def test_lease_lost_and_issued_anew_keeps_finished_work(
-    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
-) -> None:
-    control_plane.offer()
-    order = control_plane.order(BASE, dataset_sha256=reference.sha256)
-    control_plane.fail_next("/report", 410)
-    control_plane.orders = [order]
-    start_agent()
-    wait_for(lambda: control_plane.puts, "the upload")
-    control_plane.lost.add((LEASE, 1))
-    control_plane.orders = [
-        control_plane.order(BASE, dataset_sha256=reference.sha256, lease_epoch=2, attempt=2)
-    ]
-    control_plane.offer(epoch=2)
-    wait_for(lambda: control_plane.reports, "the report under the new epoch")
-    assert control_plane.reports[0][1].epoch == 2
-    assert finished_runs(enrolled) == [1]
-
-
-def test_worker_killed_in_the_middle_of_training_repeats_the_order(
-    control_plane: ControlPlane,
-    reference: DatasetRef,
-    start_agent: Start,
-    enrolled: StateDir,
-    tmp_path: Path,
-) -> None:
-    block = tmp_path / "block"
-    block.touch()
-    control_plane.offer()
-    config = {"behave": "block", "block": str(block)}
-    control_plane.orders = [
-        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
-    ]
-    start_agent()
-    first = training_process(block)
-    first.kill()
-    second = training_process(block, other_than=first)
-    block.unlink()
-    wait_for(lambda: control_plane.reports, "the report")
-    assert second.is_running(), "the new worker stays warm"
-    assert finished_runs(enrolled) == [1]
-
-
-def test_worker_dies_with_its_agent(
-    control_plane: ControlPlane, reference: DatasetRef, start_process: StartProcess, tmp_path: Path
-) -> None:
-    block = tmp_path / "block"
-    block.touch()
-    control_plane.offer()
-    config = {"behave": "block", "block": str(block)}
-    control_plane.orders = [
-        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
-    ]
-    agent = start_process()
-    worker = training_process(block)
-    assert worker.cmdline()[-1].endswith("tiny_worker.py"), "arguments say nothing of the data"
-    assert "KILL_AT" not in worker.environ(), "the agent's environment is not handed on"
-    agent.kill()
-    wait_for(lambda: has_ended(worker), "the worker to end", 5)
 
 
 def test_odd_replies_of_an_app(
@@ -337,45 +205,6 @@ def test_stop_with_release_gives_the_lease_back(
     wait_for(lambda: control_plane.claims, "the claim")
     agent.stop(release=True)
     assert control_plane.released == [LEASE]
-
-
-def test_heartbeats_go_on_while_the_app_runs(
-    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, tmp_path: Path
-) -> None:
-    block = tmp_path / "block"
-    block.touch()
-    control_plane.heartbeat_seconds = 0.05
-    control_plane.offer()
-    config = {"behave": "block", "block": str(block)}
-    control_plane.orders = [
-        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
-    ]
-    start_agent()
-    worker = training_process(block)
-    beats = control_plane.beats
-    wait_for(lambda: control_plane.beats >= beats + 3, "heartbeats")
-    control_plane.lost.add((LEASE, 1))
-    wait_for(lambda: has_ended(worker), "the work of a lost lease to end")
-    assert control_plane.reports == []
-
-
-def test_same_order_gives_the_same_bytes_in_another_worker(
-    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
-) -> None:
-    control_plane.offer()
-    order = control_plane.order(BASE, dataset_sha256=reference.sha256)
-    control_plane.orders = [order]
-    start_agent()
-    wait_for(lambda: control_plane.reports, "the report")
-    for file in enrolled.results.glob("*.safetensors"):
-        file.unlink()
-    control_plane.orders = [order]
-    wait_for(lambda: len(control_plane.reports) == 2, "the second report")
-    first, second = [report for _, report in control_plane.reports]
-    assert finished_runs(enrolled) == [2], "a result that is gone is made again"
-    assert first.artifact == second.artifact
-    assert first.metrics["train-loss"] == second.metrics["train-loss"]
-    assert np.isfinite(first.metrics["train-loss"])
 
 
 def test_client_that_is_not_admitted_asks_again_later(

@@ -26,7 +26,7 @@ from flowerbed.runner.journal import Finished, Spent, WorkKey
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.pipe import Hello, Request, Result
 from flowerbed.runner.site import Site
-from flowerbed.runner.state import sync_directory
+from flowerbed.runner.state import DRAFT_PREFIX, sync_directory
 from flowerbed.runner.verify import LEEWAY_SECONDS, app_name, check_order
 from flowerbed.runner.warm import Worker
 
@@ -100,7 +100,7 @@ class Bench:
         check_limits(limits, journal.spent(order.lease_id), epochs)
         base = await self._downloaded(order)
         run = journal.start_run(key, order.lease_id)
-        draft = self._site.state.results / f".draft-{uuid4().hex}"
+        draft = self._site.state.results / f"{DRAFT_PREFIX}{uuid4().hex}"
         try:
             result = await self._run_app(order, base, draft)
             n_examples, metrics = _readings(result, order.work_id)

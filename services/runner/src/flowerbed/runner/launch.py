@@ -56,6 +56,7 @@ async def _run(state: StateDir, worker_command: Sequence[str]) -> None:
     store = IdentityStore(state)
     async with open_site(state, store, worker_command) as site:
         agent = Agent(site, store)
+        state.clear_leftovers()
         site.forget_results()
         logger.info("client %s polls %s", site.identity.client_id, site.identity.client_url)
         try:

@@ -11,6 +11,7 @@ results/  bases/<lease_id>/   files of finished work; checkpoints to start from
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from typing import Any
 from flowerbed.runner.errors import BadInput
 
 STATE_DIR_VARIABLE = "FLOWERBED_CLIENT_DIR"
+DRAFT_PREFIX = ".draft-"
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -93,6 +95,12 @@ class StateDir:
             self.results.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{self.root} cannot hold a client: {error.strerror}") from error
+
+    def clear_leftovers(self) -> None:
+        """Remove what an agent that was killed had not finished; call before any work begins."""
+        for draft in self.results.glob(f"{DRAFT_PREFIX}*"):
+            draft.unlink(missing_ok=True)
+        shutil.rmtree(self.root / "bases", ignore_errors=True)
 
 
 def write_private(path: Path, content: str | bytes) -> None:

@@ -47,7 +47,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     hello = Hello.model_validate_json(lines.get())
     try:
-        server = _Server(hello)
+        server = AppServer(hello)
     except Exception as error:  # whatever an app's import may raise
         _answer(out, AppFailed(code="app-failed", trace=trace_of(error)))
         return
@@ -83,7 +83,9 @@ def _answer(out: BinaryIO, answer: Ready | Result | AppFailed) -> None:
     out.flush()
 
 
-class _Server:
+class AppServer:
+    """The loaded app and what it remembers between orders."""
+
     def __init__(self, hello: Hello) -> None:
         TaskIdentity.run_id = hello.run_id
         TaskIdentity.node_id = hello.node_id

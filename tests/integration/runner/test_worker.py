@@ -1,0 +1,131 @@
+"""What the worker makes of an app's answer, in this process."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
+from safetensors.numpy import load
+
+from flowerbed.runner import worker
+from flowerbed.runner.pipe import AppFailed, Hello, Request, Result
+from tests.integration.runner.conftest import BASE
+
+Reply = Callable[[Message, Context], Message]
+
+
+@pytest.fixture
+def server(folder: Path, tiny_installed: None) -> worker.AppServer:
+    hello = Hello(app="tiny", data_path=str(folder), run_id=1, node_id=2)
+    return worker.AppServer(hello)
+
+
+@pytest.fixture
+def request_for(tmp_path: Path) -> Callable[..., Request]:
+    (tmp_path / "base").write_bytes(BASE)
+
+    def request(**config: Any) -> Request:
+        return Request(
+            message_type="train", base_path=str(tmp_path / "base"),
+            result_path=str(tmp_path / "result"), config={"seed": 1, "server-round": 1, **config},
+            seed=1,
+        )  # fmt: skip
+
+    return request
+
+
+def test_update_is_written_as_it_is_named(
+    server: worker.AppServer, request_for: Callable[..., Request]
+) -> None:
+    request = request_for()
+    first, second = server.answer(request), server.answer(request)
+    assert isinstance(first, Result)
+    assert isinstance(second, Result)
+    update = Path(str(request.result_path)).read_bytes()
+    assert (first.sha256, first.size) == (hashlib.sha256(update).hexdigest(), len(update))
+    assert load(update)["weights"].tolist() == [1, 2, 3, 4]
+    assert first.metrics["train-loss"] == second.metrics["train-loss"], "the seed is the order's"
+    assert (first.metrics["calls"], second.metrics["calls"]) == (1, 2)
+
+
+def test_evaluation_leaves_no_file(
+    server: worker.AppServer, request_for: Callable[..., Request]
+) -> None:
+    request = request_for().model_copy(update={"message_type": "evaluate", "result_path": None})
+    answer = server.answer(request)
+    assert isinstance(answer, Result)
+    assert (answer.sha256, answer.metrics) == (None, {"num-examples": 2, "eval-loss": 0.5})
+
+
+def test_failure_of_an_app_names_modules_and_no_files(
+    server: worker.AppServer, request_for: Callable[..., Request]
+) -> None:
+    answer = server.answer(request_for(behave="raise"))
+    assert isinstance(answer, AppFailed)
+    assert answer.code == "app-failed"
+    assert "tests.integration.runner.tiny.client_app:" in answer.trace
+    assert answer.trace.splitlines()[-1].startswith("ValueError: cannot read")
+    assert ".py" not in answer.trace
+    assert "flowerbed.runner.worker" not in answer.trace
+
+
+def replies() -> dict[str, tuple[Reply, str]]:
+    array = Array(np.zeros(1, dtype=np.float32))
+    one = ArrayRecord({"w": array})
+
+    def content(**records: Any) -> Reply:
+        return lambda message, context: Message(RecordDict(records), reply_to=message)
+
+    return {
+        "none": (content(), "the reply has 0 array records"),
+        "two": (content(a=one, b=one), "the reply has 2 array records"),
+        "empty": (content(a=ArrayRecord()), "expected one with arrays"),
+        "error": (
+            lambda message, context: Message(Error(code=7), reply_to=message),
+            "the app answered with error 7",
+        ),
+    }
+
+
+@pytest.mark.parametrize("kind", ["none", "two", "empty", "error"])
+def test_reply_that_no_strategy_could_use_is_refused(
+    kind: str,
+    server: worker.AppServer,
+    request_for: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, words = replies()[kind]
+    monkeypatch.setattr(server, "_app", app)
+    answer = server.answer(request_for())
+    assert isinstance(answer, AppFailed)
+    assert answer.code == "bad-reply"
+    assert words in answer.trace
+
+
+def test_metrics_that_are_lists_are_left_out(
+    server: worker.AppServer,
+    request_for: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def app(message: Message, context: Context) -> Message:
+        metrics = MetricRecord({"num-examples": 1, "per-class": [0.1, 0.2]})
+        return Message(RecordDict({"m": metrics}), reply_to=message)
+
+    monkeypatch.setattr(server, "_app", app)
+    answer = server.answer(request_for().model_copy(update={"result_path": None}))
+    assert isinstance(answer, Result)
+    assert (answer.metrics, answer.left_out) == ({"num-examples": 1}, ("per-class",))
+
+
+def test_trace_tells_what_led_to_what() -> None:
+    try:
+        try:
+            raise KeyError("label")
+        except KeyError as error:
+            raise ValueError("no label") from error
+    except ValueError as error:
+        trace = worker.trace_of(error)
+    assert trace.index("KeyError: 'label'") < trace.index("which led to") < trace.index("no label")
