@@ -92,7 +92,8 @@ def main() -> int:
 
 def _all_joined(field: Field, federation_id: str) -> bool:
     clients = field.api.federation(federation_id)["clients"]
-    return sum(one["status"] == "joined" for one in clients) == len(field.sites)
+    joined = [one for one in clients if one["status"] == "joined"]
+    return len(joined) == len(field.sites)
 
 
 def _all_warm(field: Field) -> bool:

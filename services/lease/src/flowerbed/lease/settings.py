@@ -18,7 +18,8 @@ class LeaseSettings(ServiceSettings):
     ca_certificate_file: Path
     ca_key_file: Path
     signing_key_file: Path
-    certificate_ttl_seconds: int = 86_400
+    certificate_ttl_seconds: int = 7 * 86_400
+    """Long enough for a site that is off over a weekend; an agent renews at two thirds."""
     s3_endpoint: str
     s3_access_key: SecretStr
     s3_secret_key: SecretStr
