@@ -49,6 +49,7 @@ from flowerbed.lease.projections.leases import Lease
 from flowerbed.lease.signing import Signer
 from flowerbed.lease.waiting import Waiting
 from flowerbed.lease.work import Work
+from flowerbed.lease.writing import retried
 
 CLIENTS_JOINED = Counter("fl_clients_joined_total", "Leases claimed by clients")
 
@@ -80,24 +81,29 @@ class Desk:
         known = {(key.lease_id, key.epoch) for key in poll.known}
 
         async def look() -> LeaseOffers | None:
-            offers = await self._offers(peer, known)
+            offers = await retried(
+                self.database, peer.tenant, lambda tx: self._offers(tx, peer, known)
+            )
             return LeaseOffers(offers=tuple(offers)) if offers else None
 
         found = await self.waiting.until(peer.tenant, look, poll.wait_seconds)
         return found or LeaseOffers()
 
     async def claim(self, peer: Peer, lease_key: str, claim: LeaseClaim) -> LeaseHeld:
-        async with self.database.transaction(peer.tenant) as tx:
+        command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset)
+
+        async def act(tx: Connection) -> Lease:
             held = await self._own(tx, peer, lease_key)
             federation = await federations.find(tx, held.federation_id)
             if federation is None:
                 raise LeaseLost("the federation is over")
             admit(federation.spec.spec.dataset_spec, claim.dataset)
-            command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset)
             if await self._command(tx, peer, held, command):
                 after_commit(CLIENTS_JOINED.inc)
             await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
-        return self._held(held)
+            return held
+
+        return self._held(await retried(self.database, peer.tenant, act))
 
     async def beat(self, peer: Peer, lease_key: str, epoch: int) -> LeaseHeld:
         async with self.database.transaction(peer.tenant) as tx:
@@ -116,7 +122,7 @@ class Desk:
         return WorkOffer(order=order)
 
     async def report(self, peer: Peer, lease_key: str, work_id: str, report: WorkReport) -> None:
-        async with self.database.transaction(peer.tenant) as tx:
+        async def act(tx: Connection) -> None:
             held, owed = await self._owed(tx, peer, lease_key, work_id, report.epoch)
             if owed is None:
                 return
@@ -131,8 +137,10 @@ class Desk:
             await self._command(tx, peer, held, SubmitUpdate(update=update), owed.traceparent)
             await work.answered(tx, lease_key, work_id)
 
+        await retried(self.database, peer.tenant, act)
+
     async def fail(self, peer: Peer, lease_key: str, work_id: str, failure: WorkFailure) -> None:
-        async with self.database.transaction(peer.tenant) as tx:
+        async def act(tx: Connection) -> None:
             held, owed = await self._owed(tx, peer, lease_key, work_id, failure.epoch)
             if owed is None:
                 return
@@ -144,37 +152,44 @@ class Desk:
             await self._command(tx, peer, held, FailUpdate(failure=failed), owed.traceparent)
             await work.answered(tx, lease_key, work_id)
 
+        await retried(self.database, peer.tenant, act)
+
     async def release(self, peer: Peer, lease_key: str, epoch: int, reason: str) -> None:
-        async with self.database.transaction(peer.tenant) as tx:
-            held = await self._own(tx, peer, lease_key)
-            command = ReleaseLease(epoch=epoch, reason=reason or "released by the client")
-            await self._command(tx, peer, held, command)
+        command = ReleaseLease(epoch=epoch, reason=reason or "released by the client")
+
+        async def act(tx: Connection) -> None:
+            await self._command(tx, peer, await self._own(tx, peer, lease_key), command)
+
+        await retried(self.database, peer.tenant, act)
         self.waiting.wake(lease_key)
 
     # --- helpers, in order of use -------------------------------------------
 
-    async def _offers(self, peer: Peer, known: set[tuple[str, int]]) -> list[LeaseOffer]:
+    async def _offers(
+        self, tx: Connection, peer: Peer, known: set[tuple[str, int]]
+    ) -> list[LeaseOffer]:
         """Issues what is due, and signs what the client has not seen."""
-        async with self.database.transaction(peer.tenant) as tx:
-            client = await clients.find(tx, peer.client_id)
-            if client is None or client.status != "enrolled":
-                raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
-            mine = {one.federation_id: one for one in await leases.of_client(tx, peer.client_id)}
-            offers = []
-            for federation in await federations.admitting(tx, client.tags):
-                one = mine.get(federation.federation_id)
-                if one is None or one.status in ("dropped", "released"):
-                    one = await self._issue(tx, peer, federation)
-                if (one.lease_id, one.epoch) not in known:
-                    terms_of_lease = terms.manifest(one, federation, peer.tenant, self.now())
-                    offers.append(
-                        LeaseOffer(
-                            lease_id=one.lease_id,
-                            federation_id=one.federation_id,
-                            epoch=one.epoch,
-                            manifest=self.signer.sign(terms_of_lease),
-                        )
+        client = await clients.find(tx, peer.client_id)
+        if client is None or client.status != "enrolled":
+            raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
+        mine = {one.federation_id: one for one in await leases.of_client(tx, peer.client_id)}
+        offers = []
+        for federation in await federations.admitting(tx, client.tags):
+            one = mine.get(federation.federation_id)
+            if one is None or one.status in ("dropped", "released"):
+                if not await federations.hold_open(tx, federation.federation_id):
+                    continue
+                one = await self._issue(tx, peer, federation)
+            if (one.lease_id, one.epoch) not in known:
+                terms_of_lease = terms.manifest(one, federation, peer.tenant, self.now())
+                offers.append(
+                    LeaseOffer(
+                        lease_id=one.lease_id,
+                        federation_id=one.federation_id,
+                        epoch=one.epoch,
+                        manifest=self.signer.sign(terms_of_lease),
                     )
+                )
         return offers
 
     async def _issue(

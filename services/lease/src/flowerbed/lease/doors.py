@@ -6,7 +6,7 @@ The front ends TLS, demands a certificate of our CA on the client door, and hand
 
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Header
+from fastapi import Depends, FastAPI, Header, Path
 from fastapi.responses import PlainTextResponse
 
 from flowerbed.contracts.door import (
@@ -38,6 +38,7 @@ def _peer(client_cert: Annotated[str, Header()] = "") -> Peer:
 
 
 KnownPeer = Annotated[Peer, Depends(_peer)]
+Name = Annotated[str, Path(pattern=r"^[A-Za-z0-9._-]{1,300}$")]
 
 
 def enrol_door(enrolments: Enrolments) -> FastAPI:
@@ -72,31 +73,33 @@ def client_door(desk: Desk, enrolments: Enrolments) -> FastAPI:
         return await desk.poll(peer, request)
 
     @app.post("/v1/leases/{lease_id}/claim")
-    async def claim(lease_id: str, request: LeaseClaim, peer: KnownPeer) -> LeaseHeld:
+    async def claim(lease_id: Name, request: LeaseClaim, peer: KnownPeer) -> LeaseHeld:
         return await desk.claim(peer, lease_id, request)
 
     @app.post("/v1/leases/{lease_id}/heartbeat")
-    async def heartbeat(lease_id: str, request: LeaseBeat, peer: KnownPeer) -> LeaseHeld:
+    async def heartbeat(lease_id: Name, request: LeaseBeat, peer: KnownPeer) -> LeaseHeld:
         return await desk.beat(peer, lease_id, request.epoch)
 
     @app.post("/v1/leases/{lease_id}/work/next")
-    async def next_work(lease_id: str, request: WorkPoll, peer: KnownPeer) -> WorkOffer:
+    async def next_work(lease_id: Name, request: WorkPoll, peer: KnownPeer) -> WorkOffer:
         return await desk.next_work(peer, lease_id, request)
 
     @app.post("/v1/leases/{lease_id}/work/{work_id}/report")
-    async def report(lease_id: str, work_id: str, request: WorkReport, peer: KnownPeer) -> Accepted:
+    async def report(
+        lease_id: Name, work_id: Name, request: WorkReport, peer: KnownPeer
+    ) -> Accepted:
         await desk.report(peer, lease_id, work_id, request)
         return Accepted()
 
     @app.post("/v1/leases/{lease_id}/work/{work_id}/failure")
     async def failure(
-        lease_id: str, work_id: str, request: WorkFailure, peer: KnownPeer
+        lease_id: Name, work_id: Name, request: WorkFailure, peer: KnownPeer
     ) -> Accepted:
         await desk.fail(peer, lease_id, work_id, request)
         return Accepted()
 
     @app.post("/v1/leases/{lease_id}/release")
-    async def release(lease_id: str, request: LeaseRelease, peer: KnownPeer) -> Accepted:
+    async def release(lease_id: Name, request: LeaseRelease, peer: KnownPeer) -> Accepted:
         await desk.release(peer, lease_id, request.epoch, request.reason)
         return Accepted()
 

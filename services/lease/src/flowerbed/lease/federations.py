@@ -48,6 +48,15 @@ async def admitting(tx: Connection, tags: tuple[str, ...]) -> list[OpenFederatio
     return [_open(row["federation_id"], row["spec"], row["code_hash"]) for row in rows]
 
 
+async def hold_open(tx: Connection, federation_id: str) -> bool:
+    """True if it is open and stays so until this transaction ends: its end waits, and sees
+    every lease that was issued before it."""
+    row = await tx.fetchrow(
+        "SELECT 1 FROM federations WHERE federation_id = $1 FOR SHARE", federation_id
+    )
+    return row is not None
+
+
 def _open(federation_id: str, spec: str, code_hash: str) -> OpenFederation:
     return OpenFederation(
         federation_id=federation_id,
