@@ -202,7 +202,7 @@ async def test_an_invite_is_asked_for_in_known_words(house: House) -> None:
 async def test_the_client_door_needs_a_certificate_that_names_a_client(house: House) -> None:
     without_tenant = client_cert((await house.enrol_door.get("/ca.pem")).text)
     for header in ("", "::", ":AAAA:", "hello", ":" + "é" * 3 + ":", without_tenant):
-        headers = {"Client-Cert": header.encode("latin-1")} if header else {}
+        headers = {b"Client-Cert": header.encode("latin-1")} if header else {}
         answer = await house.door.post("/v1/leases/poll", json={}, headers=headers)
         assert (answer.status_code, answer.json()["code"]) == (403, "certificate-unreadable")
 
