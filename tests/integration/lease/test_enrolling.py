@@ -154,12 +154,13 @@ async def test_a_revoked_client_is_out_and_its_leases_are_dropped(house: House) 
     client = await house.client()
     await house.create()
     lease = await client.joined()
-    answer = await house.revoke(client)
+    answer = await house.revoke(client, "lost\0 laptop")
     assert answer.json() == {"client_id": client.client_id, "status": "revoked"}
     assert await house.types(client) == [
         "client.lease_issued", "client.joined", "client.dropped",
     ]  # fmt: skip
-    assert (await house.events(f"client-{client.client_id}"))[-1][1]["reason"] == "lost laptop"
+    _, told = (await house.events(f"client-{client.client_id}"))[-1]
+    assert told["reason"] == "lost\ufffd laptop"
     for path, body in (
         ("/v1/leases/poll", {}),
         ("/v1/certificate", {"csr_pem": certificate_request(new_key())}),

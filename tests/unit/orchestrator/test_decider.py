@@ -313,5 +313,5 @@ def test_what_is_over_cannot_be_commanded(command: Command) -> None:
 
 
 def test_events_of_what_is_over_are_obeyed_without_harm() -> None:
-    over = [created(), FederationCancelled(federation_id=FED), started()]
+    over: list[OrchestratorEvent] = [created(), FederationCancelled(federation_id=FED), started()]
     assert federation.replay(over) == federation.replay(over[:2])

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from flowerbed.contracts.spec import Tag
-from flowerbed.contracts.values import Token
+from flowerbed.contracts.values import Token, Words
 from flowerbed.events.database import Database
 from flowerbed.events.http import internal_only
 from flowerbed.events.store import EventStore
@@ -34,7 +34,7 @@ class RevokeRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tenant: Token
-    reason: str = ""
+    reason: Words = ""
     actor: str | None = None
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from flowerbed.contracts.values import Token
+from flowerbed.contracts.values import Token, Words
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
 from flowerbed.events.http import internal_only
@@ -22,7 +22,7 @@ class FederationCommand(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tenant: Token
-    reason: str = ""
+    reason: Words = ""
     actor: str | None = None
 
 

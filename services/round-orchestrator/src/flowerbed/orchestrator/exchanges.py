@@ -3,6 +3,7 @@
 import math
 import random
 from datetime import datetime, timedelta
+from fractions import Fraction
 
 from flowerbed.contracts.ids import derive_seed
 from flowerbed.contracts.round import CohortMember, RoundEvaluationStarted, RoundStarted
@@ -29,8 +30,8 @@ def training_exchange(
     """
     round_number, attempt = place
     policy = spec.spec.round_policy
-    goal = max(spec.spec.min_clients, math.ceil(spec.spec.client_fraction * len(pool)))
-    n_asked = min(len(pool), math.ceil(goal * policy.over_select))
+    goal = max(spec.spec.min_clients, _share(spec.spec.client_fraction, len(pool)))
+    n_asked = min(len(pool), _share(policy.over_select, goal))
     seed = derive_seed(spec.spec.train.seed, "round", round_number)
     chosen = _sample(pool, n_asked, derive_seed(seed, "cohort", attempt))
     return RoundStarted(
@@ -40,7 +41,7 @@ def training_exchange(
         base=base,
         cohort=_cohort(chosen, seed),
         goal=goal,
-        n_required=max(1, math.ceil(policy.quorum * goal)),
+        n_required=_share(policy.quorum, goal),
         deadline_at=at + timedelta(seconds=policy.deadline_seconds),
         seed=seed,
         config=_config(spec, round_number),
@@ -67,13 +68,18 @@ def evaluation_exchange(
         base=checkpoint,
         cohort=_cohort(_stable(pool), seed),
         goal=len(pool),
-        n_required=max(1, math.ceil(policy.quorum * len(pool))),
+        n_required=_share(policy.quorum, len(pool)),
         deadline_at=at + timedelta(seconds=policy.deadline_seconds),
         seed=seed,
         config=_config(spec, round_number),
         n_updates=n_updates,
         training=training,
     )
+
+
+def _share(factor: float, n: int) -> int:
+    """At least so many, in decimal: as a binary float 0.07 of 100 is a little more than 7."""
+    return math.ceil(Fraction(str(factor)) * n)
 
 
 def _stable(pool: Pool) -> Pool:

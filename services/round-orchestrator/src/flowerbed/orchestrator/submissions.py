@@ -21,7 +21,7 @@ from flowerbed.contracts.values import Problem
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
 from flowerbed.events.documents import DocumentUnreadable, read_document
-from flowerbed.events.errors import FlowerbedError
+from flowerbed.events.errors import Conflict, Unavailable
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.state import Command, SubmitFederation
@@ -29,6 +29,8 @@ from flowerbed.orchestrator.state import Command, SubmitFederation
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+MAX_PROBLEMS = 100
+"""A rejection is an event, and an event has to fit into a message."""
 
 
 async def submit(
@@ -75,8 +77,15 @@ def _read(raw: bytes) -> tuple[FederationSpec | None, str, tuple[Problem, ...]]:
     try:
         spec = parse_spec(document)
     except SpecRefused as refused:
-        return None, _tenant(document), refused.problems
+        return None, _tenant(document), _fitting(refused.problems)
     return spec, spec.metadata.tenant, ()
+
+
+def _fitting(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    if len(problems) <= MAX_PROBLEMS:
+        return problems
+    told = f"the rules: {len(problems) - MAX_PROBLEMS} more are broken"
+    return (*problems[:MAX_PROBLEMS], Problem(path="", value="…", allowed=told))
 
 
 def _tenant(document: object) -> str:
@@ -136,10 +145,13 @@ def subscribe(
         seq = message.raw_message.metadata.sequence.stream
         try:
             identity = await submit(database, federations, body, headers, seq)
-        except FlowerbedError as error:
+        except (Unavailable, Conflict) as error:
             logger.warning("submission %d waits: %s", seq, error)
             await message.nack(delay=RETRY_SECONDS)
             return
+        except Exception:
+            logger.exception("submission %d cannot be recorded, it comes again later", seq)
+            raise
         await message.ack()
         logger.info("submission %d is %s", seq, identity)
 

@@ -1,0 +1,196 @@
+"""Whoever publishes a FederationSpec gets one federation, created or refused with every reason."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from faststream.nats import NatsBroker, TestNatsBroker
+
+from flowerbed.contracts.catalogue import EVENTS
+from flowerbed.contracts.ids import federation_id
+from flowerbed.events.codec import Codec
+from flowerbed.events.errors import Unavailable
+from flowerbed.events.store import EventStore
+from flowerbed.orchestrator import MIGRATIONS, submissions
+from flowerbed.orchestrator.commanding import Federations
+from flowerbed.orchestrator.projections.deadlines import deadlines
+from flowerbed.orchestrator.submissions import MAX_PROBLEMS, submit, subscribe
+from tests.integration.orchestrator.conftest import SUBJECT, House
+from tests.support.federations import document, spec_of
+from tests.support.servers import MakeDatabase, ServiceDatabase, eventually
+
+YAML = b"""
+apiVersion: flowerbed/v1
+metadata: {name: demo, tenant: acme}
+spec:
+  app: builtin:hospital
+  modelRef: {uri: "builtin:hospital"}
+  numRounds: 2
+  minClients: 2
+  train: {seed: 7}
+  roundPolicy: {deadlineSeconds: 60, maxAttempts: 2}
+"""
+
+
+async def settled(house: House) -> None:
+    """Every submission is acknowledged."""
+
+    async def is_settled() -> bool:
+        assert house.shell is not None
+        info = await admin.api("CONSUMER.INFO.FL_SUBMISSIONS.orchestrator", {})
+        return bool(info["num_pending"] == 0 and info["num_ack_pending"] == 0)
+
+    admin = house.nats_server.bus("admin")
+    await admin.start()
+    await admin.wait_connected(10)
+    try:
+        await eventually(is_settled, "every submission is acknowledged")
+    finally:
+        await admin.close()
+
+
+async def test_the_same_spec_in_yaml_and_json_is_the_same_federation_but_for_its_id(
+    house: House,
+) -> None:
+    await house.publish(json.dumps(document()).encode(), {"ce-id": "as-json"})
+    await house.publish(YAML, {"Nats-Msg-Id": "as-yaml"}, f"{SUBJECT}.acme.as-yaml")
+    ids = [federation_id("acme", name) for name in ("as-json", "as-yaml")]
+    told = [await house.heard(identity, "federation.created") for identity in ids]
+    assert [one["submission_id"] for one in told] == ["as-json", "as-yaml"]
+    assert told[0]["spec"] == told[1]["spec"] == spec_of().document()
+    assert told[0]["code_hash"] == told[1]["code_hash"] != ""
+    await settled(house)
+
+
+async def test_a_submission_without_an_id_is_named_by_its_place(house: House) -> None:
+    acks = [await house.publish(YAML) for _ in range(2)]
+    for ack in acks:
+        await house.heard(federation_id("acme", f"seq-{ack.seq}"), "federation.created")
+    rows = await house.rows("SELECT DISTINCT stream FROM events")
+    assert len(rows) == 2, "said twice without a name, it is two federations"
+
+
+async def test_the_same_id_twice_is_one_federation(house: House) -> None:
+    identity = await house.submit()
+    (row,) = await house.rows("SELECT data->>'submission_id' AS name FROM events")
+    other = json.dumps(document(num_rounds=9)).encode()
+    for _ in range(3):
+        await house.publish(other, {"ce-id": row["name"]})
+    await settled(house)
+    events = await house.events(identity)
+    assert [event_type for event_type, _ in events] == ["federation.created"]
+    assert events[0][1]["spec"]["spec"]["num_rounds"] == 2, "the first one counts"
+
+
+async def test_the_event_says_who_asked_and_in_which_trace(house: House) -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    headers = {"ce-id": "s1", "ce-source": "/people/alice", "traceparent": trace}
+    await house.publish(YAML, headers)
+    identity = federation_id("acme", "s1")
+    await house.heard(identity, "federation.created")
+    (row,) = await house.rows("SELECT tenant, meta FROM events")
+    assert row["tenant"] == "acme"
+    assert json.loads(row["meta"]) == {
+        "correlation_id": identity, "causation_id": "s1", "actor": "/people/alice",
+        "traceparent": trace,
+    }  # fmt: skip
+
+
+async def test_a_malformed_spec_is_rejected_with_every_problem(house: House) -> None:
+    written = document(num_rounds=0, min_clients=True, secure_agg=True, nonsense=1)
+    await house.publish(json.dumps(written).encode(), {"ce-id": "bad"})
+    told = await house.heard(federation_id("acme", "bad"), "federation.rejected")
+    assert {problem["path"] for problem in told["problems"]} == {
+        "spec.num_rounds", "spec.min_clients", "spec.secure_agg", "spec.nonsense",
+    }  # fmt: skip
+    for problem in told["problems"]:
+        assert problem["value"] and problem["allowed"]
+    assert await house.rows("SELECT 1 FROM deadlines") == []
+    await settled(house)
+
+
+async def test_what_cannot_be_decoded_is_rejected_for_the_default_tenant(house: House) -> None:
+    broken = {
+        "not-yaml": b"apiVersion: [flowerbed/v1",
+        "not-text": b"\xff\xfe\x00",
+        "empty": b"",
+        "too-long": b"#" * 300_000,
+        "a-list": b"[1, 2]",
+        "nan": b'{"spec": NaN}',
+    }
+    for name, body in broken.items():
+        await house.publish(body, {"ce-id": name})
+    for name in broken:
+        told = await house.heard(federation_id("default", name), "federation.rejected")
+        assert len(told["problems"]) == 1
+    await settled(house)
+
+
+async def test_a_rejection_is_the_named_tenants_where_that_is_a_name(house: House) -> None:
+    for name, tenant, counted in (
+        ("a", "acme", "acme"),
+        ("b", "a.b", "default"),
+        ("c", 3, "default"),
+    ):
+        written = {**document(num_rounds=0), "metadata": {"name": "demo", "tenant": tenant}}
+        await house.publish(json.dumps(written).encode(), {"ce-id": name})
+        await house.heard(federation_id(counted, name), "federation.rejected")
+
+
+async def test_a_rejection_fits_into_a_message_however_much_is_wrong(house: House) -> None:
+    written = document(**{f"w{number}": 1 for number in range(20_000)})
+    await house.publish(json.dumps(written).encode(), {"ce-id": "endless"})
+    told = await house.heard(federation_id("acme", "endless"), "federation.rejected")
+    assert len(told["problems"]) == MAX_PROBLEMS + 1
+    assert told["problems"][-1]["allowed"] == "the rules: 19900 more are broken"
+    await settled(house)
+
+
+async def test_a_submission_waits_until_postgres_is_back(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    async def away_once(*args: Any, **kwargs: Any) -> str:
+        tried.append(1)
+        if len(tried) == 1:
+            raise Unavailable("postgres did not answer: tests")
+        return await submit(*args, **kwargs)
+
+    monkeypatch.setattr(submissions, "submit", away_once)
+    monkeypatch.setattr(submissions, "RETRY_SECONDS", 0.05)
+    identity = await house.submit()
+    assert len(tried) == 2
+    assert await house.types(identity) == ["federation.created"]
+    await settled(house)
+
+
+async def test_what_was_submitted_while_the_service_was_down_is_not_lost(house: House) -> None:
+    assert house.shell is not None
+    await house.stop()
+    await house.publish(YAML, {"ce-id": "meanwhile"})
+    await house.start()
+    await house.heard(federation_id("acme", "meanwhile"), "federation.created")
+
+
+# --- without a server: FastStream's own test broker ---------------------------------------------
+
+
+async def test_the_subscriber_hands_a_message_over_as_it_was_published(
+    service_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: ServiceDatabase = await service_database("orchestrator", [MIGRATIONS])
+    store = EventStore(Codec(EVENTS), [deadlines])
+    federations = Federations(store, lambda: datetime.now(UTC))
+    broker = NatsBroker()
+    subscribe(broker, made.database, federations, b"_INBOX.tests.")
+    reply = "$JS.ACK.FL_SUBMISSIONS.orchestrator.1.41.7.1700000000000000000.0"
+    async with TestNatsBroker(broker) as tested:
+        for headers in ({"ce-id": "s1"}, {"Nats-Msg-Id": "s1"}, {}):
+            await tested.publish(YAML, f"{SUBJECT}.acme", headers=headers, reply_to=reply)
+    async with made.database.read_all() as connection:
+        rows = await connection.fetch("SELECT stream FROM events ORDER BY gpos")
+    assert [row["stream"] for row in rows] == [
+        f"federation-{federation_id('acme', name)}" for name in ("s1", "seq-41")
+    ]
