@@ -330,6 +330,24 @@ async def test_handler_that_works_the_second_time_leaves_no_dead_letter(garden: 
     assert metrics.redeliveries.labels("gateway", "notes")._value.get() > before
 
 
+async def test_event_that_is_being_tried_again_is_given_back_on_stop(garden: Garden) -> None:
+    garden.broken["bed-1"] = RuntimeError("not today")
+    failed = asyncio.Event()
+
+    async def fails(tx: Connection, recorded: Recorded[Any]) -> None:
+        failed.set()
+        await garden.note(tx, recorded)
+
+    await garden.record("bed-1", Sown(seed="a"))
+    patient = Consumer("notes", STREAM, {Sown: fails}, codec, Retry(attempts=3, first=60))
+    async with running(garden.intake(patient)):
+        await failed.wait()
+    assert await garden.letters() == []
+    garden.broken.clear()
+    async with running(garden.intake()):
+        await garden.noted(("bed-1", 1))
+
+
 async def test_rejection_is_a_dead_letter_at_once(garden: Garden) -> None:
     garden.broken["bed-1"] = Rejected("no")
     await garden.record("bed-1", Sown(seed="a"))

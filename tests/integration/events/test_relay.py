@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import pytest
 
 from flowerbed.events.commands import handle
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection
-from flowerbed.events.errors import Unavailable
-from flowerbed.events.jetstream import Bus
+from flowerbed.events.errors import FlowerbedError, Unavailable
+from flowerbed.events.jetstream import Bus, ensure_topology
 from flowerbed.events.message import Mark, Message
 from flowerbed.events.outbox import Outbox
 from flowerbed.events.relay import Fenced, Progress, Relay
@@ -294,6 +295,59 @@ async def test_relay_goes_on_after_nats_was_killed(
     running.cancel()
     await fresh_streams.wait_connected(10)
     assert places(await relayed(fresh_streams)) == [("bed-1", n) for n in range(1, 12)]
+
+
+async def test_topology_is_declared_anew_without_losing_events(
+    service_database: MakeDatabase, bus: MakeBus, fresh_streams: Bus
+) -> None:
+    made, connected = await service_database("lease"), await bus("lease")
+    await handle(made.database, store, bed, "bed-1", Sow(seed="a"), ROSES)
+    await drain(relay_of(made, connected))
+    await ensure_topology(fresh_streams, max_age=timedelta(days=3))
+    config = (await fresh_streams.api(f"STREAM.INFO.{STREAM}", {}))["config"]
+    assert config["max_age"] == timedelta(days=3).total_seconds() * 1e9
+    assert config["allow_atomic"] and config["allow_direct"]
+    assert config["deny_delete"] and config["deny_purge"]
+    assert (config["storage"], config["discard"]) == ("file", "new")
+    assert places(await relayed(fresh_streams)) == [("bed-1", 1)]
+    with pytest.raises(FlowerbedError, match="jetstream refused"):
+        await ensure_topology(fresh_streams, replicas=3)
+
+
+async def test_service_may_not_write_another_services_stream(bus: MakeBus) -> None:
+    message = Message(subject="fl.round.started.roses.fed-1", headers={}, data=b"{}")
+    lease = await bus("lease")
+    lease._timeout = 0.3
+    with pytest.raises(Unavailable):
+        await lease.publish(message)
+
+
+async def test_bus_that_never_connects_says_so(nats_server: NatsServer) -> None:
+    wrong = Bus(nats_server.url, "lease", "not the password")
+    await wrong.start()
+    with pytest.raises(Unavailable, match=r"did not answer within 0\.3 s"):
+        await wrong.wait_connected(0.3)
+    wrong.nudge("wake.lease")
+    assert "not the password" not in repr(wrong)
+    await wrong.close()
+
+
+async def test_nudge_is_heard_after_a_reconnection(bus: MakeBus, nats_server: NatsServer) -> None:
+    heard = asyncio.Event()
+    listener, teller = await bus("lease"), await bus("lease")
+    await listener.listen("wake.lease", heard.set)
+    for _ in range(2):
+        heard.clear()
+
+        async def told() -> bool:
+            teller.nudge("wake.lease")
+            return heard.is_set()
+
+        await eventually(told, "the nudge was heard")
+        link = listener._link
+        assert link is not None
+        await link.client.close()
+        await eventually(lambda: listener.is_connected, "connected again")
 
 
 async def _age_out(admin: Bus) -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
@@ -22,7 +25,7 @@ from flowerbed.events.database import Connection
 from flowerbed.events.errors import FlowerbedError, NotFound, Rejected, Unavailable
 from flowerbed.events.jetstream import Bus
 from flowerbed.events.recorded import Recorded
-from flowerbed.events.service import Shell
+from flowerbed.events.service import Shell, run
 from flowerbed.events.settings import ServiceSettings
 from tests.support.garden import MIGRATIONS, Sown, codec
 from tests.support.garden_service import build
@@ -33,6 +36,7 @@ from tests.support.servers import (
     Proxy,
     ServiceDatabase,
     eventually,
+    free_port,
 )
 
 MakeProxy = Callable[[int], Awaitable[Proxy]]
@@ -412,6 +416,39 @@ async def test_process_serves_logs_json_and_stops_on_sigterm(
     for secret in secrets.values():
         assert secret not in output.decode()
     assert await owner.fetchval("SELECT mark FROM relay_marks") is not None
+
+
+def test_service_without_any_server_stops_when_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = logging.root.handlers[:], logging.root.level
+    settings = ServiceSettings(
+        service="lease", database_host="127.0.0.1", database_port=1, database_name="x",
+        database_user="x", database_password=SecretStr("x"), reader_user="x",
+        reader_password=SecretStr("x"), nats_url="nats://127.0.0.1:1", nats_user="lease",
+        nats_password=SecretStr("x"), http_port=free_port(), internal_token=SecretStr("x"),
+    )  # fmt: skip
+    door, path = FastAPI(), tmp_path / "door.sock"
+    statuses: list[int] = []
+
+    def stop_when_it_serves() -> None:
+        with httpx.Client(base_url=f"http://127.0.0.1:{settings.http_port}") as http:
+            for _ in range(500):
+                with suppress(httpx.TransportError):
+                    statuses.append(http.get("/healthz").status_code)
+                    break
+                time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    teller = Thread(target=stop_when_it_serves)
+    teller.start()
+    try:
+        run(settings, build, serve=[(door, path)])
+    finally:
+        teller.join()
+        logging.root.handlers[:], logging.root.level = before
+    assert statuses == [200]
+    assert path.exists()
 
 
 async def _relayed(admin: Bus) -> bool:

@@ -8,6 +8,7 @@ import pytest
 
 from flowerbed.events.commands import execute, handle
 from flowerbed.events.context import Context
+from flowerbed.events.database import after_commit
 from flowerbed.events.errors import Conflict, FlowerbedError, Unavailable
 from flowerbed.events.store import EventStore
 from tests.support.garden import ROSES, TULIPS, Sow, Sown, Water, Watered, bed, codec, store
@@ -249,3 +250,71 @@ async def test_deadlock_is_something_to_try_again(service_database: MakeDatabase
 
     outcomes = await asyncio.gather(crossing(1, 2), crossing(2, 1))
     assert sorted(outcomes) == ["again", "done"]
+
+
+async def test_what_waits_for_a_commit_is_woken_by_it_alone(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    woken: list[str] = []
+    with pytest.raises(RuntimeError, match="rolled back"):
+        async with database.transaction("roses"):
+            after_commit(lambda: woken.append("never"))
+            raise RuntimeError("rolled back")
+    async with database.transaction("roses"):
+        after_commit(lambda: woken.append("then"))
+        assert woken == []
+    assert woken == ["then"]
+    with pytest.raises(RuntimeError, match=r"outside of Database\.transaction"):
+        after_commit(lambda: None)
+
+
+async def test_database_closes_though_a_transaction_is_open(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    entered = asyncio.Event()
+
+    async def hang() -> None:
+        async with database.transaction("roses") as tx:
+            entered.set()
+            await tx.execute("SELECT pg_sleep(60)")
+
+    hanging = asyncio.create_task(hang())
+    await entered.wait()
+    await database.close(timeout=0.1)
+    with pytest.raises(Unavailable):
+        await hanging
+    with pytest.raises(Unavailable):
+        async with database.transaction("roses"):
+            pass
+
+
+async def test_cancelled_transaction_stays_cancelled_when_its_connection_is_gone(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    entered = asyncio.Event()
+
+    async def hang() -> None:
+        async with database.transaction("roses") as tx:
+            entered.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                tx.terminate()
+
+    hanging = asyncio.create_task(hang())
+    await entered.wait()
+    hanging.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await hanging
+
+
+async def test_misuse_of_a_connection_is_not_taken_for_an_outage(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    with pytest.raises(asyncpg.InterfaceError, match="the server expects 1 argument"):
+        async with database.transaction("roses") as tx:
+            await tx.fetchval("SELECT $1::int")

@@ -258,6 +258,6 @@ class Backbone(Relaying):
 
 
 TestRelaying = Relaying.TestCase
-TestRelaying.settings = settings(max_examples=250, stateful_step_count=40)
+TestRelaying.settings = settings(max_examples=150, stateful_step_count=35)
 TestBackbone = Backbone.TestCase
-TestBackbone.settings = settings(max_examples=120, stateful_step_count=40)
+TestBackbone.settings = settings(max_examples=80, stateful_step_count=35)

@@ -48,6 +48,7 @@ Build: TypeAlias = Callable[["Shell"], Awaitable[None]]
 
 FIRST_RESTART, LAST_RETRY, LAST_RESTART = 0.2, 1.0, 10.0
 WELL_AFTER = 5.0
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Shell:
@@ -278,7 +279,7 @@ async def serve_until_stopped(settings: ServiceSettings, build: Build) -> None:
     """What `run` runs: the whole life of a service, until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stop.set)
     shell = Shell(settings)
     await build(shell)
@@ -290,6 +291,8 @@ async def serve_until_stopped(settings: ServiceSettings, build: Build) -> None:
         logger.info("%s stops", shell.service)
         await shell.stop()
         flush_traces()
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
 
 
 def run(
