@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import pytest
 
-from flowerbed.events.commands import handle
+from flowerbed.events.commands import execute, handle
 from flowerbed.events.connection import Connection
 from flowerbed.events.context import Context
 from flowerbed.events.database import set_tenant
@@ -17,7 +17,7 @@ from flowerbed.events.provision import provision
 from flowerbed.events.rebuild import rebuild
 from flowerbed.events.store import EventStore
 from tests.support.garden import MIGRATIONS, ROSES, TULIPS, Sow, Water, bed, beds, codec
-from tests.support.servers import MakeDatabase, PostgresServer, ServiceDatabase
+from tests.support.servers import MakeDatabase, PostgresServer, ServiceDatabase, eventually
 
 store = EventStore(codec, [beds])
 
@@ -94,6 +94,30 @@ async def test_rebuild_goes_on_beside_writers(service_database: MakeDatabase) ->
             stream = f"roses-{number}"
             state = bed.replay(one.event for one in await store.read(tx, stream))
             assert litres[stream] == state.litres, stream
+
+
+async def test_switch_is_tried_again_when_it_met_a_reader_that_appends(
+    service_database: MakeDatabase,
+) -> None:
+    made = await service_database("lease", [MIGRATIONS])
+    await fill(made)
+    owner = await made.owner()
+
+    async def locked() -> bool:
+        async with made.database.read_all() as connection:
+            waiting: int = await connection.fetchval(
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted"
+            )
+        return waiting > 0
+
+    async with made.database.transaction("roses") as tx:
+        await tx.fetch("SELECT * FROM beds")
+        rebuilding = asyncio.create_task(rebuild(owner, beds, store))
+        await eventually(locked, "the rebuild waits for the reader")
+        # It has waited longest, so of the two it is the one that Postgres turns down.
+        await execute(tx, store, bed, "roses-0", Water(litres=5), ROSES)
+    assert await rebuilding == 13
+    assert ("roses-0", "roses", 5) in await rows(made)
 
 
 async def _slower(tx: Connection, recorded: object) -> None:

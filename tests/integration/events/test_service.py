@@ -99,7 +99,7 @@ async def test_command_travels_to_the_other_service(
         assert status["relay"]["sequence"] == 1
         assert status["lags"] == {"outbox": 0}
         status = (await other.get("/status")).json()
-        assert status["consumers"] == {"notes": {"handled": 1}}
+        assert status["consumers"] == {"notes": {"handled": 1, "waits_for": None}}
         metrics = (await other.get("/metrics")).text
         assert 'projection_lag_events{consumer="notes",service="gateway"} 0.0' in metrics
         assert 'consumer_redeliveries_total{consumer="notes",service="gateway"}' in metrics

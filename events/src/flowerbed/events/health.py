@@ -93,7 +93,10 @@ async def status_report(shell: "Shell") -> dict[str, Any]:
         "relay": None
         if relay is None or relay.mark is None
         else {"mark": str(relay.mark), "sequence": relay.sequence},
-        "consumers": {name: {"handled": one.handled} for name, one in shell.intakes.items()},
+        "consumers": {
+            name: {"handled": one.handled, "waits_for": one.waits_for}
+            for name, one in shell.intakes.items()
+        },
     }
     for more in shell.statuses:
         report |= await more()

@@ -11,6 +11,7 @@ and the next one starts again at the oldest event that was not acknowledged.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from flowerbed.events.subscription import Deliveries, Delivery
 logger = logging.getLogger(__name__)
 
 BATCH = 500
+SAY_AGAIN = 30.0
 HOPELESS = (Rejected, UnknownEvent, Malformed, ValidationError)
 """Trying again would end the same way."""
 
@@ -73,6 +75,8 @@ class Intake:
     ) -> None:
         self.consumer = consumer
         self.handled = 0
+        self.waits_for: str | None = None
+        """What is away, as long as nothing can be handled."""
         self._service = service
         self._database = database
         self._subscribe = subscribe
@@ -84,16 +88,18 @@ class Intake:
 
     async def run(self) -> None:
         """Consume until `stop`."""
-        wait = 0.05
+        wait, quiet_until = 0.05, 0.0
         while not self._stopping.is_set():
             before = self.handled
             try:
                 await self._session()
             except Unavailable as error:
+                self.waits_for = describe(error)
                 if self.handled > before:
                     wait = 0.05
-                level = logging.WARNING if wait <= 0.1 else logging.DEBUG
-                logger.log(level, "consumer %s waits: %s", self.consumer.name, error)
+                if time.monotonic() >= quiet_until:
+                    quiet_until = time.monotonic() + SAY_AGAIN
+                    logger.warning("consumer %s waits: %s", self.consumer.name, error)
                 await self._pause(wait)
                 wait = min(wait * 2, 2.0)
 
@@ -133,6 +139,7 @@ class Intake:
         else:
             await deliveries.ack(batch)
         self.handled += len(batch)
+        self.waits_for = None
         self._lag.set(batch[-1].pending)
 
     async def _settle(self, item: Item) -> bool:

@@ -8,6 +8,8 @@ Writers wait only for the last part. Readers see the old rows until the switch.
 
 from typing import Any
 
+import asyncpg  # type: ignore[import-untyped]  # has no stubs
+
 from flowerbed.events.connection import Connection
 from flowerbed.events.database import set_tenant
 from flowerbed.events.errors import FlowerbedError
@@ -18,6 +20,7 @@ from flowerbed.events.store import EventStore
 
 PAGE = 1000
 NEARLY_THERE = 200
+SWITCHES = 5
 
 
 class _Rebuild:
@@ -46,6 +49,17 @@ class _Rebuild:
                 return
 
     async def switch(self) -> None:
+        """As `_switch`, again if a transaction that reads, then appends, stood in the way."""
+        mark, applied = self._mark, self.applied
+        for attempt in range(1, SWITCHES + 1):
+            try:
+                return await self._switch()
+            except asyncpg.DeadlockDetectedError:
+                self._mark, self.applied = mark, applied
+                if attempt == SWITCHES:
+                    raise
+
+    async def _switch(self) -> None:
         """Apply the rest while nobody can append, and put the new tables in place."""
         async with self._owner.transaction():
             await self._owner.execute("LOCK TABLE public.events IN SHARE ROW EXCLUSIVE MODE")
