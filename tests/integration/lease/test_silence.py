@@ -79,7 +79,7 @@ async def test_a_client_that_beats_is_not_dropped(
     async def beat() -> None:
         assert (await client.beat(lease)).status_code == 200
 
-    await sweep_for(300, between=beat)
+    await sweep_for(100, between=beat)
     assert len(await house.types(client)) == 2
 
 
@@ -89,7 +89,7 @@ async def test_a_lease_that_was_only_offered_is_not_dropped_for_silence(
     client = await house.client()
     await house.create()
     await client.offered()
-    await sweep_for(300)
+    await sweep_for(100)
     assert await house.types(client) == ["client.lease_issued"]
 
 

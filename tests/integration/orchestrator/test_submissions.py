@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from faststream.nats import NatsBroker, TestNatsBroker
+from faststream.nats.testing import PatchedMessage
 
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.ids import federation_id
@@ -20,6 +21,8 @@ from tests.integration.orchestrator.conftest import SUBJECT, House
 from tests.support.federations import document, spec_of
 from tests.support.servers import MakeDatabase, ServiceDatabase, eventually
 
+REPLY = "$JS.ACK.FL_SUBMISSIONS.orchestrator.1.41.7.1700000000000000000.0"
+"""Message 41 of the JetStream stream, as its server says it."""
 YAML = b"""
 apiVersion: flowerbed/v1
 metadata: {name: demo, tenant: acme}
@@ -185,12 +188,38 @@ async def test_the_subscriber_hands_a_message_over_as_it_was_published(
     federations = Federations(store, lambda: datetime.now(UTC))
     broker = NatsBroker()
     subscribe(broker, made.database, federations, b"_INBOX.tests.")
-    reply = "$JS.ACK.FL_SUBMISSIONS.orchestrator.1.41.7.1700000000000000000.0"
     async with TestNatsBroker(broker) as tested:
         for headers in ({"ce-id": "s1"}, {"Nats-Msg-Id": "s1"}, {}):
-            await tested.publish(YAML, f"{SUBJECT}.acme", headers=headers, reply_to=reply)
+            await tested.publish(YAML, f"{SUBJECT}.acme", headers=headers, reply_to=REPLY)
     async with made.database.read_all() as connection:
         rows = await connection.fetch("SELECT stream FROM events ORDER BY gpos")
     assert [row["stream"] for row in rows] == [
         f"federation-{federation_id('acme', name)}" for name in ("s1", "seq-41")
     ]
+
+
+async def test_an_error_of_ours_is_said_and_the_submission_is_not_acknowledged(
+    service_database: MakeDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    made = await service_database("orchestrator", [MIGRATIONS])
+
+    async def broken(*args: Any, **kwargs: Any) -> str:
+        raise ValueError("a bug")
+
+    acknowledged: list[str] = []
+
+    async def ack(message: object) -> None:
+        acknowledged.append("ack")
+
+    monkeypatch.setattr(submissions, "submit", broken)
+    monkeypatch.setattr(PatchedMessage, "ack", ack)
+    broker = NatsBroker()
+    federations = Federations(EventStore(Codec(EVENTS), [deadlines]), lambda: datetime.now(UTC))
+    subscribe(broker, made.database, federations, b"_INBOX.tests.")
+    async with TestNatsBroker(broker) as tested:
+        with pytest.raises(ValueError, match="a bug"):
+            await tested.publish(YAML, f"{SUBJECT}.acme", reply_to=REPLY)
+    assert acknowledged == []
+    assert "submission 41 cannot be recorded" in caplog.text

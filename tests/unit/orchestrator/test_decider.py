@@ -315,3 +315,11 @@ def test_what_is_over_cannot_be_commanded(command: Command) -> None:
 def test_events_of_what_is_over_are_obeyed_without_harm() -> None:
     over: list[OrchestratorEvent] = [created(), FederationCancelled(federation_id=FED), started()]
     assert federation.replay(over) == federation.replay(over[:2])
+
+
+def test_a_round_that_ends_out_of_place_is_obeyed_without_harm() -> None:
+    failed_round = RoundFailed(
+        federation_id=FED, round_number=1, attempt=1, code="c", reason="r", attempts_left=1
+    )
+    waiting = federation.replay([created()])
+    assert federation.evolve(waiting, failed_round) == waiting
