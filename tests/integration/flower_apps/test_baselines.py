@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save
+
 from scripts.baselines import (
     Bench,
     bench,

@@ -9,9 +9,9 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
-from scripts.prepare_data import prepare
 
 from flowerbed.flower_apps.registry import BUILTIN, find, load, load_client_app
+from scripts.prepare_data import prepare
 
 
 class InProcessGrid:

@@ -10,9 +10,9 @@ from flwr.app import ArrayRecord
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
-from tests.unit.flower_apps.messages import ask, bytes_of, write_patients
 
 from flowerbed.flower_apps.hospital import task
+from tests.unit.flower_apps.messages import ask, bytes_of, write_patients
 
 START = task.initial_arrays({"seed": 7})
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from scripts.prepare_data import CannotPrepare, hospital_sites, main, prepare, vision_sites
 
 DIGITS = Path("no Fashion-MNIST here")

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.flower_apps.messages import ask, bytes_of
 
 from flowerbed.flower_apps.vision import task
+from tests.unit.flower_apps.messages import ask, bytes_of
 
 START = task.initial_arrays({"seed": 7})
 
