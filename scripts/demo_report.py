@@ -117,22 +117,28 @@ class Report:
         spent = [times(one) for one in self.rounds]
         overhead = sorted(value[2] or 0.0 for value in spent)[len(spent) // 2]
         self.console.print(f"  median overhead of a round: {overhead:.2f} s")
+        self.console.print("  AUROC is over all held-out rows; the live view has the sites' mean.")
 
     def _references(self, n_seeds: int) -> None:
-        self._title(f"Beside training alone and pooled, mean ± deviation over {n_seeds} seeds")
+        self._title("Beside training alone and pooled")
         train = self.document["spec"]["train"]
         mu = self.document["spec"]["strategy"].get("params", {}).get("proximal_mu", 0.0)
         config = {key.replace("_", "-"): value for key, value in train.items() if key != "seed"}
+        seeds = range(train["seed"], train["seed"] + n_seeds)
+        self.console.print(
+            f"  Below this run: the same app in one process, mean ± deviation over seeds"
+            f" {seeds.start} to {seeds.stop - 1}."
+        )
         found = [
             compare(self.data, len(self.rounds), seed, {**config, "proximal-mu": mu})
-            for seed in range(train["seed"], train["seed"] + n_seeds)
+            for seed in seeds
         ]
         table = _table("trained on", "accuracy", "AUROC", "accuracy on its own held-out rows")
         final = self.scores[self.final["sha256"]]
         this_run = f"{final.pooled.accuracy:.3f}", _number(final.pooled.auroc)
-        table.add_row("four sites, this run", *this_run, "")
+        table.add_row("this run", *this_run, "")
         federated = [one.federated[-1].pooled for one in found]
-        table.add_row("four sites, other seeds", *_spread(federated), "")
+        table.add_row("four sites", *_spread(federated), "")
         table.add_row("all rows pooled", *_spread([one.pooled.pooled for one in found]), "")
         for name in found[0].alone:
             alone = [one.alone[name] for one in found]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The suite with line coverage of the product, in its processes too; fails below the floors.
+# The suite, with line coverage of what runs in the tests' own processes; fails below the floors.
 # Two lanes at once, because most of the time a test waits for a server: end to end, and the rest.
 # With arguments, one lane and no coverage: scripts/test.sh tests/unit -k fold
 set -euo pipefail

@@ -16,7 +16,8 @@ ADAPTERS = {
     "nats": ["events/jetstream.py"],
     "faststream": ["orchestrator/submissions.py"],
     "asyncpg": [
-        "events/database.py", "events/migrate.py", "events/store.py", "embedded/databases.py",
+        "events/database.py", "events/migrate.py", "events/rebuild.py", "events/store.py",
+        "embedded/databases.py",
     ],
     "flwr": ["aggregator/*", "runner/worker.py", "flower_apps/*"],
     "torch": ["flower_apps/*"],

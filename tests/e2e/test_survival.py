@@ -20,7 +20,7 @@ VICTIMS = ("aggregator", "orchestrator", "lease", "worker")
 
 def document() -> dict[str, Any]:
     """Rounds that take seconds, so that there is a middle to be killed in."""
-    train = {"local_epochs": 120, "learning_rate": 0.005, "seed": 3}
+    train = {"local_epochs": 60, "learning_rate": 0.005, "seed": 3}
     return hospital(num_rounds=ROUNDS, train=train)
 
 
