@@ -90,19 +90,6 @@ def test_killed_process_comes_back(servers: Stack, name: str) -> None:
     assert process(servers, name) != before.process
 
 
-def test_idle_supervisor_uses_no_processor_time(servers: Stack) -> None:
-    """Two seconds, in clock ticks of 10 ms: a poll of a few times a second would show."""
-    supervisor = record(servers).supervisor
-
-    def ticks() -> int:
-        stat = Path(f"/proc/{supervisor.pid}/stat").read_text()
-        return sum(map(int, stat[stat.rindex(")") + 2 :].split()[11:13]))
-
-    before = ticks()
-    assert not supervisor.wait(2)
-    assert ticks() - before <= 1
-
-
 def test_down_leaves_data_and_no_process(state_dir: Path) -> None:
     """And the next `up` finds its way, though a port and a pid went to others meanwhile."""
     stack = up(state_dir, services=())
