@@ -33,7 +33,8 @@ DATA_SEED = 7
 LONGEST = 900.0
 SEEDS = {"hospital": 5, "vision": 2}
 """For the comparison: a seed of hospital takes 3 s to train four ways, one of vision 30 s."""
-console = Console(highlight=False, soft_wrap=True)
+# A pipe has no width of its own, and a wrapped table is hard to read.
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 
 
 def step(text: str) -> None:
