@@ -117,17 +117,23 @@ def test_down_leaves_data_and_no_process(state_dir: Path) -> None:
     assert {name for name in ports if now[name] != ports[name]} == {"nats"}
 
 
+def kill_supervisor(stack: Stack) -> None:
+    supervisor = record(stack).supervisor
+    supervisor.signal(signal.SIGKILL)
+    assert supervisor.wait(5)
+
+
 def test_killed_supervisor_is_cleaned_up_after(state_dir: Path) -> None:
     stack = up(state_dir, services=())
     query(stack, "CREATE TABLE kept AS SELECT 42 AS answer")
     first = processes(stack)
-    record(stack).supervisor.signal(signal.SIGKILL)
+    kill_supervisor(stack)
 
     up(state_dir, services=())  # without a `down` in between
 
     assert not [item for item in first if item.is_alive()]
     second = processes(stack)
-    record(stack).supervisor.signal(signal.SIGKILL)
+    kill_supervisor(stack)
 
     down(state_dir)
 

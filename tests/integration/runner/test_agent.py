@@ -198,11 +198,12 @@ def test_door_that_goes_away_is_found_again(
 
 
 def test_stop_with_release_gives_the_lease_back(
-    control_plane: ControlPlane, start_agent: Start
+    control_plane: ControlPlane, start_agent: Start, enrolled: StateDir
 ) -> None:
     control_plane.offer()
     agent = start_agent()
-    wait_for(lambda: control_plane.claims, "the claim")
+    # The door hears of the claim before the agent hears that it holds the lease.
+    wait_for(lambda: (s := read_status(enrolled)) and s.leases, "the lease is held")
     agent.stop(release=True)
     assert control_plane.released == [LEASE]
 
