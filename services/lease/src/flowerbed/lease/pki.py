@@ -140,10 +140,6 @@ def read_peer(header: str) -> Peer:
     )
 
 
-def request_key_digest(csr_pem: str) -> str:
-    return _digest(_request(csr_pem).public_key())  # type: ignore[arg-type]  # checked to be EC
-
-
 def key_digest(certificate: x509.Certificate) -> str:
     return _digest(certificate.public_key())  # type: ignore[arg-type]  # we issue EC alone
 
