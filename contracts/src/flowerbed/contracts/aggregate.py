@@ -10,12 +10,16 @@ from flowerbed.contracts.values import ArtifactRef, Exchange, Sha256
 
 
 class FoldedUpdate(Payload):
-    """One update inside an aggregate, in cohort order. `weight` is its number of examples."""
+    """One update inside an aggregate, in the order folded. `weight`: its number of examples.
+
+    `staleness`: rounds between its base and the aggregate's; it was scaled by its staleness.
+    """
 
     client_id: str
     place: int = Field(ge=0)
     sha256: Sha256 | None
     weight: int = Field(ge=1)
+    staleness: int = Field(default=0, ge=0)
 
 
 class AggregateCompleted(FederationEvent):
@@ -24,6 +28,7 @@ class AggregateCompleted(FederationEvent):
     `checkpoint` and `state` (the strategy's own state after the round) are None for an evaluation.
     `parents`: digests of the checkpoints that this one was made from.
     `train_seconds`: the slowest client's time in its app; the rest of the round is overhead.
+    `owing`: work ids without an answer at the close; a late update may count in a later round.
     """
 
     type: ClassVar[str] = "fl.aggregate.completed"
@@ -36,6 +41,7 @@ class AggregateCompleted(FederationEvent):
     updates: tuple[FoldedUpdate, ...] = ()
     metrics: dict[str, float] = {}
     train_seconds: float = Field(default=0.0, ge=0)
+    owing: tuple[str, ...] = ()
 
 
 class AggregateFailed(FederationEvent):

@@ -9,7 +9,10 @@ from flowerbed.contracts.values import ArtifactKind, ArtifactRef, Exchange, Sha2
 
 
 class ArtifactRecorded(FederationEvent):
-    """The object was read back from S3 and its digest was right."""
+    """The object was read back from S3 and its digest was right.
+
+    `owing`: of a checkpoint, the work ids that its aggregate closed without.
+    """
 
     type: ClassVar[str] = "fl.artifact.recorded"
     round_number: int = Field(ge=0)
@@ -20,6 +23,7 @@ class ArtifactRecorded(FederationEvent):
     parents: tuple[Sha256, ...] = ()
     n_updates: int = Field(default=0, ge=0)
     metrics: dict[str, float] = {}
+    owing: tuple[str, ...] = ()
 
 
 class ArtifactPromoted(FederationEvent):

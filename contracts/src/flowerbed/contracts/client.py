@@ -67,6 +67,17 @@ class ClientJoined(LeaseEvent):
     dataset: DatasetRef
 
 
+class ClientDeclined(LeaseEvent):
+    """The site will not, or cannot, take the lease up now. `code` is stable, `detail` its words.
+
+    The lease stays offered: the site looks at it again when what hindered it may be over.
+    """
+
+    type: ClassVar[str] = "fl.client.declined"
+    code: str
+    detail: str = ""
+
+
 class ClientDropped(LeaseEvent):
     """Silent for longer than the lease's ttl."""
 

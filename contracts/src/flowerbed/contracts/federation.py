@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from flowerbed.contracts.event import Event
+from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.values import ArtifactRef, Problem, Sha256, Timestamp
 
@@ -62,6 +63,22 @@ class FederationResumed(FederationEvent):
 
     type: ClassVar[str] = "fl.federation.resumed"
     waits_until: Timestamp | None = None
+
+
+class FederationPolicyChanged(FederationEvent):
+    """A person changed the round policy of a running federation; exchanges started from here on
+    follow it. `policy` is the whole policy with every default written out.
+    """
+
+    type: ClassVar[str] = "fl.federation.policy_changed"
+    policy: dict[str, Any]
+    changed: tuple[str, ...]
+    reason: str = ""
+    waits_until: Timestamp | None = None
+
+    @property
+    def round_policy(self) -> RoundPolicy:
+        return RoundPolicy.model_validate(self.policy)
 
 
 class FederationCompleted(FederationEvent):

@@ -1,6 +1,6 @@
 """Facts about rounds. A round is made of exchanges: train first, then evaluate."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,6 +16,19 @@ class CohortMember(Payload):
     lease_id: str
     lease_epoch: int = Field(ge=1)
     seed: int = Field(ge=0)
+
+
+class OwedWork(Payload):
+    """Training that a client was ordered in an earlier round and has not answered yet.
+
+    Its update may still count here: it moves the model from `base`, what it was trained from.
+    """
+
+    client_id: str
+    work_id: str
+    round_number: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    base: ArtifactRef
 
 
 class ExchangeStarted(FederationEvent):
@@ -38,10 +51,35 @@ class ExchangeStarted(FederationEvent):
 
 
 class RoundStarted(ExchangeStarted):
-    """The cohort trains from `base`."""
+    """The cohort trains from `base`.
+
+    `owed`: work of earlier rounds whose late updates count here, by their staleness.
+    `staleness_exponent`: a of (1 + staleness)^-a, by which a late update is scaled.
+    `work_until`: when the cohort's work orders run out; None is at the deadline.
+    `folds_in_order`: of the `cohort`, or of `arrival` in a buffered round.
+    """
 
     type: ClassVar[str] = "fl.round.started"
     exchange: ClassVar[Exchange] = "train"
+    owed: tuple[OwedWork, ...] = ()
+    staleness_exponent: float = Field(default=0.5, ge=0)
+    work_until: Timestamp | None = None
+    folds_in_order: Literal["cohort", "arrival"] = "cohort"
+
+
+class RoundMemberReplaced(FederationEvent):
+    """A client left the open training exchange before it answered; another takes its place.
+
+    `replacement` has the place's own seed. Work of the one who left is not waited for.
+    """
+
+    type: ClassVar[str] = "fl.round.member_replaced"
+    round_number: int = Field(ge=1)
+    attempt: int = Field(ge=1)
+    place: int = Field(ge=0)
+    client_id: str
+    replacement: CohortMember
+    reason: str = ""
 
 
 class RoundEvaluationStarted(ExchangeStarted):

@@ -12,7 +12,6 @@ from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     ConfigDict,
     Field,
     PlainValidator,
@@ -21,15 +20,14 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_camel, to_snake
+from pydantic.alias_generators import to_snake
 
+from flowerbed.contracts.policy import RoundPolicy
+from flowerbed.contracts.section import Count, Fraction, Section
 from flowerbed.contracts.values import Scalar, Sha256, Token
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:=-]{1,64}$")]
-Count = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
-Fraction = Annotated[float, Field(gt=0, le=1, strict=True)]
-Seconds = Annotated[float, Field(gt=0, le=31_536_000, strict=True)]
 
 TOLD_BY_US = frozenset(("server_round", "proximal_mu"))
 """What a client app hears from the control plane; no parameter of its own may hide it."""
@@ -82,25 +80,13 @@ def builtin_apps() -> dict[str, str]:
     return apps
 
 
-class _Section(BaseModel):
-    """A part of the document: frozen, both spellings, no unknown key, no NaN."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        populate_by_name=True,
-        allow_inf_nan=False,
-    )
-
-
-class Metadata(_Section):
+class Metadata(Section):
     name: Name
     tenant: Token = "default"
     labels: dict[Text, Text] = {}
 
 
-class ModelRef(_Section):
+class ModelRef(Section):
     """The base checkpoint (`s3://…`), or the app's own architecture (`builtin:NAME`)."""
 
     uri: Annotated[
@@ -110,7 +96,7 @@ class ModelRef(_Section):
     format: Literal["safetensors"] = "safetensors"
 
 
-class Strategy(_Section):
+class Strategy(Section):
     """How updates become an aggregate; `fedprox` takes `params: {proximal_mu}`."""
 
     name: Literal["fedavg", "fedprox", "custom"] = "fedavg"
@@ -143,22 +129,7 @@ class Strategy(_Section):
         return None if mu is None else float(mu)
 
 
-class RoundPolicy(_Section):
-    """When a round ends.
-
-    `quorum`: fraction of the goal that must be accepted for the round to count.
-    `deadline_seconds`: of one exchange. `over_select`: factor, clients asked per client needed.
-    `join_deadline_seconds`: how long the federation waits for `min_clients` to join.
-    """
-
-    quorum: Fraction = 1.0
-    deadline_seconds: Seconds = 600.0
-    max_attempts: Count = 3
-    over_select: Annotated[float, Field(ge=1, le=10, strict=True)] = 1.0
-    join_deadline_seconds: Seconds = 3600.0
-
-
-class Train(_Section):
+class Train(Section):
     """What the client app is told. Keys beyond these are the app's own parameters."""
 
     model_config = ConfigDict(extra="allow")
@@ -186,7 +157,7 @@ class Train(_Section):
         return dict(self.__pydantic_extra__ or {})
 
 
-class ClientSelector(_Section):
+class ClientSelector(Section):
     """Which enrolled clients may take part: all `tags` must be among a client's own."""
 
     tenant: Token | None = None
@@ -201,7 +172,7 @@ class ClientSelector(_Section):
         return query
 
 
-class DatasetSpec(_Section):
+class DatasetSpec(Section):
     """Which datasets may take part; an empty list admits any.
 
     `uris`: `local:TASK`. `shards`: anonymous labels. `hashes`: dataset digests.
@@ -212,15 +183,15 @@ class DatasetSpec(_Section):
     hashes: tuple[Sha256, ...] = ()
 
 
-class LeaseLimits(_Section):
+class LeaseLimits(Section):
     """`ttl_seconds`: how long a silent client keeps its lease. The rest bounds all its work."""
 
-    ttl_seconds: Annotated[int, Field(ge=60, le=604_800, strict=True)] = 120
+    ttl_seconds: Annotated[int, Field(ge=15, le=604_800, strict=True)] = 120
     max_epochs: Count | None = None
     max_tokens: Annotated[int, Field(ge=1, lt=2**63, strict=True)] | None = None
 
 
-class Artifacts(_Section):
+class Artifacts(Section):
     """Where checkpoints lie: `s3://<bucket>/<prefix>/<sha256>.safetensors`."""
 
     bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = (
@@ -231,7 +202,7 @@ class Artifacts(_Section):
     )
 
 
-class Spec(_Section):
+class Spec(Section):
     app: Annotated[str, StringConstraints(pattern=r"^builtin:[a-z0-9-]+$")]
     model_ref: ModelRef
     strategy: Strategy = Strategy()
@@ -286,7 +257,7 @@ class Spec(_Section):
         return runtime
 
 
-class FederationSpec(_Section):
+class FederationSpec(Section):
     """One federation, declared."""
 
     api_version: Literal["flowerbed/v1"]

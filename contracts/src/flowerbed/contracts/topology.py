@@ -47,17 +47,19 @@ SUBMISSIONS = "FL_SUBMISSIONS"
 _FEDERATION_FACTS = tuple(
     f"fl.federation.{fact}"
     for fact in (
-        "created", "rejected", "started", "paused", "resumed", "completed", "failed", "cancelled",
+        "created", "rejected", "started", "paused", "resumed", "policy_changed",
+        "completed", "failed", "cancelled",
     )
 )  # fmt: skip
 _ROUND_FACTS = tuple(
-    f"fl.round.{fact}" for fact in ("started", "evaluation_started", "completed", "failed")
+    f"fl.round.{fact}"
+    for fact in ("started", "member_replaced", "evaluation_started", "completed", "failed")
 )
 _CLIENT_FACTS = tuple(
     f"fl.client.{fact}"
     for fact in (
         "invited", "enrolled", "certificate_renewed", "revoked",
-        "lease_issued", "joined", "dropped", "released",
+        "lease_issued", "joined", "declined", "dropped", "released",
     )
 )  # fmt: skip
 
@@ -104,7 +106,8 @@ DURABLES = (
         service="lease",
         stream="FL_ORCHESTRATOR",
         types=(
-            "fl.federation.created", "fl.round.started", "fl.round.evaluation_started",
+            "fl.federation.created", "fl.federation.policy_changed",
+            "fl.round.started", "fl.round.member_replaced", "fl.round.evaluation_started",
             "fl.round.completed", "fl.round.failed", *_ENDED,
         ),
     ),
@@ -112,7 +115,8 @@ DURABLES = (
         service="aggregator",
         stream="FL_ORCHESTRATOR",
         types=(
-            "fl.federation.created", "fl.round.started", "fl.round.evaluation_started", *_ENDED,
+            "fl.federation.created", "fl.federation.policy_changed", "fl.round.started",
+            "fl.round.member_replaced", "fl.round.evaluation_started", *_ENDED,
         ),
     ),
     DurableSpec(

@@ -42,9 +42,12 @@ class UpdateFailed(UpdateEvent):
 
 
 class UpdateAccepted(UpdateEvent):
-    """Verified and screened. `place` is the client's place in the cohort.
+    """Verified and screened. `place` is the client's place in the cohort; an update that was owed
+    from an earlier round has its place behind the cohort.
 
     `norm`: the L2 distance of the update from its base; None for an evaluation.
+    `staleness`: how many rounds passed since the update's `base` was current; 0 in time.
+    `base`: what a late update was trained from; None for the exchange's own base.
     """
 
     type: ClassVar[str] = "fl.update.accepted"
@@ -54,6 +57,8 @@ class UpdateAccepted(UpdateEvent):
     metrics: dict[str, float] = {}
     train_seconds: float = Field(default=0.0, ge=0)
     norm: float | None = Field(default=None, ge=0)
+    staleness: int = Field(default=0, ge=0)
+    base: ArtifactRef | None = None
 
 
 class UpdateRejected(UpdateEvent):
