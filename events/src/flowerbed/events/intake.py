@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
-from flowerbed.events import dead_letters, metrics
+from flowerbed.events import dead_letters, failpoints, metrics
 from flowerbed.events.connection import Connection
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Database, set_tenant
@@ -137,6 +137,7 @@ class Intake:
                     return
                 await deliveries.ack([item.delivery])
         else:
+            failpoints.reach("consume-after", *(item.envelope.type for item in items))
             await deliveries.ack(batch)
         self.handled += len(batch)
         self.waits_for = None
@@ -206,6 +207,7 @@ class Intake:
                 parked += 1
             else:
                 lanes.discard(read.lane)
+                failpoints.reach("consume-before", read.type)
                 await self.consumer.handle(tx, message)
             moved[read.stream] = read.version
         await self._move(tx, tenant, moved, known)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
 
+from flowerbed.events import failpoints
 from flowerbed.events.errors import FlowerbedError, Unavailable
 from flowerbed.events.message import Mark, Message, outgoing
 from flowerbed.events.outbox import Horizon
@@ -171,12 +172,17 @@ class Relay:
             outgoing(row, self.service, mark) for row, mark in zip(rows, marks, strict=True)
         ]
         if len(messages) > self._batch_above:
+            types = [row["type"] for row in rows]
             try:
+                failpoints.reach("publish-before", *types)
                 self.sequence = await self._sink.publish_batch(messages, self.sequence)
+                failpoints.reach("publish-after", *types)
                 self.mark = marks[-1]
                 return
             except KnownMessage:
                 logger.warning("%s already holds part of a batch", self.jetstream)
-        for message, mark in zip(messages, marks, strict=True):
+        for row, message, mark in zip(rows, messages, marks, strict=True):
+            failpoints.reach("publish-before", row["type"])
             self.sequence = await self._sink.publish(message, self.sequence)
+            failpoints.reach("publish-after", row["type"])
             self.mark = mark

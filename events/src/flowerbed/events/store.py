@@ -14,6 +14,7 @@ from uuid import uuid4
 from asyncpg import UniqueViolationError  # type: ignore[import-untyped]  # has no stubs
 
 from flowerbed.contracts.event import Event, subject
+from flowerbed.events import failpoints
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection, Row
 from flowerbed.events.context import NO_FEDERATION, Context
@@ -105,6 +106,7 @@ class EventStore:
         ]  # fmt: skip
         for one in recorded:
             await self.project(tx, one)
+        failpoints.reach_commit(types)
         return recorded
 
     async def record(self, tx: Connection, received: Recorded[Any]) -> bool:
