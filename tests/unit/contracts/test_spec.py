@@ -115,8 +115,10 @@ def test_the_document_writes_every_default_out() -> None:
             "client_fraction": 1.0,
             "min_clients": 2,
             "round_policy": {
-                "quorum": 1.0, "deadline_seconds": 60.0, "max_attempts": 2, "over_select": 1.0,
-                "join_deadline_seconds": 3600.0,
+                "mode": "synchronous", "close_at": None, "buffer_size": None, "quorum": 1.0,
+                "over_select": 1.0, "late_updates": "refuse", "staleness_exponent": 0.5,
+                "max_staleness": 10, "replace_dropped": True, "budget_seconds": None,
+                "deadline_seconds": 60.0, "max_attempts": 2, "join_deadline_seconds": 3600.0,
             },
             "train": {"local_epochs": 1, "batch_size": 32, "learning_rate": 0.01, "seed": 7},
             "dp": None,

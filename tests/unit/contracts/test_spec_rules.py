@@ -59,7 +59,7 @@ RULES: list[tuple[str, object, str, str]] = [
         "input should be a finite number",
     ),
     ("round_policy", [], "round_policy", "a mapping"),
-    ("lease", {"ttl_seconds": 59}, "lease.ttl_seconds", AT_LEAST_1.replace("1", "60")),
+    ("lease", {"ttl_seconds": 14}, "lease.ttl_seconds", AT_LEAST_1.replace("1", "15")),
     ("lease", {"ttl_seconds": 60.5}, "lease.ttl_seconds", INTEGER),
     ("lease", {"max_epochs": 0}, "lease.max_epochs", AT_LEAST_1),
     ("lease", {"max_tokens": False}, "lease.max_tokens", INTEGER),
