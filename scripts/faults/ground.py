@@ -1,0 +1,238 @@
+"""The ground of an experiment: a stack of its own, four sites with runners, and what may be hurt.
+
+It also plays the operator of the machine: a supervisor that died is started again (`up`), and so
+is a runner that nobody else starts.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flowerbed.cli.api import Api
+from flowerbed.embedded.control import down, up
+from flowerbed.embedded.errors import EmbeddedError
+from flowerbed.embedded.identity import ProcessId
+from flowerbed.embedded.layout import Layout
+from flowerbed.embedded.record import read_record
+from flowerbed.embedded.stack import Stack
+from flowerbed.embedded.testing import remove
+from flowerbed.runner.control import running_agent
+from flowerbed.runner.state import StateDir
+from scripts.faults.disks import Disks
+from scripts.faults.link import Links
+from scripts.prepare_data import prepare
+from tests.support.field import Site, until
+
+DATA_SEED = 7
+LINKED = ("postgres", "nats", "s3", "client_door")
+FAILPOINTS = "FLOWERBED_FAILPOINTS"
+CLOCK_OFFSETS = "FLOWERBED_CLOCK_OFFSET_FILE"
+LEFT_ALONE = 4.0
+"""Seconds that a dead runner is left to whoever keeps it, before it is started from here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """How large the stack is, and what of it can be broken."""
+
+    replicas: int = 1
+    nats_nodes: int = 1
+    has_links: bool = True
+    has_disks: bool = True
+
+    def options(self) -> dict[str, int]:
+        """For `up`: what differs from its defaults."""
+        sizes = {"replicas": self.replicas, "nats_nodes": self.nats_nodes}
+        return {name: size for name, size in sizes.items() if size != 1}
+
+
+@dataclass(slots=True)
+class Ground:
+    root: Path
+    shape: Shape = field(default_factory=Shape)
+    sites: list[Site] = field(default_factory=list)
+    links: Links | None = None
+    disks: Disks | None = None
+    _missing_since: dict[str, float] = field(default_factory=dict)
+    _starting: list["subprocess.Popen[str]"] = field(default_factory=list)
+
+    # --- its life -------------------------------------------------------------------------------
+
+    @property
+    def state_dir(self) -> Path:
+        return self.root / "stack"
+
+    @property
+    def layout(self) -> Layout:
+        return Layout.at(self.state_dir)
+
+    @property
+    def stack(self) -> Stack:
+        return Stack(self.state_dir)
+
+    @property
+    def failpoint(self) -> Path:
+        return self.root / "failpoint.json"
+
+    @property
+    def api(self) -> Api:
+        """A connection of its own to the gateway, for one thread."""
+        return Api(self.stack.gateway_url, self.stack.api_token)
+
+    def homes(self) -> dict[str, Path]:
+        return {site.name: site.home for site in self.sites}
+
+    def start(self) -> None:
+        """The stack, then four enrolled runners that poll."""
+        os.environ[FAILPOINTS] = str(self.failpoint)  # the services inherit it
+        if self.shape.has_links:
+            self.links = Links({name: self._port_of(name) for name in LINKED})
+        if self.shape.has_disks:
+            self.disks = Disks.mount(self.layout, self.shape.nats_nodes)
+        self.up()
+        described = prepare("hospital", self.root / "data", DATA_SEED)
+        for one in described["sites"]:
+            name = one["name"]
+            self.sites.append(Site(name, self.root / "data" / name, self.root / "clients" / name))
+        starting = [site.start(self._invite()) for site in self.sites]
+        for process in starting:
+            assert process.wait(90) == 0, process.stderr and process.stderr.read()
+
+    def stop(self, *, keep: bool = False) -> None:
+        """End every process; delete all data unless `keep`."""
+        for process in self._starting:
+            process.kill()
+        for site in self.sites:
+            site.stop()
+        down(self.state_dir)
+        if self.links is not None:
+            self.links.close()
+        if self.disks is not None:
+            self.disks.unmount()
+        os.environ.pop(FAILPOINTS, None)
+        if not keep:
+            remove(self.state_dir)
+            shutil.rmtree(self.root, ignore_errors=True)
+
+    def up(self) -> None:
+        options: dict[str, Any] = self.shape.options()
+        if self.links is not None:
+            options["links"] = self.links.ports
+        up(self.state_dir, **options)
+
+    # --- who runs -------------------------------------------------------------------------------
+
+    def processes(self) -> dict[str, ProcessId]:
+        """Every process that may be hurt, by a name that stays when it is started again."""
+        found: dict[str, ProcessId] = {}
+        record = read_record(self.layout)
+        if record is not None:
+            if record.supervisor.is_alive():
+                found["supervisor"] = record.supervisor
+            for component in record.components:
+                if component.process is not None and component.process.is_alive():
+                    found[component.name] = component.process
+        if (server := found.get("postgres")) is not None:
+            found |= _backend(server)
+        for site in self.sites:
+            found |= _of_site(site)
+        return found
+
+    def names(self) -> list[str]:
+        """What `processes` names when all is well, without those that come and go."""
+        return sorted(
+            set(self.processes()) | {"backend"} | {f"worker-{s.name}" for s in self.sites}
+        )
+
+    # --- the operator ---------------------------------------------------------------------------
+
+    def tend(self) -> list[str]:
+        """Start what nobody else starts: called every now and then. Says what was started."""
+        said = []
+        record = read_record(self.layout)
+        if record is None or not record.is_supervised():
+            with suppress(EmbeddedError):
+                self.up()
+                said.append("supervisor")
+        for site in self.sites:
+            if self._is_missing(site):
+                self._starting.append(site.start())
+                self._missing_since[site.name] = time.monotonic()
+                said.append(f"agent-{site.name}")
+        self._starting = [one for one in self._starting if one.poll() is None]
+        return said
+
+    def restart_all(self) -> None:
+        """SIGKILL to every process at once, the runners too; `tend` starts them again."""
+        for process in self.processes().values():
+            process.signal(signal.SIGKILL)
+        record = read_record(self.layout)
+        if record is not None:
+            until(lambda: not record.is_supervised() or None, "the supervisor is gone", 10)
+
+    def until_well(self, seconds: float = 120.0) -> None:
+        """Everything runs and says that it is ready."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self.tend()
+            if self._is_well():
+                return
+            time.sleep(0.3)
+        raise AssertionError(f"the stack is not well within {seconds:g} s")
+
+    def _is_well(self) -> bool:
+        record = read_record(self.layout)
+        if record is None or not record.is_supervised() or record.state != "running":
+            return False
+        ready = all(component.state == "ready" for component in record.components)
+        return ready and all(running_agent(StateDir(site.home)) for site in self.sites)
+
+    def _is_missing(self, site: Site) -> bool:
+        if running_agent(StateDir(site.home)) is not None:
+            self._missing_since.pop(site.name, None)
+            return False
+        since = self._missing_since.setdefault(site.name, time.monotonic())
+        return time.monotonic() - since > LEFT_ALONE
+
+    def _invite(self) -> str:
+        body = {"tenant": "acme", "tags": ["hospital"]}
+        invite: str = self.api.post("/clients/invites", body)["invite"]
+        return invite
+
+    def _port_of(self, name: str) -> Callable[[], int]:
+        return lambda: self.stack.port(name)
+
+
+def _backend(server: ProcessId) -> Mapping[str, ProcessId]:
+    """The oldest Postgres process that serves a client."""
+    try:
+        children = psutil.Process(server.pid).children()
+        serving = [one for one in children if "_app " in " ".join(one.cmdline())]
+    except psutil.Error:
+        return {}
+    found = min(serving, key=lambda one: one.create_time(), default=None)
+    identity = ProcessId.of(found.pid) if found is not None else None
+    return {} if identity is None else {"backend": identity}
+
+
+def _of_site(site: Site) -> Mapping[str, ProcessId]:
+    agent = running_agent(StateDir(site.home))
+    identity = ProcessId.of(agent.pid) if agent is not None else None
+    if agent is None or identity is None:
+        return {}
+    found = {f"agent-{site.name}": identity}
+    with suppress(psutil.Error, OSError, json.JSONDecodeError):
+        for worker in site.workers():
+            if (process := ProcessId.of(worker.pid)) is not None:
+                found[f"worker-{site.name}"] = process
+    return found
