@@ -7,6 +7,7 @@ Two listeners, both TLS with the control plane's own CA:
     POST /v1/certificate                         CertificateRequest -> Certificate
     POST /v1/leases/poll                         LeasePoll -> LeaseOffers     (long poll)
     POST /v1/leases/{lease_id}/claim             LeaseClaim -> LeaseHeld
+    POST /v1/leases/{lease_id}/decline           LeaseDecline -> Accepted
     POST /v1/leases/{lease_id}/heartbeat         LeaseBeat -> LeaseHeld
     POST /v1/leases/{lease_id}/work/next         WorkPoll -> WorkOffer        (long poll)
     POST /v1/leases/{lease_id}/work/{work_id}/report    WorkReport -> Accepted
@@ -29,6 +30,7 @@ INVITE_PREFIX = "fbi_"
 MAX_WAIT_SECONDS = 50.0
 
 Metric = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,200}$")]
+FailureCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 
 
 class DoorMessage(BaseModel):
@@ -124,6 +126,14 @@ class LeaseClaim(DoorMessage):
     dataset: DatasetRef
 
 
+class LeaseDecline(DoorMessage):
+    """Why the site does not take the lease up now. `code`: `dataset-gone`, `disk-full`, …"""
+
+    epoch: int = Field(ge=1)
+    code: FailureCode
+    detail: Words = ""
+
+
 class LeaseBeat(DoorMessage):
     epoch: int = Field(ge=1)
 
@@ -164,7 +174,7 @@ class WorkFailure(DoorMessage):
     """Work not done. `code`: `limit-exceeded`, `dataset-changed`, `code-hash`, `app-failed`, …"""
 
     epoch: int = Field(ge=1)
-    code: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
+    code: FailureCode
     detail: Words = ""
 
 

@@ -10,6 +10,7 @@
 Every time-out is derived from one declared budget, see `Budget`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Literal, Self
@@ -58,6 +59,17 @@ class RoundPolicy(Section):
     max_attempts: Count = 3
     join_deadline_seconds: Seconds = 3600.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _buffered_counts_late(cls, section: object) -> object:
+        """Written out, so that a buffered policy with all its defaults is read back as itself."""
+        if not isinstance(section, Mapping) or section.get("mode") != "buffered":
+            return section
+        return {
+            **({} if "lateUpdates" in section else {"late_updates": "next_round"}),
+            **section,
+        }
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.mode == "buffered":
@@ -79,7 +91,7 @@ class RoundPolicy(Section):
             raise ValueError("mode: buffered needs buffer_size, the updates that close a round")
         if self.close_at is not None:
             raise ValueError("close_at belongs to synchronous rounds: use buffer_size")
-        if "late_updates" in self.model_fields_set and self.late_updates == "refuse":
+        if self.late_updates == "refuse":
             raise ValueError("mode: buffered counts late updates: late_updates is next_round")
 
     def _is_derived(self) -> bool:
@@ -94,7 +106,7 @@ class RoundPolicy(Section):
     @property
     def counts_late(self) -> bool:
         """Late updates count in a later round."""
-        return self.is_buffered or self.late_updates == "next_round"
+        return self.late_updates == "next_round"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,13 @@
 """Every broken rule of a FederationSpec at once, in a person's words."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.spec import FederationSpec, Strategy, Train, snake
 from flowerbed.contracts.values import Problem
 
@@ -43,6 +44,46 @@ def parse_spec(document: object) -> FederationSpec:
     if problems or spec is None:
         raise SpecRefused(tuple(problems))
     return spec
+
+
+def parse_policy_changes(policy: RoundPolicy, changes: Mapping[str, object]) -> RoundPolicy:
+    """`policy` with some keys changed, in either spelling.
+
+    What a changed key stands instead of gives way: budget_seconds and deadline_seconds are two
+    ways to say one thing, and a mode takes its own keys with it.
+
+    Raises:
+        SpecRefused: with one `Problem` for every rule that is broken.
+    """
+    section = "round_policy"
+    problems = list(_written_twice(changes, RoundPolicy, f"{section}."))
+    twice = {problem.path for problem in problems}
+    changed = {snake(key): value for key, value in changes.items()}
+    new: RoundPolicy | None = None
+    try:
+        new = RoundPolicy.model_validate({**_without_instead(policy, changed), **changed})
+    except ValidationError as error:
+        for details in error.errors():
+            told = {**details, "loc": (section, *details["loc"])}
+            if not details["loc"]:
+                told["input"] = dict(changes)  # a rule across keys: show what was written
+            problem = _problem(cast(ErrorDetails, told))
+            problems += [problem] if problem.path not in twice else []
+    if problems or new is None:
+        raise SpecRefused(tuple(problems))
+    return new
+
+
+def _without_instead(policy: RoundPolicy, changed: Mapping[str, object]) -> dict[str, object]:
+    kept = policy.model_dump(mode="json")
+    gone: set[str] = set()
+    if changed.get("budget_seconds") is not None:
+        gone.add("deadline_seconds")
+    elif "deadline_seconds" in changed:
+        gone.add("budget_seconds")
+    if changed.get("mode", policy.mode) != policy.mode:
+        gone |= {"close_at", "late_updates"} if changed["mode"] == "buffered" else {"buffer_size"}
+    return {key: value for key, value in kept.items() if key not in gone}
 
 
 def _foreign_tenant(document: Mapping[Any, Any]) -> list[Problem]:

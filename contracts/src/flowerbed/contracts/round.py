@@ -22,6 +22,7 @@ class OwedWork(Payload):
     """Training that a client was ordered in an earlier round and has not answered yet.
 
     Its update may still count here: it moves the model from `base`, what it was trained from.
+    `until`: when the work order runs out; nothing is to be expected after it.
     """
 
     client_id: str
@@ -29,6 +30,7 @@ class OwedWork(Payload):
     round_number: int = Field(ge=1)
     attempt: int = Field(ge=1)
     base: ArtifactRef
+    until: Timestamp | None = None
 
 
 class ExchangeStarted(FederationEvent):
@@ -86,18 +88,21 @@ class RoundEvaluationStarted(ExchangeStarted):
     """The cohort evaluates the round's new checkpoint, which is `base` here.
 
     `n_updates` and `training` are those of the training exchange that made it.
+    `owed`: training that it closed without and that may count in the next round: it goes on.
     """
 
     type: ClassVar[str] = "fl.round.evaluation_started"
     exchange: ClassVar[Exchange] = "evaluate"
     n_updates: int = Field(ge=1)
     training: dict[str, float] = {}
+    owed: tuple[OwedWork, ...] = ()
 
 
 class RoundCompleted(FederationEvent):
     """`evaluation` is empty, with `evaluation_error`, where the evaluation did not succeed.
 
     `waits_until`: the deadline for the next round to start, None after the last.
+    `owed`: training that goes on, because it may count in the next round.
     """
 
     type: ClassVar[str] = "fl.round.completed"
@@ -109,6 +114,7 @@ class RoundCompleted(FederationEvent):
     evaluation: dict[str, float] = {}
     evaluation_error: str = ""
     waits_until: Timestamp | None = None
+    owed: tuple[OwedWork, ...] = ()
 
 
 class RoundFailed(FederationEvent):
