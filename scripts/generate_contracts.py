@@ -25,8 +25,8 @@ CONTRACTS = ROOT / "contracts"
 SCHEMAS = CONTRACTS / "schemas"
 DOOR = (
     door.Invite, door.Enrolment, door.Enrolled, door.CertificateRequest, door.Certificate,
-    door.LeasePoll, door.LeaseOffers, door.LeaseClaim, door.LeaseHeld, door.LeaseBeat,
-    door.WorkPoll, door.WorkOffer, door.WorkReport, door.WorkFailure, door.LeaseRelease,
+    door.LeasePoll, door.LeaseOffers, door.LeaseClaim, door.LeaseHeld, door.LeaseDecline,
+    door.LeaseBeat,    door.WorkPoll, door.WorkOffer, door.WorkReport, door.WorkFailure, door.LeaseRelease,
 )  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -13,6 +13,7 @@ from flowerbed.contracts.aggregate import AggregateCompleted, FoldedUpdate
 from flowerbed.contracts.artifact import ArtifactPromoted, ArtifactRecorded, ArtifactRevoked
 from flowerbed.contracts.client import (
     ClientCertificateRenewed,
+    ClientDeclined,
     ClientDropped,
     ClientEnrolled,
     ClientInvited,
@@ -221,6 +222,19 @@ def _lease(story: Story, client: str, epoch: int) -> None:
     story.tell(f"lease-{FED}-{client}", ClientLeaseIssued(**facts, ttl_seconds=60))
     data = DatasetRef(label=f"hospital-{client}", sha256="d" * 64)
     story.tell(f"lease-{FED}-{client}", ClientJoined(**facts, dataset=data))
+
+
+def declining_story() -> Story:
+    """client-a takes its lease up after a refusal; client-b refuses and leaves it at that."""
+    story = Story()
+    for client in CLIENTS[:2]:
+        facts, stream = _lease_facts(client, 1), f"lease-{FED}-{client}"
+        story.tell(stream, ClientLeaseIssued(**facts, ttl_seconds=60))
+        story.tell(stream, ClientDeclined(**facts, code="disk-full", detail="9 MB are free"))
+    data = DatasetRef(label="hospital-a", sha256="d" * 64)
+    facts = _lease_facts(CLIENTS[0], 1)
+    story.tell(f"lease-{FED}-{CLIENTS[0]}", ClientJoined(**facts, dataset=data))
+    return story
 
 
 def _lease_facts(client: str, epoch: int) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from tests.integration.gateway.story import (
     REFUSED,
     TENANT,
     Story,
+    declining_story,
     document,
     ref,
     whole_story,
@@ -111,6 +112,17 @@ async def test_an_update_ends_as_what_became_of_it(gateway_database: ServiceData
     assert len(accepted) == 12
     assert {row["n_examples"] for row in accepted} == {10, 11, 12}, "verified, not as claimed"
     assert all(row["asked_at"] < row["reported_at"] < row["decided_at"] for row in accepted)
+
+
+async def test_a_client_that_declines_keeps_its_status_and_shows_why(
+    gateway_database: ServiceDatabase,
+) -> None:
+    rows = await _folded(gateway_database, declining_story())
+    found = {row["client_id"]: (row["status"], row["reason"]) for row in rows["memberships"]}
+    assert found == {
+        CLIENTS[0]: ("joined", ""),
+        CLIENTS[1]: ("issued", "disk-full: 9 MB are free"),
+    }
 
 
 async def test_clients_memberships_and_artifacts_are_as_last_told(

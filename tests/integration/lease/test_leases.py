@@ -57,6 +57,24 @@ async def test_a_lease_is_claimed_once_however_often_it_is_asked_for(house: Hous
     assert (ahead.status_code, ahead.json()["code"]) == (410, "lease-lost")
 
 
+async def test_a_site_that_declines_says_so_once_and_may_claim_later(house: House) -> None:
+    client = await house.client()
+    await house.create()
+    offer = await client.offered()
+    path = f"/v1/leases/{offer['lease_id']}/decline"
+    gone = {"epoch": 1, "code": "dataset-gone", "detail": "the dataset is not there"}
+    for _ in range(2):
+        await client.told(path, gone)
+    assert (await house.lease_events(client))[1][1]["code"] == "dataset-gone"
+    assert (await client.ask(path, {**gone, "epoch": 2})).status_code == 410
+    (again,) = await client.poll()
+    assert (again["lease_id"], again["epoch"]) == (offer["lease_id"], 1), "it stays offered"
+    assert (await client.claim(offer)).status_code == 200
+    assert await house.types(client) == [
+        "client.lease_issued", "client.declined", "client.joined",
+    ]  # fmt: skip
+
+
 async def test_a_client_that_asks_many_times_at_once_gets_one_lease_and_joins_once(
     house: House,
 ) -> None:

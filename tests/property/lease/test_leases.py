@@ -9,6 +9,7 @@ from flowerbed.contracts.values import DatasetRef
 from flowerbed.events.errors import Rejected
 from flowerbed.lease.leases import (
     ClaimLease,
+    DeclineLease,
     DropClient,
     FailUpdate,
     IssueLease,
@@ -42,6 +43,7 @@ def _failed(epoch: int, work: str) -> UpdateFailed:
 COMMANDS: st.SearchStrategy[LeaseCommand] = st.one_of(
     st.just(IssueLease(federation_id="f", client_id="c", lease_id="l", ttl_seconds=60)),
     st.builds(ClaimLease, epoch=EPOCHS, dataset=DATASETS),
+    st.builds(DeclineLease, epoch=EPOCHS, code=st.sampled_from(["a", "b"]), detail=st.just("")),
     st.builds(SubmitUpdate, update=st.builds(_submitted, EPOCHS, WORK)),
     st.builds(FailUpdate, failure=st.builds(_failed, EPOCHS, WORK)),
     st.builds(DropClient, epoch=st.none() | EPOCHS, reason=st.just("")),

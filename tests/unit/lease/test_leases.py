@@ -3,6 +3,7 @@
 import pytest
 
 from flowerbed.contracts.client import (
+    ClientDeclined,
     ClientDropped,
     ClientJoined,
     ClientLeaseIssued,
@@ -14,6 +15,7 @@ from flowerbed.events.testing import given
 from flowerbed.lease.leases import (
     ClaimLease,
     DatasetChanged,
+    DeclineLease,
     DropClient,
     FailUpdate,
     IssueLease,
@@ -87,6 +89,31 @@ def test_an_old_epoch_claims_and_reports_nothing() -> None:
     given(lease, *again, joined(2)).when(SubmitUpdate(update=submitted(1))).then_rejected(LeaseLost)
     given(lease, *again).when(SubmitUpdate(update=submitted(2))).then_rejected(LeaseLost)
     given(lease).when(FailUpdate(failure=failed())).then_rejected(LeaseLost)
+
+
+@pytest.mark.parametrize("events", [[issued()], HELD])
+def test_a_site_declines_once_for_each_reason_and_the_lease_stays(events: list[LeaseEvent]) -> None:
+    def decline(code: str, epoch: int = 1, detail: str = "") -> DeclineLease:
+        return DeclineLease(epoch=epoch, code=code, detail=detail)
+
+    gone = ClientDeclined(**WHO, epoch=1, code="dataset-gone", detail="it is not there")
+    full = ClientDeclined(**WHO, epoch=1, code="disk-full")
+    given(lease, *events).when(decline("dataset-gone", detail="it is not there")).then(gone)
+    given(lease, *events, gone).when(decline("dataset-gone", detail="still")).then_nothing()
+    given(lease, *events, gone).when(decline("disk-full")).then(full)
+    given(lease, *events, gone, full).when(decline("dataset-gone", detail="it is not there")).then(
+        gone
+    )
+    given(lease, *events).when(decline("disk-full", epoch=2)).then_rejected(LeaseLost)
+    given(lease).when(decline("disk-full")).then_rejected(LeaseLost)
+
+
+def test_a_declined_lease_can_still_be_claimed() -> None:
+    declined = ClientDeclined(**WHO, epoch=1, code="dataset-gone")
+    given(lease, issued(), declined).when(ClaimLease(epoch=1, dataset=DATA)).then(joined())
+    given(lease, issued(), declined, joined()).when(
+        DeclineLease(epoch=1, code="dataset-gone", detail="")
+    ).then(declined)
 
 
 def test_work_is_answered_once_whatever_the_second_answer_says() -> None:

@@ -16,6 +16,8 @@ from flowerbed.embedded.layout import Layout, write_private
 CA_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
+BACKDATE = timedelta(days=1)
+"""Certificates are valid before they were made: the clock of a site may be far behind."""
 S3_NAME = "flowerbed s3"
 """What SeaweedFS' parts are called in the certificate that they show to each other."""
 
@@ -50,7 +52,7 @@ def _make_ca(key_file: Path, certificate_file: Path, now: datetime) -> None:
     subject_id = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_before(now - BACKDATE)
         .not_valid_after(now + CA_LIFETIME)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
@@ -76,7 +78,7 @@ def _make_certificate(
         .issuer_name(ca.subject)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=5))
+        .not_valid_before(now - BACKDATE)
         .not_valid_after(min(now + SERVER_LIFETIME, ca.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)

@@ -13,6 +13,7 @@ from prometheus_client import Counter
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.door import (
     LeaseClaim,
+    LeaseDecline,
     LeaseHeld,
     LeaseOffer,
     LeaseOffers,
@@ -34,6 +35,7 @@ from flowerbed.lease.clients import ClientNotAdmitted
 from flowerbed.lease.datasets import admit
 from flowerbed.lease.leases import (
     ClaimLease,
+    DeclineLease,
     FailUpdate,
     IssueLease,
     LeaseCommand,
@@ -104,6 +106,15 @@ class Desk:
             return held
 
         return self._held(await retried(self.database, peer.tenant, act))
+
+    async def decline(self, peer: Peer, lease_key: str, decline: LeaseDecline) -> None:
+        """Record why the site does not take the lease up; it stays as it is."""
+        command = DeclineLease(epoch=decline.epoch, code=decline.code, detail=decline.detail)
+
+        async def act(tx: Connection) -> None:
+            await self._command(tx, peer, await self._own(tx, peer, lease_key), command)
+
+        await retried(self.database, peer.tenant, act)
 
     async def beat(self, peer: Peer, lease_key: str, epoch: int) -> LeaseHeld:
         async with self.database.transaction(peer.tenant) as tx:

@@ -17,6 +17,7 @@ from flowerbed.contracts.door import (
     Enrolment,
     LeaseBeat,
     LeaseClaim,
+    LeaseDecline,
     LeaseHeld,
     LeaseOffers,
     LeasePoll,
@@ -75,6 +76,11 @@ def client_door(desk: Desk, enrolments: Enrolments) -> FastAPI:
     @app.post("/v1/leases/{lease_id}/claim")
     async def claim(lease_id: Name, request: LeaseClaim, peer: KnownPeer) -> LeaseHeld:
         return await desk.claim(peer, lease_id, request)
+
+    @app.post("/v1/leases/{lease_id}/decline")
+    async def decline(lease_id: Name, request: LeaseDecline, peer: KnownPeer) -> Accepted:
+        await desk.decline(peer, lease_id, request)
+        return Accepted()
 
     @app.post("/v1/leases/{lease_id}/heartbeat")
     async def heartbeat(lease_id: Name, request: LeaseBeat, peer: KnownPeer) -> LeaseHeld:

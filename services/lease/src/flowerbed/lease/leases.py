@@ -1,6 +1,7 @@
 """One client's right to work in one federation, and the work it reports under it.
 
     Free ── issue ──> Offered ── claim ──> Held ── submit, fail ──> Held
+                    decline: says why not, and changes neither Offered nor Held
      ^                   │                   │
      └── drop, release ──┴───────────────────┘
 
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias, assert_never
 
 from flowerbed.contracts.client import (
+    ClientDeclined,
     ClientDropped,
     ClientJoined,
     ClientLeaseIssued,
@@ -37,6 +39,15 @@ class IssueLease:
 class ClaimLease:
     epoch: int
     dataset: DatasetRef
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclineLease:
+    """The site says why it does not work under the lease now."""
+
+    epoch: int
+    code: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +77,12 @@ class ReleaseLease:
 
 
 LeaseCommand: TypeAlias = (
-    IssueLease | ClaimLease | SubmitUpdate | FailUpdate | DropClient | ReleaseLease
+    IssueLease | ClaimLease | DeclineLease | SubmitUpdate | FailUpdate | DropClient | ReleaseLease
 )
 LeaseEvent: TypeAlias = (
     ClientLeaseIssued
     | ClientJoined
+    | ClientDeclined
     | ClientDropped
     | ClientReleased
     | UpdateSubmitted
@@ -95,9 +107,12 @@ class Free:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offered:
+    """`declined`: the last reason that the site gave, so that saying it again changes nothing."""
+
     identity: Identity
     epoch: int
     answered: frozenset[str]
+    declined: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +123,7 @@ class Held:
     epoch: int
     dataset: DatasetRef
     answered: frozenset[str]
+    declined: str = ""
 
 
 LeaseState: TypeAlias = Free | Offered | Held
@@ -133,6 +149,8 @@ def decide(state: LeaseState, command: LeaseCommand) -> list[LeaseEvent]:
             return _issue(state, command)
         case ClaimLease():
             return _claim(state, command)
+        case DeclineLease():
+            return _decline(state, command)
         case SubmitUpdate():
             return _answer(state, command.update)
         case FailUpdate():
@@ -180,6 +198,23 @@ def _claim(state: LeaseState, command: ClaimLease) -> list[LeaseEvent]:
             )
         case _:
             raise _lost(state, command.epoch)
+
+
+def _decline(state: LeaseState, command: DeclineLease) -> list[LeaseEvent]:
+    if isinstance(state, Free) or state.epoch != command.epoch:
+        raise _lost(state, command.epoch)
+    if state.declined == command.code:
+        return []
+    return [
+        ClientDeclined(
+            federation_id=state.identity.federation_id,
+            client_id=state.identity.client_id,
+            lease_id=state.identity.lease_id,
+            epoch=state.epoch,
+            code=command.code,
+            detail=command.detail,
+        )
+    ]
 
 
 def _answer(state: LeaseState, answer: UpdateSubmitted | UpdateFailed) -> list[LeaseEvent]:
@@ -244,6 +279,8 @@ def evolve(state: LeaseState, event: LeaseEvent) -> LeaseState:
                 dataset=event.dataset,
                 answered=state.answered,
             )
+        case ClientDeclined():
+            return state if isinstance(state, Free) else replace(state, declined=event.code)
         case UpdateSubmitted() | UpdateFailed():
             return replace(state, answered=state.answered | {event.work_id})
         case ClientDropped() | ClientReleased():

@@ -20,8 +20,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from flowerbed.events.errors import Rejected
 
-_BACKDATE = timedelta(minutes=5)
-"""A certificate is valid a little before it was made: sites' clocks differ."""
+_BACKDATE = timedelta(days=1)
+"""A certificate is valid before it was made: the clock of a site may be far behind."""
 
 
 class RequestRefused(Rejected):

@@ -1,11 +1,13 @@
 """memberships: a client in a federation, by its newest lease.
 
 issued -> joined -> released | dropped, and from dropped to issued again with the next epoch.
+A client that declines stays where it is; `reason` says why it does.
 """
 
 from typing import Any
 
 from flowerbed.contracts.client import (
+    ClientDeclined,
     ClientDropped,
     ClientJoined,
     ClientLeaseIssued,
@@ -15,7 +17,7 @@ from flowerbed.contracts.client import (
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
-from flowerbed.gateway.projections.upsert import upsert
+from flowerbed.gateway.projections.upsert import update, upsert
 
 
 async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
@@ -28,7 +30,9 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
         "client_id": event.client_id,
     }
     lease = {"lease_id": event.lease_id, "epoch": event.epoch, "updated_at": at}
-    await upsert(tx, "memberships", key, lease | _values(event, recorded))
+    # A client declines what it was offered: its row is there.
+    write = update if isinstance(event, ClientDeclined) else upsert
+    await write(tx, "memberships", key, lease | _values(event, recorded))
 
 
 def _values(event: LeaseEvent, recorded: Recorded[Any]) -> dict[str, Any]:
@@ -42,7 +46,10 @@ def _values(event: LeaseEvent, recorded: Recorded[Any]) -> dict[str, Any]:
                 "dataset": event.dataset.label,
                 "dataset_sha256": event.dataset.sha256,
                 "joined_at": at,
+                "reason": "",
             }
+        case ClientDeclined():
+            return {"reason": f"{event.code}: {event.detail}" if event.detail else event.code}
         case ClientDropped():
             return {"status": "dropped", "reason": event.reason, "ended_at": at}
         case ClientReleased():
