@@ -26,7 +26,8 @@ SCHEMAS = CONTRACTS / "schemas"
 DOOR = (
     door.Invite, door.Enrolment, door.Enrolled, door.CertificateRequest, door.Certificate,
     door.LeasePoll, door.LeaseOffers, door.LeaseClaim, door.LeaseHeld, door.LeaseDecline,
-    door.LeaseBeat,    door.WorkPoll, door.WorkOffer, door.WorkReport, door.WorkFailure, door.LeaseRelease,
+    door.LeaseBeat, door.WorkPoll, door.WorkOffer, door.WorkReport, door.WorkFailure,
+    door.LeaseRelease,
 )  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
