@@ -153,28 +153,6 @@ async def test_unknown_names_are_not_found(gateway: Gateway) -> None:
     await _get(gateway, "/artifacts/short", expected=422)
 
 
-async def test_what_a_federation_waits_for_is_said(gateway: Gateway) -> None:
-    """Told as far as each point of the story, the gateway names what is missing."""
-    story = whole_story()
-    created = next(
-        place for place, one in enumerate(story.told) if one.type == "fl.federation.created"
-    )
-    started = next(place for place, one in enumerate(story.told) if one.type == "fl.round.started")
-    await gateway.hear(story.told[: created + 1])
-
-    waits = (await _get(gateway, f"/federations/{FED}"))["waiting_for"]
-    assert waits == (
-        "clients: 0 of 2 have joined, until 2026-01-01 13:00:00 UTC; the base checkpoint"
-    )
-
-    await gateway.hear(story.told[created + 1 : started + 1])
-    waits = (await _get(gateway, f"/federations/{FED}"))["waiting_for"]
-    assert waits == (
-        "round 1, train: 3 of 3 clients (client-a, client-b, client-c),"
-        " until 2026-01-01 14:00:00 UTC"
-    )
-
-
 async def test_events_that_come_again_are_kept_once(gateway: Gateway) -> None:
     story = whole_story()
     await gateway.hear(story.told)

@@ -13,6 +13,7 @@ from flowerbed.gateway.settings import GatewaySettings
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
 from flowerbed.gateway.upstream import Upstream
+from flowerbed.gateway.why.routes import why_routes
 
 
 async def build(settings: GatewaySettings, shell: Shell) -> None:
@@ -26,6 +27,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         command_routes(reads, upstreams),
         dead_letter_routes(upstreams),
         status_routes(reads),
+        why_routes(reads, upstreams),
     ):
         shell.app.include_router(router, dependencies=guarded)
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from flowerbed.events.errors import Unavailable
 from flowerbed.gateway.auth import Tenant
-from flowerbed.gateway.upstream import Upstream
+from flowerbed.gateway.upstream import PATIENCE, Upstream
 
 
 class Replay(BaseModel):
@@ -27,14 +27,14 @@ def dead_letter_routes(upstreams: dict[str, Upstream]) -> APIRouter:
     @router.get("")
     async def letters(tenant: Tenant = None) -> dict[str, Any]:
         """`unavailable` names services that did not answer: theirs are not known."""
-        found, unavailable = await _collect(upstreams)
+        found, unavailable = await collect(upstreams)
         mine = [letter for letter in found if tenant is None or letter["tenant"] == tenant]
         return {"dead_letters": mine, "unavailable": unavailable}
 
     @router.post("/replay")
     async def replay(wanted: Replay, tenant: Tenant = None) -> dict[str, Any]:
         """Lane by lane, in order; the first that fails again ends its lane."""
-        found, unavailable = await _collect(upstreams)
+        found, unavailable = await collect(upstreams)
         lanes = {
             (letter["service"], letter["consumer"], letter["lane"]): None
             for letter in found
@@ -46,13 +46,18 @@ def dead_letter_routes(upstreams: dict[str, Upstream]) -> APIRouter:
     return router
 
 
-async def _collect(upstreams: dict[str, Upstream]) -> tuple[list[dict[str, Any]], list[str]]:
+async def collect(
+    upstreams: dict[str, Upstream], patience: float = PATIENCE
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """All dead letters, and the services that did not answer within `patience` seconds."""
+
     async def ask(upstream: Upstream) -> list[dict[str, Any]] | None:
         try:
-            letters: list[dict[str, Any]] = await upstream.fetch(
-                "GET", "/internal/dead-letters", params={"limit": "1000"}
-            )
-        except Unavailable:
+            async with asyncio.timeout(patience):
+                letters: list[dict[str, Any]] = await upstream.fetch(
+                    "GET", "/internal/dead-letters", params={"limit": "1000"}
+                )
+        except (Unavailable, TimeoutError):
             return None
         return [{"service": upstream.name, **letter} for letter in letters]
 

@@ -3,9 +3,10 @@
 import base64
 import binascii
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from flowerbed.events.database import Connection, Database
@@ -30,7 +31,10 @@ from flowerbed.gateway.views import (
     Update,
     UpdateCounts,
 )
-from flowerbed.gateway.waiting import waiting_for
+from flowerbed.gateway.why.engine import waiting_for, why
+from flowerbed.gateway.why.facts import Letter
+from flowerbed.gateway.why.gathering import gather
+from flowerbed.gateway.why.view import Why
 
 # A federation that was posted here is seen at once, and by its name even when it is rejected.
 _FEDERATIONS = """
@@ -106,12 +110,12 @@ class Reads:
             rounds = await _rounds(connection, federation_id)
             clients = await connection.fetch(_MEMBERSHIPS, federation_id)
             artifacts = await _artifacts(connection, "federation_id", federation_id)
-            silent = await _silent(connection, federation_id, rounds)
+            facts = await gather(connection, row)
         members = [Membership(**_plain(client)) for client in clients]
         evaluated = [a_round.evaluation for a_round in rounds if a_round.evaluation]
         return Federation(
             **row,
-            waiting_for=waiting_for(row, rounds, members, artifacts, silent),
+            waiting_for=waiting_for(facts, datetime.now(UTC)),
             base=_ref(row["base_sha256"], _uri_of(artifacts, row["base_sha256"])),
             final=_ref(row["final_sha256"], row["final_uri"]),
             metrics=evaluated[-1] if evaluated else {},
@@ -119,6 +123,16 @@ class Reads:
             clients=members,
             artifacts=artifacts,
         )
+
+    async def why(
+        self, tenant: str | None, federation_id: str, at: datetime,
+        letters: Sequence[Letter], away: Iterable[str],
+    ) -> Why:  # fmt: skip
+        """`letters` and `away`: what the services said of themselves, or that they did not."""
+        async with self._reading(tenant) as connection:
+            row = await _federation(connection, federation_id)
+            facts = await gather(connection, row, with_errors=True)
+        return why(replace(facts, letters=tuple(letters), away=frozenset(away)), at)
 
     async def round(self, tenant: str | None, federation_id: str, number: int) -> RoundDetail:
         async with self._reading(tenant) as connection:
@@ -263,20 +277,6 @@ async def _artifacts(connection: Connection, column: str, value: str) -> list[Ar
         value,
     )
     return [Artifact(**_plain(row)) for row in rows]
-
-
-async def _silent(connection: Connection, federation_id: str, rounds: list[Round]) -> list[str]:
-    """The clients that owe an answer in the open exchange."""
-    if not rounds or rounds[-1].status not in ("training", "evaluating"):
-        return []
-    newest = rounds[-1]
-    rows = await connection.fetch(
-        "SELECT client_id FROM round_updates WHERE federation_id = $1 AND round_number = $2"
-        " AND attempt = $3 AND exchange = $4 AND status = 'asked' ORDER BY place",
-        federation_id, newest.round_number, newest.attempt,
-        "train" if newest.status == "training" else "evaluate",
-    )  # fmt: skip
-    return [row["client_id"] for row in rows]
 
 
 def _uri_of(artifacts: list[Artifact], sha256: str | None) -> str | None:
