@@ -104,7 +104,7 @@ class Ground:
         for one in described["sites"]:
             name = one["name"]
             self.sites.append(Site(name, self.root / "data" / name, self.root / "clients" / name))
-        starting = [site.start(self._invite()) for site in self.sites]
+        starting = [self._start_runner(site, self._invite()) for site in self.sites]
         for process in starting:
             assert process.wait(90) == 0, process.stderr and process.stderr.read()
 
@@ -166,7 +166,7 @@ class Ground:
                 said.append("supervisor")
         for site in self.sites:
             if self._is_missing(site):
-                self._starting.append(site.start())
+                self._starting.append(self._start_runner(site))
                 self._missing_since[site.name] = time.monotonic()
                 said.append(f"agent-{site.name}")
         self._starting = [one for one in self._starting if one.poll() is None]
@@ -179,6 +179,10 @@ class Ground:
         record = read_record(self.layout)
         if record is not None:
             until(lambda: not record.is_supervised() or None, "the supervisor is gone", 10)
+
+    def skew(self, site: str, seconds: float) -> None:
+        """Set the clock of a site's runner wrong, or right again with 0."""
+        self._clock(site).write_text(f"{seconds:g}\n")
 
     def until_well(self, seconds: float = 120.0) -> None:
         """Everything runs and says that it is ready."""
@@ -203,6 +207,17 @@ class Ground:
             return False
         since = self._missing_since.setdefault(site.name, time.monotonic())
         return time.monotonic() - since > LEFT_ALONE
+
+    def _start_runner(self, site: Site, invite: str = "") -> "subprocess.Popen[str]":
+        """The runner reads its clock's error from a file of its own."""
+        os.environ[CLOCK_OFFSETS] = str(self._clock(site.name))
+        try:
+            return site.start(invite)
+        finally:
+            del os.environ[CLOCK_OFFSETS]
+
+    def _clock(self, site: str) -> Path:
+        return self.root / f"clock-{site}"
 
     def _invite(self) -> str:
         body = {"tenant": "acme", "tags": ["hospital"]}
