@@ -33,7 +33,7 @@ LIFE = (
     "clients-to-train", "updates-to-screen", "fold-due", "checkpoint-to-record",
     "evaluation-start-due",
     "clients-to-evaluate", "evaluations-to-screen", "evaluation-close-due", "round-end-due",
-    "completed",
+    "end-due", "completed",
 )  # fmt: skip
 
 

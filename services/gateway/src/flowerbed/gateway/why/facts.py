@@ -114,6 +114,7 @@ class Between:
     """Before `attempt` of `round_number`. `failure`: of the attempt before, in the same round.
 
     `owing`: work of earlier rounds that has no answer yet and may still count.
+    `is_last`: no attempt is left.
     """
 
     since: datetime
@@ -122,6 +123,7 @@ class Between:
     attempt: int
     failure: Failure | None = None
     owing: tuple[Work, ...] = ()
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

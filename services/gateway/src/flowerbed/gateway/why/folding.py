@@ -137,6 +137,7 @@ def _next(
                 round_number=event.round_number,
                 attempt=event.attempt + 1,
                 failure=Failure(code=event.code, reason=event.reason or event.code, at=at),
+                is_last=event.attempts_left == 0,
             )
         case FederationResumed() | FederationPolicyChanged() as event:
             return _waits_anew(stage, event.waits_until)

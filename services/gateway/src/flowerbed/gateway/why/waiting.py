@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from flowerbed.gateway.why.answer import Answer, Task, absence, on_client, to_act
-from flowerbed.gateway.why.facts import Between, Facts, Starting, Submitted
+from flowerbed.gateway.why.facts import Between, Facts, Failure, Starting, Submitted
 from flowerbed.gateway.why.view import WaitedFor
 from flowerbed.gateway.why.words import because, counted
 
@@ -53,7 +53,7 @@ def between(facts: Facts, stage: Between, at: datetime) -> Answer:
     place = f"attempt {stage.attempt} at round {stage.round_number}"
     place = place if again else f"round {stage.round_number}"
     failure = f" (attempt {stage.attempt - 1}: {stage.failure.reason})" if stage.failure else ""
-    if _is_past(stage.until, at):
+    if stage.is_last or _is_past(stage.until, at) or _is_done(facts, stage):
         return _end_due(facts, stage, at)
     owing = {one.client_id for one in stage.owing}
     idle = [client for client in facts.joined if client.client_id not in owing]
@@ -126,16 +126,29 @@ def _base(facts: Facts, stage: Starting) -> Task | None:
 
 
 def _end_due(facts: Facts, stage: Starting | Between, at: datetime) -> Answer:
-    failure = stage.base_failure if isinstance(stage, Starting) else None
-    if failure is not None:
-        what = f"the orchestrator to end it{because(failure.reason)}"
-        since: datetime | None = failure.at
-    else:
-        what = "the orchestrator to end it: nobody waits past the deadline"
-        since = stage.until
-    task = Task(service="orchestrator", doing="has not ended it", since=since)
-    ends = f"the federation fails with {failure.code}" if failure else _TOO_FEW
-    return to_act(facts, at, task, code="end-due", what=what, then=ends)
+    """Nothing more can come of it, or nobody waits any longer; only its end is missing."""
+    task, ends = _end(facts, stage)
+    return to_act(facts, at, task, code="end-due", what="the orchestrator to end it", then=ends)
+
+
+def _end(facts: Facts, stage: Starting | Between) -> tuple[Task, str]:
+    doing = "has not ended it"
+    match stage:
+        case Starting(base_failure=Failure() as failure):
+            task = Task(service="orchestrator", doing=doing, since=failure.at)
+            return task, f"the federation fails with {failure.code}{because(failure.reason)}"
+        case Between(is_last=True, failure=Failure() as failure):
+            task = Task(service="orchestrator", doing=doing, since=stage.since)
+            return task, f"the federation fails with round-failed{because(failure.reason)}"
+        case Between() if _is_done(facts, stage):
+            task = Task(service="orchestrator", doing=doing, since=stage.since)
+            return task, "the federation completes"
+        case _:
+            return Task(service="orchestrator", doing=doing, since=stage.until), _TOO_FEW
+
+
+def _is_done(facts: Facts, stage: Between) -> bool:
+    return facts.spec is not None and stage.round_number > facts.spec.num_rounds
 
 
 def _absent(facts: Facts, at: datetime) -> tuple[WaitedFor, ...]:
