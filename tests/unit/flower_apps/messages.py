@@ -23,13 +23,22 @@ DISEASED = [67, 1, 4, 160, None, None, 2, 108, 1, 2.6, 2, 3, None]
 
 
 def ask(
-    app: str, kind: str, arrays: ArrayRecord, data: Path, config: Config | None = None
+    app: str,
+    kind: str,
+    arrays: ArrayRecord,
+    data: Path,
+    config: Config | None = None,
+    **node_config: str,
 ) -> RecordDict:
     """What the app's client answers to a train or evaluate message."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
     content = RecordDict({"arrays": arrays, "config": ConfigRecord({**CONFIG, **(config or {})})})
     context = Context(
-        run_id=1, node_id=1, node_config={"data-path": str(data)}, state=RecordDict(), run_config={}
+        run_id=1,
+        node_id=1,
+        node_config={"data-path": str(data), **node_config},
+        state=RecordDict(),
+        run_config={},
     )
     message = Message(content, dst_node_id=1, message_type=kind)
     return load_client_app(app)(message, context).content

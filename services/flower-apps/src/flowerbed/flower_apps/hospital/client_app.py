@@ -5,7 +5,7 @@ from pathlib import Path
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from . import task
+from . import checkpoint, task
 
 app = ClientApp()
 
@@ -17,7 +17,8 @@ def train(message: Message, context: Context) -> Message:
     rows = task.load_rows(_data(context) / "train.jsonl")
     # What the round's message says goes before what the app's defaults say.
     config = {**context.run_config, **message.content.config_records["config"]}
-    loss = task.train(net, rows, task.Settings.read(config))
+    kept_in = checkpoint.folder_in(context.node_config)
+    loss = task.train(net, rows, task.Settings.read(config), kept_in)
     content = RecordDict(
         {
             "arrays": ArrayRecord(net.state_dict()),

@@ -13,6 +13,7 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
+from .checkpoint import Checkpoints, name_of
 from .features import WIDTH, encode
 
 MOMENTUM = 0.9
@@ -85,7 +86,7 @@ def load_rows(path: Path) -> Rows:
     )
 
 
-def train(net: Net, rows: Rows, settings: Settings) -> float:
+def train(net: Net, rows: Rows, settings: Settings, kept_in: Path | None = None) -> float:
     """Train `net` in place; answer the mean loss of its last pass over the rows.
 
     With a proximal mu, the objective is equation 2 of FedProx (Li et al., 2020): the loss plus
@@ -101,9 +102,10 @@ def train(net: Net, rows: Rows, settings: Settings) -> float:
         weight_decay=WEIGHT_DECAY,
     )
     criterion = nn.BCEWithLogitsLoss()
-    total = 0.0
+    checkpoints = Checkpoints(kept_in, name_of(settings, net.state_dict()))
+    done, total = checkpoints.restore(net, optimizer, order)
     net.train()
-    for _ in range(settings.local_epochs):
+    for epoch in range(done, settings.local_epochs):
         total = 0.0
         shuffled = torch.randperm(len(rows), generator=order)
         for batch in torch.split(shuffled, settings.batch_size):
@@ -114,6 +116,7 @@ def train(net: Net, rows: Rows, settings: Settings) -> float:
                 loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
             loss.backward()
             optimizer.step()
+        checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(rows)
 
 

@@ -15,6 +15,8 @@ import torch
 from flwr.app import ArrayRecord
 from torch import Tensor, nn
 
+from .checkpoint import Checkpoints, name_of
+
 SIZE = 28
 MOMENTUM = 0.9
 EVALUATED_AT_ONCE = 256
@@ -93,7 +95,7 @@ def load_images(path: Path) -> Images:
     )
 
 
-def train(net: Net, images: Images, settings: Settings) -> float:
+def train(net: Net, images: Images, settings: Settings, kept_in: Path | None = None) -> float:
     """Train `net` in place; answer the mean loss of its last pass over the images.
 
     With a proximal mu, the objective is equation 2 of FedProx (Li et al., 2020): the loss plus
@@ -104,9 +106,10 @@ def train(net: Net, images: Images, settings: Settings) -> float:
     received = [weights.detach().clone() for weights in net.parameters()]
     optimizer = torch.optim.SGD(net.parameters(), lr=settings.learning_rate, momentum=MOMENTUM)
     criterion = nn.CrossEntropyLoss()
-    total = 0.0
+    checkpoints = Checkpoints(kept_in, name_of(settings, net.state_dict()))
+    done, total = checkpoints.restore(net, optimizer, order)
     net.train()
-    for _ in range(settings.local_epochs):
+    for epoch in range(done, settings.local_epochs):
         total = 0.0
         shuffled = torch.randperm(len(images), generator=order)
         for batch in torch.split(shuffled, settings.batch_size):
@@ -117,6 +120,7 @@ def train(net: Net, images: Images, settings: Settings) -> float:
                 loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
             loss.backward()
             optimizer.step()
+        checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(images)
 
 
