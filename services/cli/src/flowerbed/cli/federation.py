@@ -19,6 +19,7 @@ from flowerbed.cli.api import (
 )
 from flowerbed.cli.output import BAD_INPUT, FAILED, print_json
 from flowerbed.cli.tables import Format, Output
+from flowerbed.cli.why import why
 
 app = typer.Typer(
     help="Submit, watch and stop federations. Exit codes: 0 done, 1 failed, 2 bad input,"
@@ -140,6 +141,9 @@ def show(
             out.print(f"\nfinal checkpoint {final['uri']}\nsha256 {final['sha256']}", markup=False)
         if federation["problems"]:
             problems_table(federation["problems"])
+
+
+app.command()(why)
 
 
 @app.command()
