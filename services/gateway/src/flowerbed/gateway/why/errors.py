@@ -78,7 +78,7 @@ def _told(one: Recorded[Any], clients: Mapping[str, Client]) -> LastError:
         at=one.recorded_at,
         code="evaluation-failed" if isinstance(event, RoundCompleted) else event.code,
         detail=last_line(text),
-        traceback=text.strip() if "\n" in text.strip() else None,
+        traceback=text.strip("\n") if "\n" in text.strip() else None,
         client_id=getattr(event, "client_id", None),
         label="" if client is None else client.shown_label,
         where=_where(one),
