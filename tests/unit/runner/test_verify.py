@@ -20,6 +20,7 @@ from flowerbed.contracts.signed import (
 )
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.flower_apps import registry
+from flowerbed.runner import clock
 from flowerbed.runner.errors import Refused
 from flowerbed.runner.verify import (
     KeyRing,
@@ -38,7 +39,7 @@ NOW = int(time.time())
 
 @pytest.fixture(autouse=True)
 def _clock_that_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: float(NOW))
+    monkeypatch.setattr(clock, "now", lambda: float(NOW))
 
 
 def sign(claims: dict[str, Any], typ: str = MANIFEST_TYPE, key: OKPKey = KEY) -> str:

@@ -8,7 +8,6 @@ import asyncio
 import hashlib
 import logging
 import math
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +19,7 @@ from flowerbed.contracts.door import WorkReport
 from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.flower_apps import registry
-from flowerbed.runner import transfer
+from flowerbed.runner import clock, transfer
 from flowerbed.runner.errors import NotReachable, Refused
 from flowerbed.runner.journal import Finished, Spent, WorkKey
 from flowerbed.runner.patience import patiently
@@ -136,7 +135,7 @@ class Bench:
             config=config,
             seed=order.seed,
         )
-        seconds = order.exp + LEEWAY_SECONDS - time.time()
+        seconds = order.exp + LEEWAY_SECONDS - clock.now()
         try:
             return await asyncio.wait_for(self.worker.run(request), seconds)
         except TimeoutError as error:

@@ -2,7 +2,6 @@
 
 import asyncio
 import email.utils
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -17,6 +16,7 @@ from flowerbed.contracts.door import (
     CertificateRequest,
     LeaseBeat,
     LeaseClaim,
+    LeaseDecline,
     LeaseHeld,
     LeaseKey,
     LeaseOffers,
@@ -28,12 +28,15 @@ from flowerbed.contracts.door import (
     WorkReport,
 )
 from flowerbed.contracts.values import DatasetRef
+from flowerbed.runner import clock
 from flowerbed.runner.errors import DoorRefused, LeaseLost, NotAdmitted, NotReachable
 
 A = TypeVar("A", bound=BaseModel)
 
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 15.0
+LATE_SECONDS = 8.0
+"""A long poll is answered when its time is up; later than this, nobody is there."""
 LIMITS = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=60.0)
 
 
@@ -66,20 +69,28 @@ class Door:
 
     async def poll(self, known: tuple[LeaseKey, ...], wait_seconds: float) -> LeaseOffers:
         message = LeasePoll(wait_seconds=wait_seconds, known=known)
-        return await self._post("/v1/leases/poll", message, LeaseOffers, wait_seconds)
+        within = wait_seconds + LATE_SECONDS
+        return await self._post("/v1/leases/poll", message, LeaseOffers, within)
 
     async def claim(self, lease: LeaseKey, dataset: DatasetRef) -> LeaseHeld:
         message = LeaseClaim(epoch=lease.epoch, dataset=dataset)
         return await self._post(f"{_path(lease)}/claim", message, LeaseHeld)
 
-    async def heartbeat(self, lease: LeaseKey) -> LeaseHeld:
-        return await self._post(
-            f"{_path(lease)}/heartbeat", LeaseBeat(epoch=lease.epoch), LeaseHeld
-        )
+    async def decline(self, lease: LeaseKey, code: str, detail: str) -> Accepted:
+        message = LeaseDecline(epoch=lease.epoch, code=code, detail=detail)
+        return await self._post(f"{_path(lease)}/decline", message, Accepted)
 
-    async def next_work(self, lease: LeaseKey, wait_seconds: float) -> WorkOffer:
+    async def heartbeat(self, lease: LeaseKey, within: float = ANSWER_SECONDS) -> LeaseHeld:
+        """`within`: a lease that is short cannot wait long for an answer that does not come."""
+        message = LeaseBeat(epoch=lease.epoch)
+        return await self._post(f"{_path(lease)}/heartbeat", message, LeaseHeld, within)
+
+    async def next_work(
+        self, lease: LeaseKey, wait_seconds: float, late_seconds: float = LATE_SECONDS
+    ) -> WorkOffer:
         message = WorkPoll(epoch=lease.epoch, wait_seconds=wait_seconds)
-        return await self._post(f"{_path(lease)}/work/next", message, WorkOffer, wait_seconds)
+        within = wait_seconds + late_seconds
+        return await self._post(f"{_path(lease)}/work/next", message, WorkOffer, within)
 
     async def report(self, lease: LeaseKey, work_id: str, report: WorkReport) -> Accepted:
         return await self._post(f"{_path(lease)}/work/{_quoted(work_id)}/report", report, Accepted)
@@ -96,7 +107,7 @@ class Door:
         return await self._post("/v1/certificate", CertificateRequest(csr_pem=csr_pem), Certificate)
 
     async def jwks(self) -> dict[str, Any]:
-        answer = await self._call("GET", "/.well-known/jwks.json", None, 0)
+        answer = await self._call("GET", "/.well-known/jwks.json", None, ANSWER_SECONDS)
         try:
             document: dict[str, Any] = answer.json()
         except ValueError as error:
@@ -104,28 +115,33 @@ class Door:
         return document
 
     async def _post(
-        self, path: str, message: BaseModel, answer_type: type[A], wait_seconds: float = 0
+        self,
+        path: str,
+        message: BaseModel,
+        answer_type: type[A],
+        within: float = ANSWER_SECONDS,
     ) -> A:
         body = message.model_dump_json().encode()
-        answer = await self._call("POST", path, body, wait_seconds)
+        answer = await self._call("POST", path, body, within)
         try:
             return answer_type.model_validate_json(answer.content)
         except ValidationError as error:
             raise NotReachable(f"{self.url} did not answer as a clients' door does") from error
 
     async def _call(
-        self, method: str, path: str, body: bytes | None, wait_seconds: float
+        self, method: str, path: str, body: bytes | None, within: float
     ) -> httpx.Response:
-        timeout = httpx.Timeout(ANSWER_SECONDS + wait_seconds, connect=CONNECT_SECONDS)
+        timeout = httpx.Timeout(within, connect=min(within, CONNECT_SECONDS))
         headers = {"content-type": "application/json"} if body is not None else {}
         async with self._borrowed() as http:
+            sent_at = clock.since_boot()
             try:
                 answer = await http.request(
                     method, self.url + path, content=body, headers=headers, timeout=timeout
                 )
             except httpx.RequestError as error:
-                reason = str(error) or type(error).__name__
-                raise NotReachable(f"{self.url} did not answer: {reason}") from error
+                raise NotReachable(f"{self.url} did not answer: {_words(error)}") from error
+        clock.learn(answer.headers.get("date"), sent_at, clock.since_boot())
         _raise_for(self.url, answer)
         return answer
 
@@ -147,6 +163,13 @@ def _path(lease: LeaseKey) -> str:
 
 def _quoted(text: str) -> str:
     return quote(text, safe="")
+
+
+def _words(error: httpx.RequestError) -> str:
+    reason = str(error) or type(error).__name__
+    if "certificate is not yet valid" in reason or "certificate has expired" in reason:
+        return f"{reason}; is the clock of this machine right?"
+    return reason
 
 
 def _raise_for(url: str, answer: httpx.Response) -> None:
@@ -185,6 +208,6 @@ def retry_after(header: str | None) -> float | None:
     except ValueError:
         pass
     try:
-        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - clock.now())
     except ValueError:
         return None

@@ -4,7 +4,6 @@ doing it all again with the same invite is the same enrolment.
 
 import hashlib
 import ssl
-from datetime import UTC, datetime
 
 import httpx
 from cryptography import x509
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from flowerbed.contracts.door import Enrolled, Enrolment, Invite
+from flowerbed.runner import clock
 from flowerbed.runner.errors import BadInput, NotReachable
 from flowerbed.runner.identity import (
     Identity,
@@ -43,7 +43,7 @@ def ensure_enrolled(
     identity = store.load()
     if key is None:
         return enrolled_identity(state)
-    if identity is None or store.expires_at() <= datetime.now(UTC):
+    if identity is None or store.expires_at() <= clock.utc():
         return enrol(key, state, server_url)
     invited = _invite(key)
     if (invited.client_id, invited.tenant) != (identity.client_id, identity.tenant):

@@ -9,7 +9,7 @@ replaces both at once.
 
 import ssl
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cryptography import x509
@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+from flowerbed.runner import clock
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.state import StateDir, read_json, write_json, write_private
 
@@ -82,17 +83,21 @@ class IdentityStore:
         return context
 
 
-def enrolled_identity(state: StateDir) -> Identity:
-    """Raises: BadInput: this client is not enrolled, or its certificate has run out."""
+def enrolled_identity(state: StateDir, doubt: timedelta = timedelta(0)) -> Identity:
+    """Who this client is. `doubt`: how far our clock may be wrong.
+
+    Raises:
+        BadInput: this client is not enrolled, or its certificate has run out.
+    """
     store = IdentityStore(state)
     identity = store.load()
     if identity is None:
         raise BadInput("this client is not enrolled: start it with --invite KEY")
     expires_at = store.expires_at()
-    if expires_at <= datetime.now(UTC):
+    if expires_at + doubt <= clock.utc():
         raise BadInput(
-            f"the certificate of {identity.client_id} ran out at {expires_at:%Y-%m-%d %H:%M} UTC:"
-            " start it with a new --invite KEY"
+            f"the certificate of {identity.client_id} ran out at {expires_at:%Y-%m-%d %H:%M} UTC"
+            f" (it is {clock.utc():%Y-%m-%d %H:%M}): start it with a new --invite KEY"
         )
     return identity
 

@@ -9,10 +9,10 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from flowerbed.contracts.signed import WorkOrder
+from flowerbed.runner import clock
 
 KEPT_RESULTS = 4
 """Result files that are kept for a lease: enough for any order that can still be repeated."""
@@ -201,4 +201,4 @@ class Journal:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    return clock.utc().isoformat(timespec="milliseconds")

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import psutil
 
+from flowerbed.runner import clock
 from flowerbed.runner.agent import Agent
 from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.door import LIMITS, Door
@@ -82,7 +83,7 @@ async def open_site(
     Raises:
         BadInput: the client is not enrolled, or its dataset is unusable.
     """
-    identity = enrolled_identity(state)
+    identity = enrolled_identity(state, clock.doubt())
     settings = AgentSettings.load(state)
     dataset = Dataset.open(settings.dataset, settings.task, state.digests)
     own = psutil.Process()

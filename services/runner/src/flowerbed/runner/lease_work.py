@@ -7,6 +7,7 @@ import sqlite3
 from flowerbed.contracts.door import LeaseHeld, LeaseKey, WorkFailure, WorkReport
 from flowerbed.contracts.signed import Manifest, WorkOrder
 from flowerbed.runner.bench import Bench
+from flowerbed.runner.door import ANSWER_SECONDS, LATE_SECONDS
 from flowerbed.runner.errors import DoorRefused, NotAdmitted, Refused
 from flowerbed.runner.patience import patiently, pause
 from flowerbed.runner.site import Site
@@ -17,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 45.0
 NOT_ADMITTED_PAUSE = 30.0
+SHORTEST_PATIENCE = 3.0
+"""Seconds for an answer. Otherwise it is the time between two heartbeats: a door that hangs must
+be given up and found again before the lease has run out."""
 
 
 class LeaseWork:
@@ -52,7 +56,8 @@ class LeaseWork:
         # Asking is a heartbeat too, so one question must not outlast the time between two.
         wait = min(POLL_SECONDS, max(1.0, self._beat_seconds))
         try:
-            offer = await patiently(lambda: self._site.door.next_work(self.key, wait))
+            late = min(LATE_SECONDS, max(SHORTEST_PATIENCE, self._beat_seconds))
+            offer = await patiently(lambda: self._site.door.next_work(self.key, wait, late))
         except NotAdmitted as error:
             self._site.board.error(str(error))
             await asyncio.sleep(NOT_ADMITTED_PAUSE)
@@ -84,7 +89,8 @@ class LeaseWork:
         while True:
             await asyncio.sleep(self._beat_seconds)
             try:
-                held = await patiently(lambda: self._site.door.heartbeat(self.key))
+                within = max(SHORTEST_PATIENCE, min(ANSWER_SECONDS, self._beat_seconds))
+                held = await patiently(lambda: self._site.door.heartbeat(self.key, within))  # noqa: B023
                 self._beat_seconds = held.heartbeat_seconds
             except NotAdmitted as error:
                 self._site.board.error(str(error))

@@ -2,13 +2,13 @@
 
 import logging
 import random
-import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
 from tenacity.stop import stop_base
 
+from flowerbed.runner import clock
 from flowerbed.runner.errors import NotReachable
 
 logger = logging.getLogger(__name__)
@@ -23,13 +23,13 @@ LONGEST_RETRY_AFTER = 300.0
 
 
 class _StopAt(stop_base):
-    """Stop when the wall clock has passed a moment; None is never."""
+    """Stop when the control plane's clock has passed a moment; None is never."""
 
     def __init__(self, until: float | None) -> None:
         self._until = until
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return self._until is not None and time.time() + retry_state.upcoming_sleep > self._until
+        return self._until is not None and clock.now() + retry_state.upcoming_sleep > self._until
 
 
 def pause(tries: int) -> float:
@@ -55,7 +55,7 @@ async def patiently(
     until: float | None = None,
     on_wait: Callable[[NotReachable], None] | None = None,
 ) -> T:
-    """Call until somebody answers, or until the wall clock reaches `until`.
+    """Call until somebody answers, or until the control plane's clock reaches `until`.
 
     Raises:
         NotReachable: nobody had answered by then.

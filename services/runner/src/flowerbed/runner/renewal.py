@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import random
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from flowerbed.runner.errors import BadInput, DoorRefused, NotAdmitted
+from flowerbed.runner import clock
+from flowerbed.runner.errors import BadInput, DoorRefused, NotAdmitted, NotReachable
 from flowerbed.runner.identity import IdentityStore, new_key, signing_request
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.site import Site
@@ -50,9 +51,10 @@ async def _renew(site: Site, store: IdentityStore) -> None:
     key = new_key()
     request = signing_request(key, site.identity.client_id, site.identity.tenant)
     try:
-        async with asyncio.timeout(_seconds_until(expires_at)):
-            answer = await patiently(lambda: site.door.renew(request))
-    except TimeoutError as error:
+        answer = await patiently(
+            lambda: site.door.renew(request), until=(expires_at + clock.doubt()).timestamp()
+        )
+    except NotReachable as error:
         raise BadInput(
             f"the certificate ran out at {expires_at}: a new invite is needed"
         ) from error
@@ -69,4 +71,4 @@ async def _renew(site: Site, store: IdentityStore) -> None:
 
 
 def _seconds_until(moment: datetime) -> float:
-    return max(0.0, (moment - datetime.now(UTC)) / timedelta(seconds=1))
+    return max(0.0, (moment - clock.utc()) / timedelta(seconds=1))

@@ -1,10 +1,10 @@
 """What the agent says of itself: one file, replaced whole at every change. No port is opened."""
 
-from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from flowerbed.runner import clock
 from flowerbed.runner.state import StateDir, write_private
 
 Phase: TypeAlias = Literal[
@@ -67,12 +67,12 @@ class StatusBoard:
             self.write()
 
     def error(self, message: str) -> None:
-        self.status.last_error = LastError(message=message, at=datetime.now(UTC))
+        self.status.last_error = LastError(message=message, at=clock.utc())
         self.write()
 
     def work(self, work_id: str, outcome: str, train_seconds: float | None = None) -> None:
         self.status.last_work = LastWork(
-            work_id=work_id, outcome=outcome, train_seconds=train_seconds, at=datetime.now(UTC)
+            work_id=work_id, outcome=outcome, train_seconds=train_seconds, at=clock.utc()
         )
         self.write()
 

@@ -6,7 +6,6 @@ JWS --signature, typ--> claims --issuer, audience, time, tenant, code--> terms -
 import base64
 import json
 import re
-import time
 import warnings
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -29,10 +28,11 @@ from flowerbed.contracts.signed import (
 )
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.flower_apps import registry
+from flowerbed.runner import clock
 from flowerbed.runner.errors import Refused
 
 LEEWAY_SECONDS = 10
-"""How far the clocks of a site and of the control plane may differ."""
+"""How far what is known of the control plane's clock may differ from it."""
 APP_PREFIX = "builtin:"
 
 C = TypeVar("C", bound=Claims)
@@ -142,7 +142,7 @@ def check_offer(manifest: Manifest, offer: LeaseOffer, terms: Terms) -> None:
     Raises:
         Refused: with the first rule that does not hold.
     """
-    _check_claims(manifest, terms, time.time())
+    _check_claims(manifest, terms, clock.now())
     _equal("lease", manifest.lease_id, offer.lease_id)
     _equal("lease epoch", manifest.lease_epoch, offer.epoch)
     _equal("federation", manifest.federation_id, offer.federation_id)
@@ -157,7 +157,7 @@ def check_order(order: WorkOrder, manifest: Manifest, terms: Terms) -> None:
     Raises:
         Refused: with the first rule that does not hold.
     """
-    _check_claims(order, terms, time.time())
+    _check_claims(order, terms, clock.now())
     _equal("lease", order.lease_id, manifest.lease_id)
     _equal("lease epoch", order.lease_epoch, manifest.lease_epoch)
     _equal("federation", order.federation_id, manifest.federation_id)
