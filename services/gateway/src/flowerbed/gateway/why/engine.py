@@ -23,7 +23,7 @@ from flowerbed.gateway.why.facts import (
 )
 from flowerbed.gateway.why.view import LastError, WaitedFor, Waits, Why
 from flowerbed.gateway.why.waiting import between, starting, submitted
-from flowerbed.gateway.why.words import because, counted, first_line, last_line, moment
+from flowerbed.gateway.why.words import because, counted, first_line, gist, moment
 
 
 def why(facts: Facts, at: datetime) -> Why:
@@ -156,7 +156,7 @@ def _last_error(facts: Facts) -> LastError | None:
         LastError(
             at=letter.parked_at,
             code="dead-letter",
-            detail=last_line(letter.error),
+            detail=gist(letter.error),
             traceback=letter.error if "\n" in letter.error else None,
             where=f"the {letter.service}, on {letter.event}",
         )

@@ -11,7 +11,7 @@ from flowerbed.contracts.update import UpdateFailed, UpdateQuarantined, UpdateRe
 from flowerbed.events.recorded import Recorded
 from flowerbed.gateway.why.facts import Client
 from flowerbed.gateway.why.view import LastError
-from flowerbed.gateway.why.words import last_line
+from flowerbed.gateway.why.words import gist
 
 TYPES = tuple(
     event.type
@@ -77,7 +77,7 @@ def _told(one: Recorded[Any], clients: Mapping[str, Client]) -> LastError:
     return LastError(
         at=one.recorded_at,
         code="evaluation-failed" if isinstance(event, RoundCompleted) else event.code,
-        detail=last_line(text),
+        detail=gist(text),
         traceback=text.strip("\n") if "\n" in text.strip() else None,
         client_id=getattr(event, "client_id", None),
         label="" if client is None else client.shown_label,

@@ -1,9 +1,12 @@
 """How durations, moments and names are said."""
 
+import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 _NAMED = 4
+_FRAME = re.compile(r"\s*[\w.?]+:\d+ in ")
+"""As the runner tells a traceback: `  module:line in function`."""
 
 
 def lasted(time: timedelta) -> str:
@@ -46,6 +49,8 @@ def first_line(text: str) -> str:
     return text.strip().split("\n", 1)[0]
 
 
-def last_line(text: str) -> str:
-    """Of a traceback: the error itself."""
-    return text.strip().rsplit("\n", 1)[-1].strip()
+def gist(trace: str) -> str:
+    """Of a traceback the line that names the error, of other text the first line."""
+    lines = trace.strip().splitlines() or [""]
+    places = [place for place, line in enumerate(lines) if _FRAME.match(line)]
+    return lines[min(places[-1] + 1, len(lines) - 1) if places else 0].strip()
