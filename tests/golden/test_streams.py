@@ -20,7 +20,7 @@ from flowerbed.contracts.problems import parse_spec
 from flowerbed.contracts.round import RoundEvaluationStarted, RoundStarted
 from flowerbed.contracts.update import UpdateAccepted, UpdateSubmitted
 from flowerbed.events.codec import Codec
-from flowerbed.orchestrator.exchanges import evaluation_exchange, training_exchange
+from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, training_exchange
 from flowerbed.orchestrator.state import Member
 from tests.golden.replay import STREAMS, Stored, by_stream, load, states
 
@@ -132,7 +132,7 @@ def test_the_recorded_rounds_would_be_asked_for_the_same_way_today() -> None:
         asked = one.event
         assert isinstance(asked, RoundEvaluationStarted)
         place, at = (asked.round_number, asked.attempt), asked.deadline_at - patience
-        trained = (asked.base, asked.n_updates, asked.training)
+        trained = Trained(checkpoint=asked.base, n_updates=asked.n_updates, training=asked.training)
         assert asked == evaluation_exchange(
             event.federation_id, spec, place, trained, tuple(reversed(pool)), at
         )

@@ -18,8 +18,8 @@ from flowerbed.events.rebuild import rebuild
 from flowerbed.events.store import EventStore
 from flowerbed.orchestrator import membership, sweeper
 from flowerbed.orchestrator.commanding import Federations, Situation
+from flowerbed.orchestrator.commands import Command, OpenRound
 from flowerbed.orchestrator.projections.deadlines import deadlines
-from flowerbed.orchestrator.state import Command, OpenRound
 from tests.integration.orchestrator.conftest import House, digest
 from tests.support.federations import BASE, ref
 from tests.support.isolation import assert_walled

@@ -12,24 +12,21 @@ from flowerbed.contracts.federation import (
 )
 from flowerbed.contracts.round import RoundCompleted, RoundStarted
 from flowerbed.events.errors import NotFound, Rejected
-from flowerbed.orchestrator.decider import decide, federation
-from flowerbed.orchestrator.evolve import OrchestratorEvent
-from flowerbed.orchestrator.state import (
+from flowerbed.orchestrator.commands import (
     CancelFederation,
     CheckDeadline,
     Command,
     CompleteEvaluation,
-    Ended,
-    Evaluating,
     FailExchange,
     OpenRound,
     PauseFederation,
     RecordCheckpoint,
     ResumeFederation,
     SubmitFederation,
-    Training,
-    Waiting,
 )
+from flowerbed.orchestrator.decider import decide, federation
+from flowerbed.orchestrator.evolve import OrchestratorEvent
+from flowerbed.orchestrator.state import Ended, Evaluating, Training, Waiting
 from tests.support.federations import BASE, CODE, FED, NOON, pool, ref, spec_of
 
 POOLS = st.sampled_from([pool(), pool("a"), pool("a", "b"), pool("a", "b", "c")])

@@ -31,16 +31,7 @@ from flowerbed.contracts.round import (
 from flowerbed.contracts.values import Problem
 from flowerbed.events.errors import NotFound
 from flowerbed.events.testing import given
-from flowerbed.orchestrator.decider import (
-    AGGREGATOR_GRACE,
-    LONGEST_PAUSE,
-    FederationEnded,
-    decide,
-    federation,
-)
-from flowerbed.orchestrator.evolve import OrchestratorEvent
-from flowerbed.orchestrator.exchanges import training_exchange
-from flowerbed.orchestrator.state import (
+from flowerbed.orchestrator.commands import (
     CancelFederation,
     CheckDeadline,
     Command,
@@ -51,8 +42,12 @@ from flowerbed.orchestrator.state import (
     RecordCheckpoint,
     ResumeFederation,
     SubmitFederation,
-    Waiting,
 )
+from flowerbed.orchestrator.decider import decide, federation
+from flowerbed.orchestrator.evolve import OrchestratorEvent
+from flowerbed.orchestrator.exchanges import training_exchange
+from flowerbed.orchestrator.state import Waiting
+from flowerbed.orchestrator.steering import LONGEST_PAUSE, FederationEnded
 from tests.support.federations import (
     BASE,
     CODE,
@@ -236,15 +231,15 @@ def test_an_early_look_at_the_deadline_changes_nothing() -> None:
 
 
 def test_a_silent_aggregator_costs_the_attempt() -> None:
-    late = CheckDeadline(pool=POOL, at=NOON + MINUTE + AGGREGATOR_GRACE)
+    late = CheckDeadline(pool=POOL, at=NOON + 2 * MINUTE)
     events = history(OPEN, late)
     assert (events[-2].code, events[-1].attempt) == ("aggregator-silent", 2)
 
 
 def test_a_silent_aggregator_costs_no_round_that_has_its_checkpoint() -> None:
-    late = CheckDeadline(pool=POOL, at=NOON + MINUTE + AGGREGATOR_GRACE)
+    late = CheckDeadline(pool=POOL, at=NOON + 2 * MINUTE)
     events = history(OPEN, checkpoint(1), late)
-    assert events[-2].evaluation_error == "no evaluation 300 s after its deadline"
+    assert events[-2].evaluation_error == "no evaluation 60 s after its deadline"
 
 
 def pause(at: Any = NOON) -> PauseFederation:

@@ -1,6 +1,6 @@
 """Cohorts are seeded, stable between runs, and sized by the policy."""
 
-from flowerbed.orchestrator.exchanges import evaluation_exchange, training_exchange
+from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, training_exchange
 from flowerbed.orchestrator.state import Member, Pool
 from tests.support.federations import BASE, FED, NOON, pool, spec_of
 
@@ -70,7 +70,6 @@ def test_the_app_is_told_its_own_parameters_and_fedprox_its_mu() -> None:
 
 
 def test_everybody_joined_evaluates() -> None:
-    started = evaluation_exchange(
-        FED, spec_of(client_fraction=0.2), (1, 1), (BASE, 2, {}), TEN, NOON
-    )
+    trained = Trained(checkpoint=BASE, n_updates=2)
+    started = evaluation_exchange(FED, spec_of(client_fraction=0.2), (1, 1), trained, TEN, NOON)
     assert (len(started.cohort), started.goal, started.n_required) == (10, 10, 10)

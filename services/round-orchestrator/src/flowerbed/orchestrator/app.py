@@ -1,21 +1,29 @@
 """Commands that the gateway forwards. Internal token only."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from flowerbed.contracts.federation import FederationPolicyChanged
+from flowerbed.contracts.policy import RoundPolicy
+from flowerbed.contracts.round import RoundStarted
 from flowerbed.contracts.values import Token, Words
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
+from flowerbed.events.errors import Rejected
 from flowerbed.events.http import internal_only
 from flowerbed.orchestrator.commanding import Federations, Situation
-from flowerbed.orchestrator.state import (
+from flowerbed.orchestrator.commands import (
     CancelFederation,
+    ChangePolicy,
     Command,
     PauseFederation,
     ResumeFederation,
 )
+from flowerbed.orchestrator.evolve import OrchestratorEvent
+from flowerbed.orchestrator.state import Evaluating, State, Training, Waiting, policy_of
 
 
 class FederationCommand(BaseModel):
@@ -26,11 +34,34 @@ class FederationCommand(BaseModel):
     actor: str | None = None
 
 
+class PolicyCommand(FederationCommand):
+    """`changes`: the policy's changed keys, in either spelling."""
+
+    changes: dict[str, Any]
+
+
 class Answer(BaseModel):
     """`events`: the types of what was recorded; empty where the command changed nothing."""
 
     federation_id: str
     events: list[str]
+
+
+class PolicyAnswer(Answer):
+    """`policy`: as it is now. `changed`: its keys that are another than before.
+
+    `counts_from`: in words, what follows it first.
+    """
+
+    policy: RoundPolicy
+    changed: tuple[str, ...]
+    counts_from: str
+
+
+class UpgradeUnfinished(Rejected):
+    """A replica of the release before would not understand what is asked for."""
+
+    code = "upgrade-unfinished"
 
 
 def internal_routes(token: SecretStr, database: Database, federations: Federations) -> APIRouter:
@@ -57,6 +88,25 @@ def internal_routes(token: SecretStr, database: Database, federations: Federatio
 
         return await give(federation_id, request, make)
 
+    @router.post("/{federation_id}/policy")
+    async def policy(federation_id: str, request: PolicyCommand) -> PolicyAnswer:
+        def make(now: Situation) -> Command:
+            if not now.is_upgraded:
+                raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
+            return ChangePolicy(
+                changes=request.changes,
+                reason=request.reason,
+                base=now.base,
+                pool=now.pool,
+                at=now.at,
+            )
+
+        context = Context(tenant=request.tenant, correlation_id=federation_id, actor=request.actor)
+        async with database.transaction(request.tenant) as tx:
+            recorded = await federations.command(tx, federation_id, make, context)
+            state = await federations.state(tx, federation_id)
+        return _policy_answer(federation_id, [one.event for one in recorded], state)
+
     @router.post("/{federation_id}/cancel")
     async def cancel(federation_id: str, request: FederationCommand) -> Answer:
         def make(now: Situation) -> Command:
@@ -65,3 +115,28 @@ def internal_routes(token: SecretStr, database: Database, federations: Federatio
         return await give(federation_id, request, make)
 
     return router
+
+
+def _policy_answer(
+    federation_id: str, events: Sequence[OrchestratorEvent], state: State
+) -> PolicyAnswer:
+    assert isinstance(state, Waiting | Training | Evaluating)  # what is over refuses the command
+    changed = [event for event in events if isinstance(event, FederationPolicyChanged)]
+    return PolicyAnswer(
+        federation_id=federation_id,
+        events=[event.type for event in events],
+        policy=policy_of(state),
+        changed=changed[0].changed if changed else (),
+        counts_from=_counts_from(state, is_opened=any(isinstance(e, RoundStarted) for e in events)),
+    )
+
+
+def _counts_from(state: Waiting | Training | Evaluating, *, is_opened: bool) -> str:
+    match state:
+        case Waiting():
+            return f"round {state.next_round}, attempt {state.next_attempt}, which starts next"
+        case Training() if is_opened:
+            return f"round {state.round_number}, attempt {state.attempt}, which starts now"
+        case Training() | Evaluating():
+            doing = "training" if isinstance(state, Training) else "evaluation"
+            return f"what follows the {doing} of round {state.round_number}, which is open"

@@ -11,15 +11,26 @@ from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.store import EventStore, Recorded
 from flowerbed.orchestrator import membership, metrics
+from flowerbed.orchestrator.commands import Command
 from flowerbed.orchestrator.decider import federation
-from flowerbed.orchestrator.state import Command, Pool
+from flowerbed.orchestrator.state import Pool, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
+    """`is_upgraded`: every replica knows the facts of this release, so they may be recorded:
+    a member replaced, a policy changed, work owed from round to round.
+    """
+
     base: ArtifactRef | None
     pool: Pool
     at: datetime
+    is_upgraded: bool
+
+
+async def is_upgraded(tx: Connection) -> bool:
+    """True: this is the first release whose replicas may run beside those of another."""
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +51,9 @@ class Federations:
             base=await membership.base(tx, federation_id),
             pool=await membership.pool(tx, federation_id),
             at=self.now(),
+            is_upgraded=await is_upgraded(tx),
         )
-        stream = f"federation-{federation_id}"
+        stream = _stream(federation_id)
         recorded = await execute(tx, self.store, federation, stream, make(situation), context)
         await metrics.count(tx, recorded)
         return recorded
@@ -56,3 +68,11 @@ class Federations:
         """In a transaction of its own; the lock makes a conflict impossible."""
         async with database.transaction(context.tenant) as tx:
             return await self.command(tx, federation_id, make, context)
+
+    async def state(self, tx: Connection, federation_id: str) -> State:
+        history = await self.store.read(tx, _stream(federation_id))
+        return federation.replay(recorded.event for recorded in history)
+
+
+def _stream(federation_id: str) -> str:
+    return f"federation-{federation_id}"

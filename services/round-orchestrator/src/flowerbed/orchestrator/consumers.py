@@ -10,18 +10,23 @@ from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Connection
 from flowerbed.events.store import Recorded
 from flowerbed.orchestrator import membership
-from flowerbed.orchestrator.commanding import Federations, Situation
-from flowerbed.orchestrator.state import (
+from flowerbed.orchestrator.commanding import Federations, Situation, is_upgraded
+from flowerbed.orchestrator.commands import (
     Command,
     CompleteEvaluation,
     FailExchange,
     OpenRound,
     RecordCheckpoint,
+    ReplaceMembers,
 )
 
 
 def _open_round(now: Situation) -> Command:
     return OpenRound(base=now.base, pool=now.pool, at=now.at)
+
+
+def _replace(now: Situation) -> Command:
+    return ReplaceMembers(pool=now.pool, at=now.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class Reactions:
         await membership.join(tx, recorded.context.tenant, event)
         context = recorded.consequence()
         await self.federations.command(tx, event.federation_id, _open_round, context)
+        await self._replace(tx, recorded)
 
     async def on_left(
         self, tx: Connection, recorded: Recorded[ClientDropped | ClientReleased]
@@ -41,6 +47,15 @@ class Reactions:
         event = recorded.event
         await membership.lock(tx, event.federation_id)
         await membership.leave(tx, event.federation_id, event.client_id, event.epoch)
+        await self._replace(tx, recorded)
+
+    async def _replace(
+        self, tx: Connection, recorded: Recorded[ClientJoined | ClientDropped | ClientReleased]
+    ) -> None:
+        """Who left the open training is replaced as soon as another client is there."""
+        if await is_upgraded(tx):
+            federation_id = recorded.event.federation_id
+            await self.federations.command(tx, federation_id, _replace, recorded.consequence())
 
     async def on_aggregate(self, tx: Connection, recorded: Recorded[AggregateCompleted]) -> None:
         """A trained checkpoint counts when it is recorded; an evaluation at once."""
@@ -94,6 +109,7 @@ class Reactions:
                     training=event.metrics,
                     pool=now.pool,
                     at=now.at,
+                    owing=event.owing if now.is_upgraded else (),
                 )
 
             await self.federations.command(tx, event.federation_id, make, context)

@@ -10,17 +10,19 @@ from flowerbed.contracts.federation import (
     FederationCreated,
     FederationFailed,
     FederationPaused,
+    FederationPolicyChanged,
     FederationRejected,
     FederationResumed,
     FederationStarted,
 )
+from flowerbed.contracts.policy import Budget
 from flowerbed.contracts.round import (
     RoundCompleted,
     RoundEvaluationStarted,
     RoundFailed,
+    RoundMemberReplaced,
     RoundStarted,
 )
-from flowerbed.contracts.values import ArtifactRef
 from flowerbed.orchestrator.state import (
     Ended,
     Evaluating,
@@ -29,6 +31,9 @@ from flowerbed.orchestrator.state import (
     State,
     Training,
     Waiting,
+    patience,
+    policy_of,
+    with_policy,
 )
 
 OrchestratorEvent: TypeAlias = (
@@ -37,10 +42,12 @@ OrchestratorEvent: TypeAlias = (
     | FederationStarted
     | FederationPaused
     | FederationResumed
+    | FederationPolicyChanged
     | FederationCompleted
     | FederationFailed
     | FederationCancelled
     | RoundStarted
+    | RoundMemberReplaced
     | RoundEvaluationStarted
     | RoundCompleted
     | RoundFailed
@@ -74,16 +81,18 @@ def evolve(state: State, event: OrchestratorEvent) -> State:
             return _paused(state, event.expires_at)
         case FederationResumed():
             return _resumed(state, event.waits_until)
+        case FederationPolicyChanged():
+            return _changed(state, event)
         case RoundStarted():
             return _training(state, event)
+        case RoundMemberReplaced():
+            return _replaced(state, event)
         case RoundEvaluationStarted():
             return _evaluating(state, event)
         case RoundCompleted():
-            place = (event.round_number + 1, 1)
-            return _waiting(state, place, event.checkpoint, event.waits_until)
+            return _next_round(state, event)
         case RoundFailed():
-            place = (event.round_number, event.attempt + 1)
-            return _waiting(state, place, _base(state), event.waits_until)
+            return _next_attempt(state, event)
         case _:
             assert_never(event)
 
@@ -100,7 +109,18 @@ def _resumed(state: Waiting | Training | Evaluating, waits_until: datetime | Non
     return replace(state, paused_until=None)
 
 
+def _changed(
+    state: Waiting | Training | Evaluating, event: FederationPolicyChanged
+) -> Waiting | Training | Evaluating:
+    """The open exchange keeps the time-outs that it began with."""
+    changed = with_policy(state, event.round_policy)
+    if isinstance(changed, Waiting) and event.waits_until is not None:
+        return replace(changed, until=event.waits_until)
+    return changed
+
+
 def _training(state: Waiting | Training | Evaluating, event: RoundStarted) -> Training:
+    budget = Budget.of(policy_of(state))
     return Training(
         federation_id=event.federation_id,
         spec=state.spec,
@@ -108,7 +128,19 @@ def _training(state: Waiting | Training | Evaluating, event: RoundStarted) -> Tr
         attempt=event.attempt,
         base=event.base,
         deadline_at=event.deadline_at,
+        give_up_at=event.deadline_at + patience(policy_of(state)),
+        replace_until=event.deadline_at - (budget.exchange - budget.replace_until),
+        work_until=event.work_until or event.deadline_at,
+        cohort=event.cohort,
+        owed=event.owed,
     )
+
+
+def _replaced(state: Waiting | Training | Evaluating, event: RoundMemberReplaced) -> State:
+    if not isinstance(state, Training):
+        return state
+    before, after = state.cohort[: event.place], state.cohort[event.place + 1 :]
+    return replace(state, cohort=(*before, event.replacement, *after))
 
 
 def _evaluating(
@@ -121,32 +153,46 @@ def _evaluating(
         attempt=event.attempt,
         checkpoint=event.base,
         deadline_at=event.deadline_at,
+        give_up_at=event.deadline_at + patience(policy_of(state)),
         n_updates=event.n_updates,
         training=tuple(sorted(event.training.items())),
+        owed=event.owed,
         paused_until=None if isinstance(state, Waiting) else state.paused_until,
     )
 
 
-def _waiting(
-    state: Waiting | Training | Evaluating,
-    place: tuple[int, int],
-    base: ArtifactRef | None,
-    waits_until: datetime | None,
-) -> State:
-    """Between rounds. Without a deadline nothing follows but the end, which is told next."""
+def _next_round(state: Waiting | Training | Evaluating, event: RoundCompleted) -> State:
     if isinstance(state, Waiting):
         return state
-    until = waits_until or state.deadline_at
-    return Waiting(
-        federation_id=state.federation_id,
-        spec=state.spec,
-        next_round=place[0],
-        next_attempt=place[1],
-        base=base,
-        until=until,
-        is_paused=state.paused_until is not None,
+    return replace(
+        _waiting(state, event.waits_until),
+        next_round=event.round_number + 1,
+        next_attempt=1,
+        base=event.checkpoint,
+        owed=event.owed,
     )
 
 
-def _base(state: Waiting | Training | Evaluating) -> ArtifactRef | None:
-    return state.checkpoint if isinstance(state, Evaluating) else state.base
+def _next_attempt(state: Waiting | Training | Evaluating, event: RoundFailed) -> State:
+    """The same round again, with the same clients first; work owed before it still is."""
+    if not isinstance(state, Training):
+        return state
+    return replace(
+        _waiting(state, event.waits_until),
+        next_attempt=event.attempt + 1,
+        owed=state.owed,
+        asked_before=state.cohort,
+    )
+
+
+def _waiting(state: Training | Evaluating, waits_until: datetime | None) -> Waiting:
+    """Between rounds. Without a deadline nothing follows but the end, which is told next."""
+    return Waiting(
+        federation_id=state.federation_id,
+        spec=state.spec,
+        next_round=state.round_number,
+        next_attempt=state.attempt,
+        base=state.checkpoint if isinstance(state, Evaluating) else state.base,
+        until=waits_until or state.deadline_at,
+        is_paused=state.paused_until is not None,
+    )

@@ -1,19 +1,25 @@
-"""Who is asked in an exchange, and with what: pure, seeded, and recorded in the event."""
+"""An exchange as it is asked for: everything it needs, recorded in the event. Pure."""
 
-import math
-import random
-from datetime import datetime, timedelta
-from fractions import Fraction
+from dataclasses import dataclass, field
+from datetime import datetime
 
 from flowerbed.contracts.ids import derive_seed
-from flowerbed.contracts.round import CohortMember, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.policy import Budget
+from flowerbed.contracts.round import RoundEvaluationStarted, RoundStarted
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.values import ArtifactRef, Scalar
-from flowerbed.orchestrator.state import Pool
+from flowerbed.orchestrator import cohorts
+from flowerbed.orchestrator.state import Cohort, Owed, Pool
 
 
-def can_open(spec: FederationSpec, pool: Pool) -> bool:
-    return len(pool) >= spec.spec.min_clients
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What a training exchange made. `owed`: what goes on while its checkpoint is evaluated."""
+
+    checkpoint: ArtifactRef
+    n_updates: int
+    training: dict[str, float] = field(default_factory=dict)
+    owed: Owed = ()
 
 
 def training_exchange(
@@ -23,28 +29,35 @@ def training_exchange(
     base: ArtifactRef,
     pool: Pool,
     at: datetime,
+    *,
+    owed: Owed = (),
+    asked_before: Cohort = (),
 ) -> RoundStarted:
-    """`place` is (round number, attempt). The goal is a fraction of the pool, at least min_clients.
+    """`place` is (round number, attempt).
 
-    A cohort is a seeded sample of the pool; over-selection asks `over_select` times the goal.
+    `owed`: work of earlier rounds that may count here; its clients are not asked.
+    `asked_before`: the cohort of the attempt that failed, to be asked again.
     """
     round_number, attempt = place
-    policy = spec.spec.round_policy
-    goal = max(spec.spec.min_clients, _share(spec.spec.client_fraction, len(pool)))
-    n_asked = min(len(pool), _share(policy.over_select, goal))
-    seed = derive_seed(spec.spec.train.seed, "round", round_number)
-    chosen = _sample(pool, n_asked, derive_seed(seed, "cohort", attempt))
+    policy, budget = spec.spec.round_policy, Budget.of(spec.spec.round_policy)
+    free = cohorts.idle(pool, owed)
+    sizes = cohorts.sizes(spec.spec, n_joined=len(pool), n_idle=len(free), n_owed=len(owed))
+    seed = cohorts.round_seed(spec, round_number)
     return RoundStarted(
         federation_id=federation_id,
         round_number=round_number,
         attempt=attempt,
         base=base,
-        cohort=_cohort(chosen, seed),
-        goal=goal,
-        n_required=_share(policy.quorum, goal),
-        deadline_at=at + timedelta(seconds=policy.deadline_seconds),
+        cohort=cohorts.cohort(asked_before, free, sizes.n_asked, seed, attempt),
+        goal=sizes.goal,
+        n_required=sizes.n_required,
+        deadline_at=at + budget.exchange,
         seed=seed,
         config=_config(spec, round_number),
+        owed=owed,
+        staleness_exponent=policy.staleness_exponent,
+        work_until=at + budget.late_work if policy.counts_late else None,
+        folds_in_order="arrival" if policy.is_buffered else "cohort",
     )
 
 
@@ -52,56 +65,28 @@ def evaluation_exchange(
     federation_id: str,
     spec: FederationSpec,
     place: tuple[int, int],
-    trained: tuple[ArtifactRef, int, dict[str, float]],
+    trained: Trained,
     pool: Pool,
     at: datetime,
 ) -> RoundEvaluationStarted:
-    """Everybody joined evaluates. `trained`: new checkpoint, updates in it, training metrics."""
+    """Everybody joined evaluates, but for those who are still at the work they owe."""
     round_number, attempt = place
-    checkpoint, n_updates, training = trained
     seed = derive_seed(spec.spec.train.seed, "evaluation", round_number)
-    policy = spec.spec.round_policy
+    policy, free = spec.spec.round_policy, cohorts.idle(pool, trained.owed)
     return RoundEvaluationStarted(
         federation_id=federation_id,
         round_number=round_number,
         attempt=attempt,
-        base=checkpoint,
-        cohort=_cohort(_stable(pool), seed),
-        goal=len(pool),
-        n_required=_share(policy.quorum, len(pool)),
-        deadline_at=at + timedelta(seconds=policy.deadline_seconds),
+        base=trained.checkpoint,
+        cohort=cohorts.everybody(free, seed),
+        goal=len(free),
+        n_required=cohorts.share(policy.quorum, len(free)),
+        deadline_at=at + Budget.of(policy).exchange,
         seed=seed,
         config=_config(spec, round_number),
-        n_updates=n_updates,
-        training=training,
-    )
-
-
-def _share(factor: float, n: int) -> int:
-    """At least so many, in decimal: as a binary float 0.07 of 100 is a little more than 7."""
-    return math.ceil(Fraction(str(factor)) * n)
-
-
-def _stable(pool: Pool) -> Pool:
-    """In an order that two runs on the same datasets share; client ids differ between runs."""
-    return tuple(sorted(pool, key=lambda member: (member.dataset_sha256, member.client_id)))
-
-
-def _sample(pool: Pool, n: int, seed: int) -> Pool:
-    stable = _stable(pool)
-    places = sorted(random.Random(seed).sample(range(len(stable)), n))
-    return tuple(stable[place] for place in places)
-
-
-def _cohort(members: Pool, seed: int) -> tuple[CohortMember, ...]:
-    return tuple(
-        CohortMember(
-            client_id=member.client_id,
-            lease_id=member.lease_id,
-            lease_epoch=member.lease_epoch,
-            seed=derive_seed(seed, "client", place),
-        )
-        for place, member in enumerate(members)
+        n_updates=trained.n_updates,
+        training=trained.training,
+        owed=trained.owed,
     )
 
 

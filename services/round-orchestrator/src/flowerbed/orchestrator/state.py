@@ -1,4 +1,4 @@
-"""What a federation can be, and what may be asked of it.
+"""What a federation can be. `commands.py` has what may be asked of it.
 
     Nothing ── submit ──> Waiting ── start ──> Training ── checkpoint ──> Evaluating
                  │           ^  │                 │  ^                        │
@@ -8,18 +8,18 @@
                              └───────────── round completed ──────────────────┘
 
 `Waiting` is every pause between exchanges: before the first round, and between two rounds while
-too few clients are joined or a person has paused the federation. Time, the joined clients and the
-base checkpoint come in with the command.
+too few clients are joined or a person has paused the federation. Work that clients still owe
+goes along from state to state, while the policy lets it count.
 """
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
+from flowerbed.contracts.policy import Budget, RoundPolicy
+from flowerbed.contracts.round import CohortMember, OwedWork
 from flowerbed.contracts.spec import FederationSpec
-from flowerbed.contracts.values import ArtifactRef, Problem
-
-# --- commands ---------------------------------------------------------------
+from flowerbed.contracts.values import ArtifactRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,101 +33,8 @@ class Member:
 
 
 Pool: TypeAlias = tuple[Member, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubmitFederation:
-    federation_id: str
-    submission_id: str
-    spec: FederationSpec | None
-    problems: tuple[Problem, ...]
-    code_hash: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenRound:
-    """Start the next round if the base checkpoint is there and enough clients are joined."""
-
-    base: ArtifactRef | None
-    pool: Pool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordCheckpoint:
-    """The round's new checkpoint is verified and recorded."""
-
-    round_number: int
-    attempt: int
-    checkpoint: ArtifactRef
-    n_updates: int
-    training: dict[str, float]
-    pool: Pool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompleteEvaluation:
-    round_number: int
-    attempt: int
-    metrics: dict[str, float]
-    pool: Pool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FailExchange:
-    """The aggregator gave an exchange up. `round_number` 0 is the making of the base."""
-
-    round_number: int
-    attempt: int
-    exchange: str
-    code: str
-    reason: str
-    pool: Pool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckDeadline:
-    """Time passed. Early or late, it is never wrong."""
-
-    pool: Pool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PauseFederation:
-    reason: str
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResumeFederation:
-    base: ArtifactRef | None
-    pool: Pool
-    at: datetime
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CancelFederation:
-    reason: str
-
-
-Command: TypeAlias = (
-    SubmitFederation
-    | OpenRound
-    | RecordCheckpoint
-    | CompleteEvaluation
-    | FailExchange
-    | CheckDeadline
-    | PauseFederation
-    | ResumeFederation
-    | CancelFederation
-)
-
-# --- state ------------------------------------------------------------------
+Owed: TypeAlias = tuple[OwedWork, ...]
+Cohort: TypeAlias = tuple[CohortMember, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +52,8 @@ class Waiting:
     """Before a round. `base` is None until the federation has started.
 
     `until`: the deadline, of the pause where `is_paused`.
+    `owed`: training of earlier rounds that goes on.
+    `asked_before`: the cohort of the attempt that failed, if one did.
     """
 
     federation_id: str
@@ -154,16 +63,29 @@ class Waiting:
     base: ArtifactRef | None
     until: datetime
     is_paused: bool = False
+    owed: Owed = ()
+    asked_before: Cohort = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
+    """`owed`: work of earlier rounds that counts here. `work_until`: when the cohort's runs out.
+
+    `replace_until`: a client that leaves later is not replaced.
+    `give_up_at`: when the aggregator is waited for no longer.
+    """
+
     federation_id: str
     spec: FederationSpec
     round_number: int
     attempt: int
     base: ArtifactRef
     deadline_at: datetime
+    give_up_at: datetime
+    replace_until: datetime
+    work_until: datetime
+    cohort: Cohort
+    owed: Owed = ()
     paused_until: datetime | None = None
 
 
@@ -177,8 +99,10 @@ class Evaluating:
     attempt: int
     checkpoint: ArtifactRef
     deadline_at: datetime
+    give_up_at: datetime
     n_updates: int
     training: tuple[tuple[str, float], ...]
+    owed: Owed = ()
     paused_until: datetime | None = None
 
 
@@ -190,3 +114,25 @@ class Ended:
 
 
 State: TypeAlias = Nothing | Refused | Waiting | Training | Evaluating | Ended
+
+
+def policy_of(state: Waiting | Training | Evaluating) -> RoundPolicy:
+    return state.spec.spec.round_policy
+
+
+def with_policy(
+    state: Waiting | Training | Evaluating, policy: RoundPolicy
+) -> Waiting | Training | Evaluating:
+    spec = state.spec.spec.model_copy(update={"round_policy": policy})
+    return replace(state, spec=state.spec.model_copy(update={"spec": spec}))
+
+
+def join_wait(state: Waiting | Training | Evaluating, at: datetime) -> datetime:
+    """The end of a wait for clients that begins at `at`."""
+    return at + timedelta(seconds=policy_of(state).join_deadline_seconds)
+
+
+def patience(policy: RoundPolicy) -> timedelta:
+    """How long after an exchange's deadline the aggregator is waited for."""
+    budget = Budget.of(policy)
+    return budget.give_up - budget.exchange

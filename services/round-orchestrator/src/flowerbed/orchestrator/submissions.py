@@ -24,7 +24,7 @@ from flowerbed.events.documents import DocumentUnreadable, read_document
 from flowerbed.events.errors import Conflict, Unavailable
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.orchestrator.commanding import Federations, Situation
-from flowerbed.orchestrator.state import Command, SubmitFederation
+from flowerbed.orchestrator.commands import Command, SubmitFederation
 
 logger = logging.getLogger(__name__)
 

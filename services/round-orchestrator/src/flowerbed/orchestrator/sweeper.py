@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
 from flowerbed.orchestrator.commanding import Federations, Situation
+from flowerbed.orchestrator.commands import CheckDeadline, Command
 from flowerbed.orchestrator.projections import deadlines
-from flowerbed.orchestrator.state import CheckDeadline, Command
 
 LONGEST_SLEEP = timedelta(seconds=5)
 """A deadline set by another replica is seen this late at the most."""

@@ -1,7 +1,7 @@
 """deadlines: when each open federation has to be looked at, whatever else happens."""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from flowerbed.contracts.federation import (
@@ -10,13 +10,14 @@ from flowerbed.contracts.federation import (
     FederationCreated,
     FederationFailed,
     FederationPaused,
+    FederationPolicyChanged,
     FederationResumed,
 )
 from flowerbed.contracts.round import ExchangeStarted, RoundCompleted, RoundFailed
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.store import Recorded
-from flowerbed.orchestrator.decider import AGGREGATOR_GRACE
+from flowerbed.orchestrator.state import patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,32 +26,57 @@ class Due:
     tenant: str
 
 
+def due_after(event: Any, waited: timedelta) -> datetime | None:
+    """When to look at the federation after this fact; None where the last answer still holds.
+
+    `waited`: how long after an exchange's deadline the aggregator is waited for.
+    """
+    match event:
+        case FederationCreated():
+            return event.join_deadline_at
+        case ExchangeStarted():
+            return event.deadline_at + waited
+        case RoundCompleted() | RoundFailed() | FederationResumed() | FederationPolicyChanged():
+            return event.waits_until
+        case FederationPaused() if event.is_between_rounds:
+            return event.expires_at
+        case _:
+            return None  # refused, or in an exchange whose own deadline stands
+
+
 async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
     match recorded.event:
         case FederationCreated() as created:
-            await _look_again(tx, recorded, created.join_deadline_at)
-        case ExchangeStarted() as exchange:
-            await _look_again(tx, recorded, exchange.deadline_at + AGGREGATOR_GRACE)
-        case RoundCompleted() | RoundFailed() as ended if ended.waits_until is not None:
-            await _look_again(tx, recorded, ended.waits_until)
-        case FederationPaused() as paused if paused.is_between_rounds:
-            await _look_again(tx, recorded, paused.expires_at)
-        case FederationResumed() as resumed if resumed.waits_until is not None:
-            await _look_again(tx, recorded, resumed.waits_until)
+            await tx.execute(
+                "INSERT INTO deadlines (federation_id, tenant, due_at, patience)"
+                " VALUES ($1, $2, $3, $4)",
+                created.federation_id,
+                recorded.context.tenant,
+                created.join_deadline_at,
+                patience(created.federation_spec.spec.round_policy),
+            )
         case FederationCompleted() | FederationFailed() | FederationCancelled() as over:
             await tx.execute("DELETE FROM deadlines WHERE federation_id = $1", over.federation_id)
-        case _:
-            pass  # refused, or in an exchange whose own deadline stands
+        case event:
+            await _look_again(tx, event)
 
 
-async def _look_again(tx: Connection, recorded: Recorded[Any], at: datetime) -> None:
-    await tx.execute(
-        "INSERT INTO deadlines (federation_id, tenant, due_at) VALUES ($1, $2, $3)"
-        " ON CONFLICT (federation_id) DO UPDATE SET due_at = EXCLUDED.due_at",
-        recorded.event.federation_id,
-        recorded.context.tenant,
-        at,
+async def _look_again(tx: Connection, event: Any) -> None:
+    if isinstance(event, FederationPolicyChanged):
+        await tx.execute(
+            "UPDATE deadlines SET patience = $2 WHERE federation_id = $1",
+            event.federation_id,
+            patience(event.round_policy),
+        )
+    waited: timedelta | None = await tx.fetchval(
+        "SELECT patience FROM deadlines WHERE federation_id = $1", event.federation_id
     )
+    if waited is not None and (due_at := due_after(event, waited)) is not None:
+        await tx.execute(
+            "UPDATE deadlines SET due_at = $2 WHERE federation_id = $1",
+            event.federation_id,
+            due_at,
+        )
 
 
 deadlines = Projection("deadlines", ("deadlines",), apply)
