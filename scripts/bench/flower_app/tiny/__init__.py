@@ -1,0 +1,1 @@
+"""A tiny app on stock Flower: the server says what its rounds do, the clients wait."""
