@@ -16,7 +16,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,15 +25,17 @@ from scripts.faults import plan
 from scripts.faults.checker import Column, check
 from scripts.faults.disks import Disks
 from scripts.faults.gather import gather
-from scripts.faults.ground import Ground, Shape
+from scripts.faults.ground import SITES, Ground, Shape
 from scripts.faults.inject import Injector
 from scripts.faults.load import Load
+from scripts.faults.report import is_clean, show
 from tests.support.field import Field
 
 TICK = 0.1
+STUCK = 300.0
+"""Seconds without the end of any federation after which the faults stop."""
 PATIENCE = 240.0
 """Seconds that open federations get to end once all faults are over."""
-SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 
 
 @dataclass(slots=True)
@@ -48,13 +50,21 @@ class Chaos:
     def say(self, text: str) -> None:
         print(f"{time.monotonic() - self.began:7.1f} s  {text}", flush=True)
 
-    def run(self) -> list[Column]:
-        self.ground.start()
-        self.say("a stack and four runners are ready")
-        undisturbed = self.undisturbed()
+    def undisturbed(self) -> dict[str, str]:
+        """The final checkpoint of each spec, before anything breaks."""
+        field_ = Field(self.ground.stack, self.ground.api, self.ground.sites)
+        found = {}
+        for name in plan.SPECS:
+            federation = field_.completed(field_.submit(plan.document(name)), seconds=180)
+            found[name] = federation["final"]["sha256"]
+            self.say(f"undisturbed: {name} gives {found[name][:12]}")
+        return found
+
+    def run(self, undisturbed: Mapping[str, str]) -> list[Column]:
+        """Federations of the specs in `undisturbed` (spec to digest), and faults, to the end."""
         load = Load(
             stack=lambda: self.ground.stack,
-            planned=plan.federations(self.seed, self.n_federations),
+            planned=plan.federations(self.seed, self.n_federations, list(undisturbed)),
             batch=self.batch,
             key=f"chaos-{self.seed}",
             said=self.say,
@@ -67,33 +77,21 @@ class Chaos:
         finally:
             load.stop()
         self.say(f"{injector.done} faults done to {len(load.all)} federations; checking")
+        return self.checked(load, undisturbed)
+
+    def checked(self, load: Load, undisturbed: Mapping[str, str]) -> list[Column]:
         expected = {
             one.federation_id: undisturbed[one.planned.spec]
             for one in load.all
             if one.planned.order != "cancel"
         }
-        evidence = asyncio.run(
-            gather(
-                self.ground.stack,
-                self.ground.homes(),
-                expected=expected,
-                gaps=frozenset(load.gaps),
-            )
+        ground, gaps = self.ground, frozenset(load.gaps)
+        return check(
+            asyncio.run(gather(ground.stack, ground.homes(), expected=expected, gaps=gaps))
         )
-        return check(evidence)
-
-    def undisturbed(self) -> dict[str, str]:
-        """The final checkpoint of each spec, before anything breaks."""
-        field_ = Field(self.ground.stack, self.ground.api, self.ground.sites)
-        found = {}
-        for name in plan.SPECS:
-            federation = field_.completed(field_.submit(plan.document(name)), seconds=180)
-            found[name] = federation["final"]["sha256"]
-            self.say(f"undisturbed: {name} gives {found[name][:12]}")
-        return found
 
     def break_things(self, load: Load, injector: Injector) -> None:
-        """One fault after the other until the last federation has ended."""
+        """One fault after the other until the last federation has ended, or none ends any more."""
         sequence = plan.faults(self.seed, self.deck, SITES)
         for fault in sequence:
             due = time.monotonic() + fault.after
@@ -102,6 +100,8 @@ class Chaos:
                 time.sleep(TICK)
             if load.is_done:
                 return
+            if time.monotonic() - load.ended_at > STUCK:
+                return self.say(f"nothing has ended for {STUCK:g} s: no more faults")
             is_done = injector.inject(fault)
             self.say(f"{fault}{'' if is_done else ' (not there just now)'}")
 
@@ -121,9 +121,13 @@ class Chaos:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     seed = random.randrange(10**6) if options.seed is None else options.seed
-    import inspect; from flowerbed.embedded.control import up  # fmt: skip
     has_disks = Disks.can_mount()
-    shape = Shape(has_links="links" in inspect.signature(up).parameters, replicas=options.replicas, nats_nodes=options.nats_nodes, has_disks=has_disks)
+    shape = Shape(
+        replicas=options.replicas,
+        nats_nodes=options.nats_nodes,
+        has_links=False,
+        has_disks=has_disks,
+    )
     try:
         deck = plan.chosen(plan.targets(shape, SITES), options.only)
     except ValueError as error:
@@ -137,26 +141,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ground = Ground(root, shape)
     columns: list[Column] = []
     try:
-        columns = Chaos(ground, seed, options.federations, options.batch, deck).run()
+        ground.start()
+        chaos = Chaos(ground, seed, options.federations, options.batch, deck)
+        columns = chaos.run(chaos.undisturbed())
     finally:
-        is_kept = options.keep and any(column.findings for column in columns)
+        is_kept = options.keep and not is_clean(columns)
         ground.stop(keep=is_kept)
     show(columns)
     if is_kept:
         print(f"the stopped stack is kept in {root}")
     if options.json:
         options.json.write_text(json.dumps({c.name: list(c.findings) for c in columns}, indent=2))
-    return 1 if any(column.findings for column in columns) else 0
-
-
-def show(columns: Sequence[Column]) -> None:
-    """The table, and below it every finding."""
-    print()
-    for column in columns:
-        print(f"{column.name:<24} {len(column.findings):>6}")
-    for column in columns:
-        for finding in column.findings[:20]:
-            print(f"{column.name}: {finding}")
+    return 0 if is_clean(columns) else 1
 
 
 def _plan(seed: int, n: int, deck: Sequence[tuple[plan.Kind, str]]) -> Iterator[str]:

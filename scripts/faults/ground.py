@@ -11,6 +11,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,7 @@ from scripts.prepare_data import prepare
 from tests.support.field import Site, until
 
 DATA_SEED = 7
+SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 LINKED = ("postgres", "nats", "s3", "client_door")
 FAILPOINTS = "FLOWERBED_FAILPOINTS"
 CLOCK_OFFSETS = "FLOWERBED_CLOCK_OFFSET_FILE"
@@ -100,9 +102,8 @@ class Ground:
         if self.shape.has_disks:
             self.disks = Disks.mount(self.layout, self.shape.nats_nodes)
         self.up()
-        described = prepare("hospital", self.root / "data", DATA_SEED)
-        for one in described["sites"]:
-            name = one["name"]
+        prepare("hospital", self.root / "data", DATA_SEED)
+        for name in SITES:
             self.sites.append(Site(name, self.root / "data" / name, self.root / "clients" / name))
         starting = [self._start_runner(site, self._invite()) for site in self.sites]
         for process in starting:
@@ -112,9 +113,11 @@ class Ground:
         """End every process; delete all data unless `keep`."""
         for process in self._starting:
             process.kill()
-        for site in self.sites:
-            site.stop()
-        down(self.state_dir)
+        with ThreadPoolExecutor() as pool:
+            stopped: list[Future[Any]] = [pool.submit(site.stop) for site in self.sites]
+            stopped.append(pool.submit(down, self.state_dir))
+        for one in stopped:
+            one.result()
         if self.links is not None:
             self.links.close()
         if self.disks is not None:

@@ -46,7 +46,7 @@ class Open:
 class Load:
     """Submits, orders and watches, in a thread of its own: it waits while the gateway is away.
 
-    `gaps`: federations that were seen open and without a deadline.
+    `gaps`: federations that were seen open and without a deadline. `ended_at`: the last end.
     """
 
     stack: Callable[[], Stack]
@@ -56,6 +56,7 @@ class Load:
     said: Callable[[str], None]
     all: list[Open] = field(default_factory=list)
     gaps: set[str] = field(default_factory=set)
+    ended_at: float = field(default_factory=time.monotonic)
     _thread: threading.Thread | None = None
     _stopping: threading.Event = field(default_factory=threading.Event)
     _watched_at: float = 0.0
@@ -105,6 +106,7 @@ class Load:
         found = api.federation(one.federation_id)
         if found["status"] in ENDED and one.status not in ENDED:
             self.said(f"{one.federation_id} ({one.planned.spec}) {found['status']}")
+            self.ended_at = time.monotonic()
         one.status = found["status"]
         if one.status not in ENDED:
             self._order(api, one, found)

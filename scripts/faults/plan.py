@@ -25,6 +25,7 @@ SKEWED = (5.0, 15.0)
 HOUR = 3600.0
 EVERY_PAUSED, EVERY_CANCELLED = 8, 12
 SPECS: dict[str, dict[str, Any]] = {
+    "three rounds": {"num_rounds": 3, "train": {"local_epochs": 2, "seed": 4}},
     "four rounds": {"num_rounds": 4, "train": {"local_epochs": 10, "seed": 5}},
     "long training": {"num_rounds": 2, "train": {"local_epochs": 60, "seed": 6}},
     "many rounds": {"num_rounds": 8, "train": {"local_epochs": 2, "seed": 7}},
@@ -67,10 +68,10 @@ def document(spec: str) -> dict[str, Any]:
     )
 
 
-def federations(seed: int, n: int) -> list[Planned]:
+def federations(seed: int, n: int, specs: Sequence[str] = tuple(SPECS)) -> list[Planned]:
     dice = random.Random(f"{seed} federations")
     return [
-        Planned(number=number, spec=dice.choice(list(SPECS)), order=_order(dice))
+        Planned(number=number, spec=dice.choice(specs), order=_order(dice))
         for number in range(1, n + 1)
     ]
 
