@@ -100,7 +100,8 @@ async def _cannot_forge(made: ServiceDatabase, table: str, mine: str, other: str
 async def _columns(reader: Connection, table: str) -> str:
     rows = await reader.fetch(
         "SELECT quote_ident(attname) AS name FROM pg_attribute WHERE attrelid = $1::regclass"
-        " AND attnum > 0 AND NOT attisdropped AND attidentity = '' ORDER BY attnum",
+        " AND attnum > 0 AND NOT attisdropped AND attidentity = ''"
+        " AND attgenerated = '' ORDER BY attnum",
         table,
     )
     return ", ".join(row["name"] for row in rows)

@@ -164,8 +164,8 @@ class House:
                 )
                 for place, one in enumerate(clients)
             ),
-            "goal": len(clients),
-            "n_required": len(clients),
+            "goal": len(clients) or 1,
+            "n_required": len(clients) or 1,
             "deadline_at": self.clock.now() + 10 * MINUTE,
             "seed": 7,
             "config": {"server-round": number, "local-epochs": 1},

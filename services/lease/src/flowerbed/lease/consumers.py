@@ -13,6 +13,7 @@ from flowerbed.contracts.round import (
     RoundCompleted,
     RoundEvaluationStarted,
     RoundFailed,
+    RoundMemberReplaced,
     RoundStarted,
 )
 from flowerbed.events.codec import Codec
@@ -43,10 +44,15 @@ class Reactions:
         for member in recorded.event.cohort:
             after_commit(partial(self.waiting.wake, member.lease_id))
 
-    async def on_round_over(
-        self, tx: Connection, recorded: Recorded[RoundCompleted | RoundFailed]
-    ) -> None:
-        await work.close_exchange(tx, recorded.event.federation_id)
+    async def on_replaced(self, tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
+        if await work.replace_member(tx, recorded):
+            after_commit(partial(self.waiting.wake, recorded.event.replacement.lease_id))
+
+    async def on_completed(self, tx: Connection, recorded: Recorded[RoundCompleted]) -> None:
+        await work.close(tx, recorded.event.federation_id, keep=recorded.event.owed)
+
+    async def on_failed(self, tx: Connection, recorded: Recorded[RoundFailed]) -> None:
+        await work.close_attempt(tx, recorded.event)
 
     async def on_ended(
         self,
@@ -55,7 +61,7 @@ class Reactions:
     ) -> None:
         """The federation is over: every lease in it ends in order."""
         event = recorded.event
-        await work.close_exchange(tx, event.federation_id)
+        await work.close(tx, event.federation_id)
         await federations.forget(tx, event.federation_id)
         reason = event.type.rsplit(".", 1)[-1]
         for one in await open_in(tx, event.federation_id):
@@ -74,8 +80,9 @@ def consumer(store: EventStore, waiting: Waiting, codec: Codec) -> Consumer:
             FederationCreated: reactions.on_created,
             RoundStarted: reactions.on_exchange,
             RoundEvaluationStarted: reactions.on_exchange,
-            RoundCompleted: reactions.on_round_over,
-            RoundFailed: reactions.on_round_over,
+            RoundMemberReplaced: reactions.on_replaced,
+            RoundCompleted: reactions.on_completed,
+            RoundFailed: reactions.on_failed,
             FederationCompleted: reactions.on_ended,
             FederationFailed: reactions.on_ended,
             FederationCancelled: reactions.on_ended,

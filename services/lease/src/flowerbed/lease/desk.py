@@ -225,10 +225,9 @@ class Desk:
     async def _order(self, peer: Peer, lease_key: str, epoch: int) -> str | None:
         async with self.database.transaction(peer.tenant) as tx:
             held = await self._held_by(tx, peer, lease_key, epoch)
-            owed = await work.of_lease(tx, lease_key)
+            owed = await work.to_hand_out(tx, lease_key, now := self.now())
             federation = await federations.find(tx, held.federation_id)
-        now = self.now()
-        if owed is None or federation is None or now >= owed.exchange.deadline_at:
+        if owed is None or federation is None:
             return None
         order = terms.work_order(owed, held, federation, peer.tenant, now, self.blobs)
         return self.signer.sign(order)
@@ -239,8 +238,8 @@ class Desk:
         """The work being answered; None if it was answered before, which changes nothing."""
         held = await self._held_by(tx, peer, lease_key, epoch)
         await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
-        owed = await work.of_lease(tx, lease_key)
-        if owed is not None and owed.work_id == work_id:
+        owed = await work.find(tx, lease_key, work_id)
+        if owed is not None:
             return held, owed
         history = await self.store.read(tx, _stream(held))
         state = lease.replay(recorded.event for recorded in history)

@@ -23,7 +23,7 @@ from flowerbed.lease.work import Work
 MANIFEST_VALIDITY = timedelta(minutes=10)
 CLOCK_SKEW = timedelta(minutes=1)
 LATE_UPLOAD = timedelta(minutes=10)
-"""A presigned URL outlives the deadline a little: what arrives late is refused by its facts."""
+"""A presigned URL outlives the order a little: what arrives late is refused by its facts."""
 
 
 def manifest(lease: Lease, federation: OpenFederation, tenant: str, at: datetime) -> Manifest:
@@ -56,10 +56,10 @@ def work_order(
 ) -> WorkOrder:
     """One client's part of an exchange, with a presigned URL for each object it may touch."""
     exchange, member = work.exchange, work.exchange.cohort[work.place]
-    seconds = math.ceil((exchange.deadline_at + LATE_UPLOAD - at).total_seconds())
+    seconds = math.ceil((work.until + LATE_UPLOAD - at).total_seconds())
     seconds = min(max(seconds, 60), 7 * 86_400)
     return WorkOrder(
-        **_claims(lease, federation, tenant, at, exchange.deadline_at),
+        **_claims(lease, federation, tenant, at, work.until),
         work_id=work.work_id,
         round_number=exchange.round_number,
         attempt=exchange.attempt,

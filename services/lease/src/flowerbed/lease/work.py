@@ -1,9 +1,23 @@
-"""Open work: a federation's one open exchange, and which leases still owe it an answer."""
+"""Open work: which leases still owe an answer, and in which exchange.
 
+A federation has one exchange at a time; beside it, training of earlier rounds stays open while a
+later round may count it.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
 
 from flowerbed.contracts.ids import work_id
-from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.round import (
+    ExchangeStarted,
+    OwedWork,
+    RoundEvaluationStarted,
+    RoundFailed,
+    RoundMemberReplaced,
+    RoundStarted,
+)
 from flowerbed.events.database import Connection
 from flowerbed.events.store import Recorded
 
@@ -11,23 +25,37 @@ _KINDS: dict[str, type[RoundStarted] | type[RoundEvaluationStarted]] = {
     kind.exchange: kind for kind in (RoundStarted, RoundEvaluationStarted)
 }
 
+_WORK = (
+    "SELECT w.work_id, w.place, e.kind, e.data, e.traceparent FROM work w"
+    " JOIN exchanges e USING (exchange_id) WHERE w.lease_id = $1"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """One client's part of an exchange: `exchange.cohort[place]`."""
+    """One client's part of an exchange: `exchange.cohort[place]`, or the place it took over."""
 
     work_id: str
     place: int
     exchange: RoundStarted | RoundEvaluationStarted
     traceparent: str | None
 
+    @property
+    def until(self) -> datetime:
+        """When the order runs out: training may be answered later than its exchange closes."""
+        match self.exchange:
+            case RoundStarted(work_until=datetime() as until):
+                return until
+            case _:
+                return self.exchange.deadline_at
+
 
 async def open_exchange(
     tx: Connection, recorded: Recorded[RoundStarted | RoundEvaluationStarted]
 ) -> None:
-    """What was open before is closed by this: a federation has one exchange at a time."""
+    """What was open before is closed by this, but for the work that it lists as owed."""
     event, tenant = recorded.event, recorded.context.tenant
-    await close_exchange(tx, event.federation_id)
+    await close(tx, event.federation_id, keep=event.owed)
     await tx.execute(
         "INSERT INTO exchanges (federation_id, tenant, kind, data, traceparent)"
         " VALUES ($1, $2, $3, $4, $5)",
@@ -37,30 +65,92 @@ async def open_exchange(
         event.model_dump_json(),
         recorded.context.traceparent,
     )
-    await tx.executemany(
-        "INSERT INTO work (lease_id, tenant, federation_id, work_id, place)"
-        " VALUES ($1, $2, $3, $4, $5)",
+    await _open(
+        tx,
+        event.federation_id,
+        tenant,
         [
-            (member.lease_id, tenant, event.federation_id, _work_id(event, member.client_id), place)
+            (member.lease_id, _work_id(event, member.client_id), place)
             for place, member in enumerate(event.cohort)
         ],
     )
 
 
-async def close_exchange(tx: Connection, federation_id: str) -> None:
-    await tx.execute("DELETE FROM work WHERE federation_id = $1", federation_id)
-    await tx.execute("DELETE FROM exchanges WHERE federation_id = $1", federation_id)
-
-
-async def of_lease(tx: Connection, lease_id: str) -> Work | None:
-    """The work that this lease owes, or None."""
-    row = await tx.fetchrow(
-        "SELECT w.work_id, w.place, e.kind, e.data, e.traceparent FROM work w"
-        " JOIN exchanges e USING (federation_id) WHERE w.lease_id = $1",
-        lease_id,
+async def replace_member(tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> bool:
+    """Hand a place on. False, and nothing changes, if who left had answered, or all is over."""
+    event = recorded.event
+    place = (event.federation_id, event.round_number, event.attempt, "train")
+    left = await tx.fetchrow(
+        "DELETE FROM work WHERE federation_id = $1 AND work_id = $2 RETURNING place",
+        event.federation_id,
+        work_id(*place, event.client_id),
     )
-    if row is None:
-        return None
+    if left is None:
+        return False
+    replacement = event.replacement
+    opened = (replacement.lease_id, work_id(*place, replacement.client_id), event.place)
+    await _open(tx, event.federation_id, recorded.context.tenant, [opened])
+    return True
+
+
+async def close(tx: Connection, federation_id: str, keep: Iterable[OwedWork] = ()) -> None:
+    """Close all work of the federation but what is to be kept."""
+    await tx.execute(
+        "DELETE FROM work WHERE federation_id = $1 AND work_id <> ALL ($2::text[])",
+        federation_id,
+        [owed.work_id for owed in keep],
+    )
+    await _forget_exchanges(tx, federation_id)
+
+
+async def close_attempt(tx: Connection, failed: RoundFailed) -> None:
+    """Close the attempt's own work; what was owed before it still is."""
+    await tx.execute(
+        "DELETE FROM work WHERE federation_id = $1 AND exchange_id = $2",
+        failed.federation_id,
+        f"{failed.federation_id}.{failed.round_number}.{failed.attempt}.train",
+    )
+    await _forget_exchanges(tx, failed.federation_id)
+
+
+async def to_hand_out(tx: Connection, lease_id: str, at: datetime) -> Work | None:
+    """The oldest work that this lease owes and that has not run out: it is finished first."""
+    rows = await tx.fetch(_WORK, lease_id)
+    works = [one for one in map(_work, rows) if at < one.until]
+    return min(works, key=_age, default=None)
+
+
+async def find(tx: Connection, lease_id: str, work: str) -> Work | None:
+    """The open work of that id, if the lease owes it; it stays so until this transaction ends."""
+    row = await tx.fetchrow(f"{_WORK} AND w.work_id = $2 FOR UPDATE OF w", lease_id, work)
+    return None if row is None else _work(row)
+
+
+async def answered(tx: Connection, lease_id: str, work: str) -> None:
+    await tx.execute("DELETE FROM work WHERE lease_id = $1 AND work_id = $2", lease_id, work)
+
+
+async def _open(
+    tx: Connection, federation_id: str, tenant: str, works: list[tuple[str, str, int]]
+) -> None:
+    """`works`: lease, work id and place of each."""
+    await tx.executemany(
+        "INSERT INTO work (lease_id, tenant, federation_id, work_id, place)"
+        " VALUES ($1, $2, $3, $4, $5)",
+        [(lease, tenant, federation_id, work, place) for lease, work, place in works],
+    )
+
+
+async def _forget_exchanges(tx: Connection, federation_id: str) -> None:
+    """Those of which nothing is open any more."""
+    await tx.execute(
+        "DELETE FROM exchanges e WHERE federation_id = $1"
+        " AND NOT EXISTS (SELECT 1 FROM work w WHERE w.exchange_id = e.exchange_id)",
+        federation_id,
+    )
+
+
+def _work(row: Any) -> Work:
     return Work(
         work_id=row["work_id"],
         place=row["place"],
@@ -69,8 +159,9 @@ async def of_lease(tx: Connection, lease_id: str) -> Work | None:
     )
 
 
-async def answered(tx: Connection, lease_id: str, work: str) -> None:
-    await tx.execute("DELETE FROM work WHERE lease_id = $1 AND work_id = $2", lease_id, work)
+def _age(work: Work) -> tuple[int, int, bool]:
+    exchange = work.exchange
+    return exchange.round_number, exchange.attempt, exchange.exchange == "evaluate"
 
 
 def _work_id(event: ExchangeStarted, client_id: str) -> str:
