@@ -13,7 +13,7 @@ from flowerbed.gateway.upstream import Upstream
 from flowerbed.gateway.why.facts import Letter
 from flowerbed.gateway.why.view import Why
 
-PATIENCE = 1.5
+PATIENCE = 1.0
 """Seconds. A service that does not answer is itself part of the answer."""
 
 
