@@ -19,7 +19,7 @@ ADAPTERS = {
         "events/database.py", "events/migrate.py", "events/rebuild.py", "events/store.py",
         "embedded/databases.py",
     ],
-    "flwr": ["aggregator/*", "runner/worker.py", "flower_apps/*"],
+    "flwr": ["aggregator/*", "runner/worker.py", "runner/app_state.py", "flower_apps/*"],
     "torch": ["flower_apps/*"],
     "boto3": ["artifact/blobs.py", "embedded/*", "cli/artifact.py"],
     "botocore": ["artifact/blobs.py", "embedded/*", "cli/artifact.py"],

@@ -140,8 +140,8 @@ def test_agent_starts_while_the_door_is_away_and_finds_it_later(
 
 
 def test_agent_that_cannot_run_says_why(client: Client, enrolled: StateDir, folder: Path) -> None:
-    with pytest.raises(BadInput, match="is not a folder"):
-        enrolled.settings.write_text('{"dataset": "local:/nowhere"}')
+    enrolled.settings.write_text('{"dataset": "nowhere"}')
+    with pytest.raises(BadInput, match="local:/path/to/folder, not 'nowhere'"):
         control.start_agent(enrolled)
     assert main(["--state-dir", str(enrolled.root)]) == 2
     with enrolled.lock.open("a+") as lock:

@@ -1,5 +1,6 @@
 """Whichever process dies at whichever moment, no work is trained twice and none is lost."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,10 +8,16 @@ import numpy as np
 import pytest
 
 from flowerbed.contracts.values import DatasetRef
+from flowerbed.runner import bench
 from flowerbed.runner.state import StateDir
 from tests.integration.runner.conftest import BASE, AgentProcess, AgentThread
 from tests.integration.runner.control_plane import CLIENT, FEDERATION, LEASE, ControlPlane, wait_for
-from tests.integration.runner.watching import finished_runs, has_ended, training_process
+from tests.integration.runner.watching import (
+    finished_runs,
+    has_ended,
+    resumptions,
+    training_process,
+)
 
 Start = Callable[[], AgentThread]
 StartProcess = Callable[..., AgentProcess]
@@ -38,7 +45,7 @@ def test_repeated_order_is_answered_without_training(
     assert updates[0] == updates[1]
 
 
-@pytest.mark.parametrize("moment", ["journalled", "uploaded"])
+@pytest.mark.parametrize("moment", ["answered", "journalled", "uploaded"])
 def test_agent_killed_after_training_reports_without_training_again(
     moment: str,
     control_plane: ControlPlane,
@@ -49,15 +56,21 @@ def test_agent_killed_after_training_reports_without_training_again(
 ) -> None:
     control_plane.offer()
     control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
-    draft = enrolled.results / ".draft-left-behind"
-    draft.touch()
     start_process(kill_at=moment).wait_killed()
     assert control_plane.reports == []
-    assert not draft.exists(), "the next agent clears up"
     start_agent()
     wait_for(lambda: control_plane.reports, "the report")
     assert finished_runs(enrolled) == [1]
-    assert len(control_plane.puts) == {"journalled": 1, "uploaded": 2}[moment]
+    assert len(control_plane.puts) == {"answered": 1, "journalled": 1, "uploaded": 2}[moment]
+    resumed = [(1, 1, 0)] if moment == "answered" else [(0, None, 0)]
+    assert resumptions(enrolled) == resumed, "a result that nobody had read is found"
+    assert list(enrolled.work.iterdir()) == []
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, round_number=2)
+    ]
+    wait_for(lambda: len(control_plane.reports) == 2, "the next report")
+    calls = [report.metrics["calls"] for _, report in control_plane.reports]
+    assert calls == [1, 2], "what the app remembers has outlived agent and worker, once"
 
 
 def test_lease_lost_and_issued_anew_keeps_finished_work(
@@ -101,6 +114,87 @@ def test_worker_killed_in_the_middle_of_training_repeats_the_order(
     wait_for(lambda: control_plane.reports, "the report")
     assert second.is_running(), "the new worker stays warm"
     assert finished_runs(enrolled) == [1]
+    assert resumptions(enrolled) == [(0, None, 1)], "nothing was kept"
+
+
+def test_worker_goes_on_from_what_its_predecessor_kept(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    control_plane.offer()
+    config = {"behave": "keep-and-die"}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.reports, "the report")
+    assert (finished_runs(enrolled), resumptions(enrolled)) == ([1], [(1, 5, 0)])
+    assert list(enrolled.work.iterdir()) == [], "finished work keeps no checkpoint"
+
+
+def test_killed_agent_goes_on_from_the_checkpoint_without_the_store(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    start_process: StartProcess,
+    enrolled: StateDir,
+    tmp_path: Path,
+) -> None:
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.offer()
+    config = {"behave": "keep-and-block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
+    ]
+    agent = start_process()
+    training_process(block)
+    (work,) = enrolled.work.iterdir()
+    assert (work.stat().st_mode & 0o777, (work / "checkpoint").stat().st_mode & 0o777) == (
+        0o700,
+        0o700,
+    )
+    agent.kill()
+    for name in [name for name in control_plane.files if name.startswith("/base/")]:
+        del control_plane.files[name]
+    block.unlink()
+    start_agent()
+    wait_for(lambda: control_plane.reports, "the report")
+    assert (finished_runs(enrolled), resumptions(enrolled)) == ([1], [(1, 5, 0)])
+
+
+def test_work_that_was_refused_keeps_nothing_and_work_cut_short_its_checkpoint(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    enrolled: StateDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "LEEWAY_SECONDS", 0)
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.offer()
+    sha256 = reference.sha256
+    slow = {"behave": "keep-and-block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=sha256, config={"behave": "raise"})
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.failures, "the refusal")
+    assert list(enrolled.work.iterdir()) == []
+    control_plane.orders = [
+        control_plane.order(
+            BASE, dataset_sha256=sha256, round_number=2, config=slow, exp=int(time.time()) + 3
+        )
+    ]
+    wait_for(lambda: len(control_plane.failures) == 2, "the deadline")
+    assert control_plane.failures[1][1].code == "deadline-passed"
+    block.unlink()
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=sha256, round_number=2, attempt=2, config=slow)
+    ]
+    wait_for(lambda: control_plane.reports, "the next attempt")
+    assert resumptions(enrolled)[-1] == (1, 5, 0)
 
 
 def test_worker_dies_with_its_agent(

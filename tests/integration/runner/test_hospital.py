@@ -14,6 +14,7 @@ from flowerbed.flower_apps.hospital.features import WIDTH
 from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.pipe import Hello, Request
 from flowerbed.runner.warm import Worker
+from flowerbed.runner.work_folder import WorkFolder
 
 
 @pytest.fixture
@@ -48,8 +49,15 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
     base = tmp_path / "base.safetensors"
     base.write_bytes(save(initial_model()))
     worker = Worker(Hello(app="hospital", data_path=str(hospital), run_id=1, node_id=2))
+
+    def folder(name: str) -> WorkFolder:
+        made = WorkFolder(tmp_path / "work" / name)
+        made.make()
+        return made
+
     train: Callable[[str], Request] = lambda name: Request(  # noqa: E731
-        message_type="train", base_path=str(base), result_path=str(tmp_path / name), seed=3,
+        message_type="train", base_path=str(base), folder=str(folder(name).path), has_update=True,
+        seed=3,
         config={"local-epochs": 3, "batch-size": 8, "learning-rate": 0.05, "seed": 3,
                 "server-round": 1},
     )  # fmt: skip
@@ -59,7 +67,8 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
         first = await worker.run(train("first"))
         evaluated = await worker.run(
             Request(
-                message_type="evaluate", base_path=str(tmp_path / "first"), result_path=None,
+                message_type="evaluate", base_path=str(folder("first").update), has_update=False,
+                folder=str(folder("evaluated").path),
                 config={}, seed=0,
             )
         )  # fmt: skip
@@ -69,7 +78,7 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
     finally:
         await worker.close()
     assert first.sha256 == second.sha256
-    update = (tmp_path / "first").read_bytes()
+    update = folder("first").update.read_bytes()
     assert (hashlib.sha256(update).hexdigest(), len(update)) == (first.sha256, first.size)
     before, after = load(base.read_bytes()), load(update)
     assert before.keys() == after.keys()

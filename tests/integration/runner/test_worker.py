@@ -12,6 +12,7 @@ from safetensors.numpy import load
 
 from flowerbed.runner import worker
 from flowerbed.runner.pipe import AppFailed, Hello, Request, Result
+from flowerbed.runner.work_folder import WorkFolder
 from tests.integration.runner.conftest import BASE
 
 Reply = Callable[[Message, Context], Message]
@@ -26,12 +27,14 @@ def server(folder: Path, tiny_installed: None) -> worker.AppServer:
 @pytest.fixture
 def request_for(tmp_path: Path) -> Callable[..., Request]:
     (tmp_path / "base").write_bytes(BASE)
+    folder = WorkFolder(tmp_path / "work" / "one")
+    folder.make()
 
     def request(**config: Any) -> Request:
         return Request(
             message_type="train", base_path=str(tmp_path / "base"),
-            result_path=str(tmp_path / "result"), config={"seed": 1, "server-round": 1, **config},
-            seed=1,
+            folder=str(folder.path), has_update=True, seed=1,
+            config={"seed": 1, "server-round": 1, **config},
         )  # fmt: skip
 
     return request
@@ -44,17 +47,37 @@ def test_update_is_written_as_it_is_named(
     first, second = server.answer(request), server.answer(request)
     assert isinstance(first, Result)
     assert isinstance(second, Result)
-    update = Path(str(request.result_path)).read_bytes()
+    assert WorkFolder(Path(request.folder)).finished() == second
+    update = WorkFolder(Path(request.folder)).update.read_bytes()
     assert (first.sha256, first.size) == (hashlib.sha256(update).hexdigest(), len(update))
     assert load(update)["weights"].tolist() == [1, 2, 3, 4]
     assert first.metrics["train-loss"] == second.metrics["train-loss"], "the seed is the order's"
-    assert (first.metrics["calls"], second.metrics["calls"]) == (1, 2)
+
+
+def test_app_remembers_what_counted_and_nothing_else(
+    server: worker.AppServer, request_for: Callable[..., Request], folder: Path, tmp_path: Path
+) -> None:
+    def ask(server: worker.AppServer, state: Path | None, **config: Any) -> Any:
+        request = request_for(**config)
+        chosen = {"state_path": None if state is None else str(state)}
+        return server.answer(request.model_copy(update=chosen))
+
+    first = ask(server, None)
+    state = tmp_path / f"{first.state_sha256}.bin"
+    WorkFolder(tmp_path / "work" / "one").app_state.rename(state)
+    assert ask(server, state).metrics["calls"] == 2
+    assert ask(server, state).metrics["calls"] == 2, "the last result was not taken: not counted"
+    assert ask(server, state, behave="forget-and-raise").code == "app-failed"
+    assert ask(server, state).metrics["calls"] == 2, "nor is what an app did before it failed"
+    other = worker.AppServer(Hello(app="tiny", data_path=str(folder), run_id=1, node_id=2))
+    assert ask(other, state).metrics["calls"] == 2, "another process remembers it"
+    assert ask(other, None).metrics["calls"] == 1
 
 
 def test_evaluation_leaves_no_file(
     server: worker.AppServer, request_for: Callable[..., Request]
 ) -> None:
-    request = request_for().model_copy(update={"message_type": "evaluate", "result_path": None})
+    request = request_for().model_copy(update={"message_type": "evaluate", "has_update": False})
     answer = server.answer(request)
     assert isinstance(answer, Result)
     assert (answer.sha256, answer.metrics) == (None, {"num-examples": 2, "eval-loss": 0.5})
@@ -115,7 +138,7 @@ def test_metrics_that_are_lists_are_left_out(
         return Message(RecordDict({"m": metrics}), reply_to=message)
 
     monkeypatch.setattr(server, "_app", app)
-    answer = server.answer(request_for().model_copy(update={"result_path": None}))
+    answer = server.answer(request_for().model_copy(update={"has_update": False}))
     assert isinstance(answer, Result)
     assert (answer.metrics, answer.left_out) == ({"num-examples": 1}, ("per-class",))
 

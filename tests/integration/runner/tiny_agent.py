@@ -17,7 +17,13 @@ registry.BUILTIN["tiny"] = TINY
 
 
 def kill_at(moment: str) -> None:
-    """Die like kill -9 at one moment: after the journal is written, or after the upload."""
+    """Die like kill -9 at one moment: around the journal's writing, or after the upload."""
+    if moment == "answered":
+
+        def die(*_: object, **__: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        journal.Journal.record = die  # type: ignore[method-assign]
     if moment == "journalled":
         record = journal.Journal.record
 

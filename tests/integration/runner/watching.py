@@ -18,6 +18,14 @@ def finished_runs(state: StateDir) -> list[int]:
         return [count for (count,) in rows]
 
 
+def resumptions(state: StateDir) -> list[tuple[int, int | None, int]]:
+    """Of each run: how often it went on, from where, and how often it began anew."""
+    with sqlite3.connect(f"file:{state.journal}?mode=ro", uri=True) as journal:
+        return journal.execute(
+            "SELECT resumed, resumed_from, restarted FROM runs ORDER BY id"
+        ).fetchall()
+
+
 def training_process(block: Path, other_than: psutil.Process | None = None) -> psutil.Process:
     """The worker that waits in the app, with `behave: block`, until `block` is gone."""
     file = block.with_suffix(".pid")

@@ -130,7 +130,8 @@ def test_training_goes_on_where_nothing_can_be_kept(
 def test_short_training_keeps_nothing(tmp_path: Path, kept: Path) -> None:
     folder = write_patients(tmp_path / "site")
     start = hospital_task.initial_arrays({"seed": 7})
-    ask("hospital", "train", start, folder, **{"checkpoint-dir": str(kept)})
+    offered = {"checkpoint-dir": str(kept)}
+    ask("hospital", "train", start, folder, None, **offered)
     assert list(kept.iterdir()) == []
 
 

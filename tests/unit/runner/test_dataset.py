@@ -119,9 +119,13 @@ def test_file_that_goes_away_or_cannot_be_read_is_an_error(
 ) -> None:
     dataset = Dataset.open(f"local:{folder}")
     with monkeypatch.context() as patch, pytest.raises(DatasetUnreadable, match="cannot be read"):
-        patch.setattr(Path, "open", lambda *_: (_ for _ in ()).throw(PermissionError(13, "no")))
+        patch.setattr(Path, "open", _refuse)
         dataset.reference()
     for file in (folder / "rows.csv", folder / "part" / "b.csv"):
         file.unlink()
     with pytest.raises(DatasetUnreadable, match="holds no file"):
         dataset.reference()
+
+
+def _refuse(*_: object, **__: object) -> None:
+    raise PermissionError(13, "no")

@@ -20,7 +20,9 @@ def worker_that(behaves: str, starts: Path | None = None) -> Worker:
 
 
 def request(seed: int = 1) -> Request:
-    return Request(message_type="train", base_path="", result_path=None, config={}, seed=seed)
+    return Request(
+        message_type="train", base_path="", folder="", has_update=False, config={}, seed=seed
+    )
 
 
 async def test_worker_stays_between_orders() -> None:

@@ -20,8 +20,11 @@ def train(message: Message, context: Context) -> Message:
     data = Path(str(context.node_config["data-path"]))
     n_examples = len((data / "rows.txt").read_text().split())
     print("the app prints to standard output")
-    _behave(config, data)
+    _behave(config, data, context.node_config)
     calls = _count(context)
+    if config.get("behave") == "forget-and-raise":
+        context.state.clear()
+        raise ValueError("forgot everything")
     shift = np.full((), config["seed"], dtype=np.float32)
     arrays = {
         name: Array(np.asarray(array.numpy() + shift, dtype=np.float32))
@@ -54,14 +57,29 @@ def _count(context: Context) -> int:
     return int(before["n"]) + 1
 
 
-def _behave(config: Mapping[str, Any], data: Path) -> None:
+def _behave(config: Mapping[str, Any], data: Path, node: Mapping[str, Any]) -> None:
     match config.get("behave"):
         case "raise":
             raise ValueError(f"cannot read {data}/rows.txt of 'ward 7'")
         case "die":
             os._exit(3)
-        case "block":  # until the file that the test holds is gone
-            block = Path(str(config["block"]))
-            block.with_suffix(".pid").write_text(str(os.getpid()))
-            while block.exists():
-                time.sleep(0.01)
+        case "keep-and-die" if not (kept := _kept(node)).exists():
+            kept.write_text("as far as this")
+            os._exit(3)
+        case "keep-and-block":
+            _kept(node).write_text("as far as this")
+            _block(config)
+        case "block":
+            _block(config)
+
+
+def _kept(node: Mapping[str, Any]) -> Path:
+    return Path(str(node["checkpoint-dir"])) / "epoch-5.txt"
+
+
+def _block(config: Mapping[str, Any]) -> None:
+    """Until the file that the test holds is gone."""
+    block = Path(str(config["block"]))
+    block.with_suffix(".pid").write_text(str(os.getpid()))
+    while block.exists():
+        time.sleep(0.01)

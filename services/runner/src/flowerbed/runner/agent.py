@@ -7,11 +7,15 @@ It never opens a port: everything is asked for over mTLS. It imports neither tor
 
 import asyncio
 import logging
+import math
 import shutil
+import sqlite3
 import time
+from contextlib import suppress
 
 from flowerbed.contracts.door import LeaseKey, LeaseOffer
 from flowerbed.contracts.signed import Manifest
+from flowerbed.runner import storage
 from flowerbed.runner.errors import (
     DoorRefused,
     LeaseLost,
@@ -32,6 +36,9 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 45.0
 REFUSED_PAUSE = 60.0
 """How long a refused offer is left alone before it is looked at again."""
+MAY_PASS = frozenset({"disk-full", "dataset-gone", "dataset-unreadable"})
+PASSING_PAUSE = 15.0
+"""The same for what the site itself may put right at any moment."""
 NOT_ADMITTED_PAUSE = 30.0
 STOP_SECONDS = 5.0
 """How long work under way may take to end once the agent was told to stop."""
@@ -43,6 +50,7 @@ class Agent:
         self._store = store
         self._leases: dict[LeaseKey, tuple[LeaseWork, asyncio.Task[None]]] = {}
         self._left_alone: dict[LeaseKey, float] = {}
+        self._declined: dict[LeaseKey, str] = {}
 
     async def run(self, stop: asyncio.Event, release: asyncio.Event) -> None:
         """Work until `stop` is set; abandons what does not end within a few seconds.
@@ -84,6 +92,7 @@ class Agent:
         while True:
             try:
                 known = tuple({*self._leases, *self._alone_now()})
+                wait = min(wait, self._soonest_look())
                 offers = await patiently(lambda: self._poll(known, wait), on_wait=self._away)  # noqa: B023
             except (NotAdmitted, DoorRefused) as error:
                 board.enter("not-admitted")
@@ -109,6 +118,11 @@ class Agent:
         self._left_alone = {key: at for key, at in self._left_alone.items() if at > now}
         return list(self._left_alone)
 
+    def _soonest_look(self) -> float:
+        """Seconds until an offer that was left alone may be looked at again."""
+        soonest = min(self._left_alone.values(), default=math.inf)
+        return max(1.0, soonest - time.monotonic())
+
     async def _consider(self, offer: LeaseOffer) -> None:
         """Claim what this site admits; leave the rest alone for a while."""
         key = LeaseKey(lease_id=offer.lease_id, epoch=offer.epoch)
@@ -116,17 +130,36 @@ class Agent:
             return
         try:
             work = await self._claimed(key, offer)
-        except (Refused, DoorRefused, NotAdmitted) as error:
+        except Refused as refusal:
+            await self._decline(key, refusal)
+        except (DoorRefused, NotAdmitted) as error:
             self._leave_alone(key, f"lease {key.lease_id} is not claimed: {error}")
         except LeaseLost as error:
             logger.info("lease %s was gone before it was claimed: %s", key.lease_id, error)
         else:
+            self._declined.pop(key, None)
             await self._begin(work)
+
+    async def _decline(self, key: LeaseKey, refusal: Refused) -> None:
+        """Leave the offer alone for a while, and say why: once for each reason."""
+        reason = f"lease {key.lease_id} is not claimed: {refusal.in_full}"
+        passes = refusal.code in MAY_PASS
+        self._leave_alone(key, reason, PASSING_PAUSE if passes else REFUSED_PAUSE, refusal.code)
+        if self._declined.get(key) == refusal.code:
+            return
+        detail = self._site.scrubbed(refusal.detail)
+        try:
+            await self._site.door.decline(key, refusal.code, detail)
+        except RunnerError as error:
+            logger.warning("nobody was told: %s", error)
+        else:
+            self._declined[key] = refusal.code
 
     async def _claimed(self, key: LeaseKey, offer: LeaseOffer) -> LeaseWork:
         signing_key = await patiently(lambda: self._site.keys.find(offer.manifest))
         manifest = read_claims(offer.manifest, signing_key, Manifest)
         terms = await self._site.terms()
+        storage.check_free(self._site.state.root, storage.RESERVE)
         check_offer(manifest, offer, terms)
         held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
         logger.info("claimed lease %s of %s", key.lease_id, manifest.federation_id)
@@ -161,12 +194,15 @@ class Agent:
         self._site.held.discard(key.lease_id)
         self._site.board.drop(key.lease_id)
         shutil.rmtree(self._site.state.bases(key.lease_id), ignore_errors=True)
-        self._site.forget_results()
+        with suppress(OSError, sqlite3.Error):  # a full disk: another time
+            self._site.forget_results()
 
-    def _leave_alone(self, key: LeaseKey, reason: str) -> None:
+    def _leave_alone(
+        self, key: LeaseKey, reason: str, pause: float = REFUSED_PAUSE, code: str | None = None
+    ) -> None:
         logger.warning("%s", reason)
-        self._left_alone[key] = time.monotonic() + REFUSED_PAUSE
-        self._site.board.error(reason)
+        self._left_alone[key] = time.monotonic() + pause
+        self._site.board.error(reason, code)
 
     async def _end_leases(self) -> None:
         running = [task for _, task in self._leases.values()]

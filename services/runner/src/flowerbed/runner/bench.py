@@ -1,7 +1,7 @@
 """One verified order becomes one report: from the journal, or by a run of the app.
 
-order -> journal? -> limits -> base checkpoint -> run -> dataset unchanged? -> result file and
-journal on disk -> upload -> report
+order -> journal? -> limits -> finished by a worker that died? -> room on the disk, base checkpoint,
+run -> dataset unchanged? -> journal -> upload -> report
 """
 
 import asyncio
@@ -13,27 +13,34 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
-from uuid import uuid4
 
 from flowerbed.contracts.door import WorkReport
 from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.flower_apps import registry
-from flowerbed.runner import clock, transfer
+from flowerbed.runner import clock, storage, transfer
 from flowerbed.runner.errors import NotReachable, Refused
 from flowerbed.runner.journal import Finished, Spent, WorkKey
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.pipe import Hello, Request, Result
 from flowerbed.runner.site import Site
-from flowerbed.runner.state import DRAFT_PREFIX, sync_directory
+from flowerbed.runner.state import has_digest
 from flowerbed.runner.verify import LEEWAY_SECONDS, app_name, check_order
-from flowerbed.runner.warm import Worker
+from flowerbed.runner.warm import Left, Worker
+from flowerbed.runner.work_folder import LARGEST, WorkFolder
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 EXAMPLES = "num-examples"
 TOKENS = "num-tokens"
+SIZE_SECONDS = 5.0
+"""How often to look at how much an app keeps."""
+GOES_ON = frozenset(
+    {"deadline-passed", "disk-full", "site-storage", "dataset-gone", "dataset-unreadable",
+     "base-not-available"}
+)  # fmt: skip
+"""Refusals after which the same work may be ordered again and get further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +74,7 @@ class Bench:
         finished = await self._journalled(key)
         is_from_journal = finished is not None
         if finished is None:
-            finished = await self._run(order, key)
+            finished = await self._done(order, key)
         else:
             logger.info("%s is done already: answered from the journal", order.work_id)
         artifact = None
@@ -83,63 +90,126 @@ class Bench:
         return Answered(report=report, is_from_journal=is_from_journal)
 
     async def _journalled(self, key: WorkKey) -> Finished | None:
-        finished = self._site.journal.find(key)
+        finished = self._site.journal.find(key.digest)
         if finished is None or finished.sha256 is None:
             return finished
-        path = self._result_path(finished.sha256)
-        if await asyncio.to_thread(transfer.has_digest, path, finished.sha256):
+        self._site.take_over(key.digest)
+        path = self._site.result_path(finished.sha256)
+        if await asyncio.to_thread(has_digest, path, finished.sha256):
             return finished
         logger.warning("the result of finished work is gone from disk: doing it again")
         return None
 
-    async def _run(self, order: WorkOrder, key: WorkKey) -> Finished:
+    async def _done(self, order: WorkOrder, key: WorkKey) -> Finished:
+        """Do the work; what there is of it stays for another try, unless that would be in vain."""
+        site, folder = self._site, self._site.work_folder(key.digest)
+        site.under_way.add(key.digest)
+        try:
+            finished = await self._run(order, key, folder)
+        except Refused as refusal:
+            if refusal.code not in GOES_ON:
+                folder.remove()
+            raise
+        finally:
+            site.under_way.discard(key.digest)
+        site.take_over(key.digest)
+        site.forget_results()
+        return finished
+
+    async def _run(self, order: WorkOrder, key: WorkKey, folder: WorkFolder) -> Finished:
         journal = self._site.journal
         epochs = self._epochs(order)
         limits = self._manifest.limits
         check_limits(limits, journal.spent(order.lease_id), epochs)
-        base = await self._downloaded(order)
+        needed = storage.needed_for(order.base.size)
+        if folder.finished() is None:
+            storage.check_free(self._site.state.root, needed)
+        folder.make()
         run = journal.start_run(key, order.lease_id)
-        draft = self._site.state.results / f"{DRAFT_PREFIX}{uuid4().hex}"
+
+        def look() -> Left:
+            """After a death: what it left, and a note of it in the journal."""
+            finished, progress = folder.finished(), folder.progress()
+            journal.go_on(run, epochs if finished is not None else progress)
+            return Left(result=finished, progress=-1 if progress is None else progress)
+
+        result = None if run.is_new else look().result
+        if result is None:
+            result = await self._run_app(order, folder, look, needed)
+        n_examples, metrics = _readings(result, order.work_id)
+        tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
         try:
-            result = await self._run_app(order, base, draft)
-            n_examples, metrics = _readings(result, order.work_id)
-            tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
-            try:
-                check_order(order, self._manifest, await self._site.terms())
-                check_used(limits, journal.spent(order.lease_id), tokens)
-            except Refused:
+            check_order(order, self._manifest, await self._site.terms())
+            check_used(limits, journal.spent(order.lease_id), tokens)
+        except Refused as refusal:
+            if refusal.code not in GOES_ON:
                 journal.finish_run(run, epochs=epochs, tokens=tokens)
-                raise
-            finished = Finished(
-                sha256=result.sha256,
-                size=result.size,
-                n_examples=n_examples,
-                metrics=metrics,
-                train_seconds=result.seconds,
-            )
-            if finished.sha256 is not None:
-                draft.replace(self._result_path(finished.sha256))
-                sync_directory(self._site.state.results)
-            journal.record(key, finished, run=run, epochs=epochs, tokens=tokens)
-        finally:
-            draft.unlink(missing_ok=True)
-        self._site.forget_results()
+            raise
+        finished = Finished(
+            sha256=result.sha256,
+            size=result.size,
+            n_examples=n_examples,
+            metrics=metrics,
+            train_seconds=result.seconds,
+            state_sha256=result.state_sha256,
+        )
+        journal.record(key, finished, run=run, epochs=epochs, tokens=tokens)
         return finished
 
-    async def _run_app(self, order: WorkOrder, base: Path, draft: Path) -> Result:
-        config = {**order.config, "seed": order.seed, "server-round": order.round_number}
+    async def _run_app(
+        self, order: WorkOrder, folder: WorkFolder, look: Callable[[], Left], needed: int
+    ) -> Result:
+        base = await self._downloaded(order)
         request = Request(
             message_type=order.message_type,
             base_path=str(base),
-            result_path=str(draft) if order.message_type == "train" else None,
-            config=config,
+            folder=str(folder.path),
+            has_update=order.message_type == "train",
+            state_path=await self._state_path(order.lease_id),
+            config={**order.config, "seed": order.seed, "server-round": order.round_number},
             seed=order.seed,
         )
         seconds = order.exp + LEEWAY_SECONDS - clock.now()
         try:
-            return await asyncio.wait_for(self.worker.run(request), seconds)
+            return await asyncio.wait_for(self._bounded(request, folder, look), seconds)
         except TimeoutError as error:
             raise Refused("deadline-passed", "the app was still running at the deadline") from error
+        except Refused as refusal:
+            if refusal.code == storage.DISK_FULL:
+                raise storage.disk_full(self._site.state.root, needed) from refusal
+            if refusal.code == "app-failed":  # perhaps because its data went away
+                check_order(order, self._manifest, await self._site.terms())
+            raise
+
+    async def _bounded(
+        self, request: Request, folder: WorkFolder, look: Callable[[], Left]
+    ) -> Result:
+        """Run the app, and end it when it keeps more than it may."""
+        running = asyncio.create_task(self.worker.run(request, look))
+        try:
+            while not (await asyncio.wait({running}, timeout=SIZE_SECONDS))[0]:
+                size = await asyncio.to_thread(folder.size)
+                if size > LARGEST:
+                    raise Refused(
+                        "checkpoint-too-large", f"the app keeps {size} bytes, at most {LARGEST}"
+                    )
+            return running.result()
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def _state_path(self, lease_id: str) -> str | None:
+        """The file of what the app remembers; None where there is nothing, or no more."""
+        sha256 = self._site.journal.app_state(lease_id)
+        if sha256 is None:
+            return None
+        path = self._site.state_path(sha256)
+        if await asyncio.to_thread(has_digest, path, sha256):
+            return str(path)
+        message = "what the app remembered is gone from disk: it begins with nothing"
+        logger.warning(message)
+        self._site.board.error(message)
+        return None
 
     async def _downloaded(self, order: WorkOrder) -> Path:
         folder = self._site.state.bases(order.lease_id)
@@ -151,13 +221,10 @@ class Bench:
         target = order.upload
         assert target is not None
         assert finished.sha256 is not None
-        path = self._result_path(finished.sha256)
+        path = self._site.result_path(finished.sha256)
         put = partial(transfer.upload, self._site.store, target, path)
         await _in_time(put, order, "upload-failed")
         return ArtifactRef(uri=target.uri, sha256=finished.sha256, size=finished.size)
-
-    def _result_path(self, sha256: str) -> Path:
-        return self._site.state.results / f"{sha256}.safetensors"
 
     def _epochs(self, order: WorkOrder) -> int:
         """Passes over the data that the order asks for; only training counts."""

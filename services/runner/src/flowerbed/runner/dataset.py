@@ -10,6 +10,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +19,7 @@ from flowerbed.runner.errors import BadInput
 from flowerbed.runner.state import read_json, write_json
 
 URI_PREFIX = "local:"
+DEFAULT_TASK = "dataset"
 _LABELS = uuid.UUID("3f6b8f52-5f86-4d5c-8f0e-0d7f6d1c8a44")
 _TASK = re.compile(r"[a-z0-9-]{1,60}")
 
@@ -27,11 +29,22 @@ _Stamp: TypeAlias = tuple[int, int, int, int]
 class DatasetUnreadable(BadInput):
     """The folder or a file in it cannot be read. Holds paths: for the site's own eyes."""
 
+    code = "dataset-unreadable"
+
+
+class DatasetGone(DatasetUnreadable):
+    """Nothing is there: removed, renamed, not mounted."""
+
+    code = "dataset-gone"
+
 
 class Dataset:
-    def __init__(self, folder: Path, task: str, digests: Path | None = None) -> None:
+    """`task`: of its own dataset.json once that was read; until then what a person chose."""
+
+    def __init__(self, folder: Path, task: str | None, digests: Path | None = None) -> None:
         self.folder = folder
-        self.task = task
+        self.task = task or DEFAULT_TASK
+        self._chosen_task = task
         self._digests_file = digests
         self._digests = _load(digests)
 
@@ -42,15 +55,28 @@ class Dataset:
         Raises:
             BadInput: it is not there, holds no file, or its task is not a plain name.
         """
+        dataset = cls.named(uri, task, digests)
+        dataset.look()
+        return dataset
+
+    @classmethod
+    def named(cls, uri: str, task: str | None = None, digests: Path | None = None) -> "Dataset":
+        """The same, whether or not the folder is there now.
+
+        Raises:
+            BadInput: the name is none.
+        """
         if not uri.startswith(URI_PREFIX) or uri == URI_PREFIX:
             raise BadInput(f"a dataset is named local:/path/to/folder, not {uri!r}")
-        folder = Path(uri.removeprefix(URI_PREFIX)).expanduser().absolute()
-        if not folder.is_dir():
-            raise DatasetUnreadable(f"{folder} is not a folder")
-        dataset = cls(folder, _task(folder, task), digests)
-        if not any(True for _ in dataset.files()):
-            raise DatasetUnreadable(f"{folder} holds no file")
-        return dataset
+        return cls(Path(uri.removeprefix(URI_PREFIX)).expanduser().absolute(), task, digests)
+
+    def look(self) -> None:
+        """Raises: BadInput: it is not there, holds no file, or its task is not a plain name."""
+        if not self.folder.is_dir():
+            raise DatasetGone(f"{self.folder} is not a folder")
+        self.task = _task(self.folder, self._chosen_task)
+        if not any(True for _ in self.files()):
+            raise DatasetGone(f"{self.folder} holds no file")
 
     @property
     def uri(self) -> str:
@@ -64,7 +90,7 @@ class Dataset:
             DatasetUnreadable: something cannot be read, or is a link to a folder, whose files
                 the digest would not cover.
         """
-        for parent, folders, names in os.walk(self.folder, onerror=_unreadable):
+        for parent, folders, names in os.walk(self.folder, onerror=_raise_unreadable):
             for name in folders:
                 if (Path(parent) / name).is_symlink():
                     raise DatasetUnreadable(f"{Path(parent) / name} is a link to a folder")
@@ -79,16 +105,15 @@ class Dataset:
         """The dataset as it is now; reads what has changed since the last time.
 
         Raises:
-            DatasetUnreadable: a file cannot be read, or none is left.
+            BadInput: a file cannot be read, none is left, or its task is not a plain name.
         """
+        self.look()
         lines: list[str] = []
         current: dict[str, tuple[_Stamp, str]] = {}
         for path in self.files():
             name = path.relative_to(self.folder).as_posix()
             current[name] = self._digest(name, path)
             lines.append(f"{name} {current[name][1]}\n")
-        if not lines:
-            raise DatasetUnreadable(f"{self.folder} holds no file")
         self._keep(current)
         digest = hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
         return DatasetRef(label=f"{self.task}-{uuid.uuid5(_LABELS, digest)}", sha256=digest)
@@ -108,7 +133,7 @@ class Dataset:
             with path.open("rb") as file:
                 return stamp, hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
-            raise DatasetUnreadable(f"{path} cannot be read: {error.strerror}") from error
+            raise _unreadable(path, error) from error
 
     def _keep(self, current: dict[str, tuple[_Stamp, str]]) -> None:
         if current == self._digests:
@@ -116,7 +141,8 @@ class Dataset:
         self._digests = current
         if self._digests_file is not None:
             entries = {name: [*stamp, digest] for name, (stamp, digest) in current.items()}
-            write_json(self._digests_file, entries)
+            with suppress(OSError):  # a full disk: they are read again next time
+                write_json(self._digests_file, entries)
 
 
 def _load(digests: Path | None) -> dict[str, tuple[_Stamp, str]]:
@@ -133,14 +159,21 @@ def _task(folder: Path, chosen: str | None) -> str:
         document = json.loads(about.read_bytes())
     except FileNotFoundError:
         document = {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise _unreadable(about, error) from error
+    except ValueError as error:
         raise DatasetUnreadable(f"{about} is not JSON: {error}") from error
     named = document.get("task") if isinstance(document, dict) else None
-    task = named or chosen or "dataset"
+    task = named or chosen or DEFAULT_TASK
     if not isinstance(task, str) or not _TASK.fullmatch(task):
         raise BadInput(f"task {task!r}: 1 to 60 lower-case letters, digits and '-'")
     return task
 
 
-def _unreadable(error: OSError) -> None:
-    raise DatasetUnreadable(f"{error.filename} cannot be read: {error.strerror}") from error
+def _unreadable(path: object, error: OSError) -> DatasetUnreadable:
+    kind = DatasetGone if isinstance(error, FileNotFoundError) else DatasetUnreadable
+    return kind(f"{path} cannot be read: {error.strerror}")
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise _unreadable(error.filename, error) from error

@@ -42,9 +42,17 @@ class DoorRefused(RunnerError):
 
 
 class Refused(RunnerError):
-    """`code` is stable, `detail` is readable; neither holds a path or a name of the site."""
+    """`code` is stable, `detail` is readable; neither holds a path or a name of the site.
 
-    def __init__(self, code: str, detail: str) -> None:
+    `at_site`: more, for the eyes of the site alone.
+    """
+
+    def __init__(self, code: str, detail: str, at_site: str = "") -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
+        self.at_site = at_site
+
+    @property
+    def in_full(self) -> str:
+        return f"{self} ({self.at_site})" if self.at_site else str(self)

@@ -1,7 +1,13 @@
 """The journal: every piece of finished work, by what was asked and not by who asked or when.
 
 A row is on disk before the update leaves the site. The same work ordered again, in another attempt
-or under another lease epoch, is answered from here. `runs` counts what the worker really did.
+or under another lease epoch, is answered from here.
+
+`runs` counts what the worker really did. A run that was cut short and goes on is the same run:
+    resumed        how often it went on from a checkpoint, or from a result that nobody had read
+    resumed_from   the epochs that were done when it last did
+    restarted      how often it began anew, because nothing was kept
+Work was done twice if two runs of it have a `finished_at`.
 """
 
 import hashlib
@@ -16,6 +22,8 @@ from flowerbed.runner import clock
 
 KEPT_RESULTS = 4
 """Result files that are kept for a lease: enough for any order that can still be repeated."""
+KEPT_STATES = 32
+"""Leases whose app's memory is kept: the newest."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS finished (
@@ -48,7 +56,20 @@ CREATE TABLE IF NOT EXISTS runs (
     tokens INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS runs_by_lease ON runs (lease_id);
+CREATE TABLE IF NOT EXISTS app_states (
+    lease_id TEXT PRIMARY KEY,
+    sha256 TEXT NOT NULL,
+    work TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+);
 """
+
+_LATER_COLUMNS = {
+    "resumed": "INTEGER NOT NULL DEFAULT 0",
+    "resumed_from": "INTEGER",
+    "restarted": "INTEGER NOT NULL DEFAULT 0",
+}
+"""Of `runs`: a journal that was made by an earlier release gets them when it is opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +106,25 @@ class WorkKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """What the app gave. `sha256` and `size` are of the result file; None where there is none."""
+    """What the app gave. `sha256` and `size` are of the result file; None where there is none.
+
+    `state_sha256`: of what the app remembers from then on.
+    """
 
     sha256: str | None
     size: int
     n_examples: int
     metrics: dict[str, float]
     train_seconds: float
+    state_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """`is_new`: it was not begun by anyone who was cut short."""
+
+    number: int
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,20 +137,30 @@ class Spent:
 
 
 class Journal:
+    """Opened when it is first needed: a disk that is full at first may have room later.
+
+    Every method may raise sqlite3.Error; then nothing has changed.
+    """
+
     def __init__(self, path: Path) -> None:
-        self._connection = sqlite3.connect(path, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode=WAL")
-        self._connection.execute("PRAGMA synchronous=FULL")
-        self._connection.execute("PRAGMA busy_timeout=5000")
-        self._connection.executescript(_SCHEMA)
+        self._path = path
+        self._opened: sqlite3.Connection | None = None
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        if self._opened is None:
+            self._opened = _open(self._path)
+        return self._opened
 
     def close(self) -> None:
-        self._connection.close()
+        if self._opened is not None:
+            self._opened.close()
 
-    def find(self, key: WorkKey) -> Finished | None:
+    def find(self, work: str) -> Finished | None:
+        """The result of the work with this key's digest."""
         row = self._connection.execute(
             "SELECT sha256, size, n_examples, metrics, train_seconds FROM finished WHERE work = ?",
-            (key.digest,),
+            (work,),
         ).fetchone()
         if row is None:
             return None
@@ -130,28 +173,48 @@ class Journal:
             train_seconds=train_seconds,
         )
 
-    def start_run(self, key: WorkKey, lease_id: str) -> int:
-        """A worker is about to do this work. Answers the run's id."""
+    def start_run(self, key: WorkKey, lease_id: str) -> Run:
+        """A worker is about to do this work: a new run, or the one that was cut short."""
+        open_run = self._connection.execute(
+            "SELECT id FROM runs WHERE work = ? AND finished_at IS NULL ORDER BY id DESC LIMIT 1",
+            (key.digest,),
+        ).fetchone()
+        if open_run is not None:
+            return Run(number=int(open_run[0]), is_new=False)
         cursor = self._connection.execute(
             "INSERT INTO runs (work, lease_id, exchange, started_at) VALUES (?, ?, ?, ?)",
             (key.digest, lease_id, key.exchange, _now()),
         )
         assert cursor.lastrowid is not None
-        return cursor.lastrowid
+        return Run(number=cursor.lastrowid, is_new=True)
 
-    def finish_run(self, run: int, *, epochs: int, tokens: int) -> None:
+    def go_on(self, run: Run, epochs: int | None) -> None:
+        """The run goes on with so many epochs done; None: from the beginning."""
+        if epochs is None:
+            change, values = "restarted = restarted + 1", list[int]()
+        else:
+            change, values = "resumed = resumed + 1, resumed_from = ?", [epochs]
+        self._connection.execute(f"UPDATE runs SET {change} WHERE id = ?", (*values, run.number))
+
+    def finish_run(self, run: Run, *, epochs: int, tokens: int) -> None:
         """The run came to its end, whatever becomes of what it gave."""
         self._connection.execute(
             "UPDATE runs SET finished_at = ?, epochs = ?, tokens = ? WHERE id = ?",
-            (_now(), epochs, tokens, run),
+            (_now(), epochs, tokens, run.number),
         )
 
     def record(
-        self, key: WorkKey, finished: Finished, *, run: int, epochs: int, tokens: int
+        self, key: WorkKey, finished: Finished, *, run: Run, epochs: int, tokens: int
     ) -> None:
-        """Keep the result and close its run, in one transaction; on disk when this returns."""
+        """Keep the result, what the app remembers, and the run's end, in one transaction.
+
+        On disk when this returns. Work that is done again, since its result was lost, leaves what
+        the app remembers as it is: it has remembered that work already.
+        """
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
+            if self.find(key.digest) is None:
+                self._remember(run, key.digest, finished.state_sha256)
             self.finish_run(run, epochs=epochs, tokens=tokens)
             self._connection.execute(
                 "INSERT OR REPLACE INTO finished (work, lease_id, federation_id, round_number,"
@@ -162,9 +225,44 @@ class Journal:
                 (
                     key.digest, *astuple(key), finished.sha256, finished.size,
                     finished.n_examples, json.dumps(finished.metrics), finished.train_seconds,
-                    _now(), run,
+                    _now(), run.number,
                 ),
             )  # fmt: skip
+
+    def _remember(self, run: Run, work: str, state_sha256: str | None) -> None:
+        if state_sha256 is None:
+            self._connection.execute(
+                "DELETE FROM app_states WHERE lease_id = (SELECT lease_id FROM runs WHERE id = ?)",
+                (run.number,),
+            )
+            return
+        self._connection.execute(
+            "INSERT OR REPLACE INTO app_states (lease_id, sha256, work, updated_at)"
+            " SELECT lease_id, ?, ?, ? FROM runs WHERE id = ?",
+            (state_sha256, work, _now(), run.number),
+        )
+        self._connection.execute(
+            "DELETE FROM app_states WHERE lease_id NOT IN"
+            " (SELECT lease_id FROM app_states ORDER BY updated_at DESC LIMIT ?)",
+            (KEPT_STATES,),
+        )
+
+    def app_state(self, lease_id: str) -> str | None:
+        """The sha256 of what the app remembers in this lease's federation."""
+        row = self._connection.execute(
+            "SELECT sha256 FROM app_states WHERE lease_id = ?", (lease_id,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def app_state_after(self, work: str) -> str | None:
+        """The same, if this work was the last that it remembers."""
+        row = self._connection.execute(
+            "SELECT sha256 FROM app_states WHERE work = ?", (work,)
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def needed_states(self) -> set[str]:
+        return {str(row[0]) for row in self._connection.execute("SELECT sha256 FROM app_states")}
 
     def spent(self, lease_id: str) -> Spent:
         epochs, tokens = self._connection.execute(
@@ -198,6 +296,22 @@ class Journal:
             if len(group) < KEPT_RESULTS:
                 group.append(sha256)
         return {sha256 for group in kept.values() for sha256 in group}
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA busy_timeout=5000")
+        connection.executescript(_SCHEMA)
+        there = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
+        for column in _LATER_COLUMNS.keys() - there:
+            connection.execute(f"ALTER TABLE runs ADD COLUMN {column} {_LATER_COLUMNS[column]}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _now() -> str:

@@ -6,8 +6,9 @@ import json
 import logging
 import os
 import signal
+import sqlite3
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,6 +32,9 @@ from flowerbed.runner.verify import KeyRing
 from flowerbed.runner.warm import WORKER_COMMAND
 
 logger = logging.getLogger(__name__)
+
+
+LOCK_BYTES = 128
 
 
 class AlreadyRunning(BadInput):
@@ -57,8 +61,7 @@ async def _run(state: StateDir, worker_command: Sequence[str]) -> None:
     store = IdentityStore(state)
     async with open_site(state, store, worker_command) as site:
         agent = Agent(site, store)
-        state.clear_leftovers()
-        site.forget_results()
+        _tidy(site)
         logger.info("client %s polls %s", site.identity.client_id, site.identity.client_url)
         try:
             await agent.run(stop, release)
@@ -81,11 +84,11 @@ async def open_site(
     """Everything the agent needs, open.
 
     Raises:
-        BadInput: the client is not enrolled, or its dataset is unusable.
+        BadInput: the client is not enrolled, or was never started with a dataset.
     """
     identity = enrolled_identity(state, clock.doubt())
     settings = AgentSettings.load(state)
-    dataset = Dataset.open(settings.dataset, settings.task, state.digests)
+    dataset = Dataset.named(settings.dataset, settings.task, state.digests)
     own = psutil.Process()
     status = Status(
         pid=own.pid,
@@ -96,9 +99,10 @@ async def open_site(
         certificate_expires_at=store.expires_at(),
     )
     board = StatusBoard(state, status)
-    status.dataset = (await asyncio.to_thread(dataset.reference)).label
+    await _show_dataset(dataset, board)
     journal = Journal(state.journal)
-    status.finished = journal.counts()
+    with suppress(sqlite3.Error):  # a full disk: told when there is work
+        status.finished = journal.counts()
     door = Door(identity.client_url, partial(_connect, store, identity))
     s3 = open_store(identity.ca_pem)
 
@@ -125,6 +129,24 @@ async def open_site(
         journal.close()
 
 
+async def _show_dataset(dataset: Dataset, board: StatusBoard) -> None:
+    """A dataset that is away may come back: the control plane hears of it with the first offer."""
+    try:
+        board.status.dataset = (await asyncio.to_thread(dataset.reference)).label
+    except BadInput as error:
+        logger.warning("%s", error)
+        board.error(str(error))
+
+
+def _tidy(site: Site) -> None:
+    """What an agent that was killed has left; before any work begins."""
+    try:
+        site.state.clear_leftovers()
+        site.tidy()
+    except (OSError, sqlite3.Error) as error:
+        logger.warning("the state directory is not tidied up: %s", error)
+
+
 def _connect(store: IdentityStore, identity: Identity) -> httpx.AsyncClient:
     return httpx.AsyncClient(verify=store.client_context(identity), limits=LIMITS)
 
@@ -140,11 +162,12 @@ def _sole_agent(state: StateDir) -> Iterator[None]:
         except BlockingIOError as error:
             raise AlreadyRunning(f"an agent runs already in {state.root}") from error
         own = psutil.Process()
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps({"pid": own.pid, "started_at": own.create_time()}).encode())
+        holder = json.dumps({"pid": own.pid, "started_at": own.create_time()})
+        # Written over in place: that needs no room on a disk that is full.
+        os.pwrite(handle, holder.ljust(LOCK_BYTES).encode(), 0)
         try:
             yield
         finally:
-            os.ftruncate(handle, 0)
+            os.pwrite(handle, b" " * LOCK_BYTES, 0)
     finally:
         os.close(handle)

@@ -6,6 +6,7 @@ import sqlite3
 
 from flowerbed.contracts.door import LeaseHeld, LeaseKey, WorkFailure, WorkReport
 from flowerbed.contracts.signed import Manifest, WorkOrder
+from flowerbed.runner import storage
 from flowerbed.runner.bench import Bench
 from flowerbed.runner.door import ANSWER_SECONDS, LATE_SECONDS
 from flowerbed.runner.errors import DoorRefused, NotAdmitted, Refused
@@ -107,9 +108,7 @@ class LeaseWork:
             await self._fail(work_id, refusal)
         except (OSError, sqlite3.Error) as error:
             logger.exception("the site could not do the work")
-            await self._fail(
-                work_id, Refused("site-storage", f"{type(error).__name__} at the site")
-            )
+            await self._fail(work_id, storage.refusal(error, self._site.state.root))
         else:
             if answered.is_from_journal:
                 self._site.board.status.answered_from_journal += 1
@@ -142,9 +141,9 @@ class LeaseWork:
             board.work(work_id, "reported", report.train_seconds)
 
     async def _fail(self, work_id: str | None, refusal: Refused) -> None:
-        logger.warning("%s: %s", work_id or "an order without a name", refusal)
+        logger.warning("%s: %s", work_id or "an order without a name", refusal.in_full)
         board = self._site.board
-        board.error(f"{work_id}: {refusal}")
+        board.error(f"{work_id}: {refusal.in_full}", refusal.code)
         if work_id is None:
             return
         board.work(work_id, refusal.code)

@@ -28,11 +28,16 @@ class Hello(_Line):
 
 
 class Request(_Line):
-    """One Flower message. The update, if one is wanted, goes to `result_path`."""
+    """One Flower message, done in `folder` (see `work_folder`).
+
+    `state_path`: a file named by its sha256, with what the app remembers; None is nothing yet.
+    """
 
     message_type: Literal["train", "evaluate", "query"]
     base_path: str
-    result_path: str | None
+    folder: str
+    has_update: bool
+    state_path: str | None = None
     config: dict[str, Scalar]
     seed: int
 
@@ -42,7 +47,10 @@ class Ready(_Line):
 
 
 class Result(_Line):
-    """`sha256` and `size` are of the file at `result_path`; it is on disk."""
+    """`sha256` and `size` are of the update, `state_sha256` of what the app remembers from now on.
+
+    Their files are on disk, and so is this line: an agent that was not there to read it finds it.
+    """
 
     kind: Literal["result"] = "result"
     sha256: str | None
@@ -50,13 +58,14 @@ class Result(_Line):
     metrics: dict[str, float | int]
     left_out: tuple[str, ...] = ()
     seconds: float
+    state_sha256: str | None = None
 
 
 class AppFailed(_Line):
     """The app raised, or answered with an error. `trace` names modules and lines, no file."""
 
     kind: Literal["failed"] = "failed"
-    code: Literal["app-failed", "bad-reply"]
+    code: Literal["app-failed", "bad-reply", "disk-full"]
     trace: str
 
 

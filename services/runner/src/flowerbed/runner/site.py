@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 
-from flowerbed.runner.dataset import Dataset, DatasetUnreadable
+from flowerbed.runner.dataset import Dataset, DatasetGone, DatasetUnreadable
 from flowerbed.runner.door import Door
-from flowerbed.runner.errors import Refused
+from flowerbed.runner.errors import BadInput, Refused
 from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.scrub import scrub
-from flowerbed.runner.state import StateDir
+from flowerbed.runner.state import StateDir, has_digest, sync_directory
 from flowerbed.runner.status import StatusBoard
 from flowerbed.runner.verify import KeyRing, Terms
 from flowerbed.runner.warm import WORKER_COMMAND
+from flowerbed.runner.work_folder import WorkFolder, prune
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,18 +32,22 @@ class Site:
     board: StatusBoard
     worker_command: Sequence[str] = WORKER_COMMAND
     held: set[str] = field(default_factory=set)
+    under_way: set[str] = field(default_factory=set)
 
     async def terms(self) -> Terms:
         """What claims are held against, with the dataset as it is at this moment.
 
         Raises:
-            Refused: the dataset cannot be read any more.
+            Refused: the dataset is gone, or cannot be read any more.
         """
         try:
             reference = await asyncio.to_thread(self.dataset.reference)
-        except DatasetUnreadable as error:
-            self.board.error(str(error))
-            raise Refused("dataset-unreadable", "the site's dataset cannot be read") from error
+        except DatasetGone as error:
+            words = "the site's dataset is not where it was"
+            raise Refused(error.code, words, at_site=str(error)) from error
+        except BadInput as error:
+            words = "the site's dataset cannot be read"
+            raise Refused(DatasetUnreadable.code, words, at_site=str(error)) from error
         return Terms(
             client_id=self.identity.client_id,
             tenant=self.identity.tenant,
@@ -52,9 +58,50 @@ class Site:
     def scrubbed(self, text: str) -> str:
         return scrub(text, self.dataset.folder, self.dataset.names())
 
+    def work_folder(self, work: str) -> WorkFolder:
+        return WorkFolder(self.state.work / work)
+
+    def result_path(self, sha256: str) -> Path:
+        return self.state.results / f"{sha256}.safetensors"
+
+    def state_path(self, sha256: str) -> Path:
+        return self.state.states / f"{sha256}.bin"
+
+    def take_over(self, work: str) -> None:
+        """Move what journalled work has left in its folder to where it is kept; then tidy up.
+
+        A crash may come between the journal and this: it is done again whenever it matters.
+        """
+        folder = self.work_folder(work)
+        finished = self.journal.find(work)
+        if finished is not None and finished.sha256 is not None:
+            _move(folder.update, self.result_path(finished.sha256), finished.sha256)
+        state_sha256 = self.journal.app_state_after(work)
+        if state_sha256 is not None:
+            _move(folder.app_state, self.state_path(state_sha256), state_sha256)
+        if finished is not None:
+            folder.remove()
+
+    def tidy(self) -> None:
+        """Take over what a crash has left, and remove what no order can ask for any more."""
+        for path in self.state.work.glob("*"):
+            if path.name not in self.under_way:
+                self.take_over(path.name)
+        prune(self.state.work, self.under_way)
+        self.forget_results()
+
     def forget_results(self) -> None:
-        """Remove result files that no order can ask for any more."""
-        needed = self.journal.needed_results(self.held)
-        for path in self.state.results.glob("*.safetensors"):
-            if path.stem not in needed:
-                path.unlink(missing_ok=True)
+        """Remove result files that no order can ask for any more, and memories of no app."""
+        for folder, needed in (
+            (self.state.results, self.journal.needed_results(self.held)),
+            (self.state.states, self.journal.needed_states()),
+        ):
+            for path in folder.iterdir():
+                if path.stem not in needed:
+                    path.unlink(missing_ok=True)
+
+
+def _move(here: Path, there: Path, sha256: str) -> None:
+    if has_digest(here, sha256):
+        here.replace(there)
+        sync_directory(there.parent)

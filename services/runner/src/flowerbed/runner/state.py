@@ -7,21 +7,25 @@ status.json  client.log       what the agent says of itself
 journal.sqlite3               finished work
 digests.json                  digests of dataset files, by size, times and inode
 results/  bases/<lease_id>/   files of finished work; checkpoints to start from
+states/                       what apps remember between orders
+work/<digest>/                work under way: see `work_folder`
 """
 
+import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flowerbed.runner import clock
 from flowerbed.runner.errors import BadInput
 
 STATE_DIR_VARIABLE = "FLOWERBED_CLIENT_DIR"
-DRAFT_PREFIX = ".draft-"
+BASES_KEPT_SECONDS = 24 * 3600.0
 
 
 def default_state_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -78,6 +82,14 @@ class StateDir:
     def results(self) -> Path:
         return self.root / "results"
 
+    @property
+    def states(self) -> Path:
+        return self.root / "states"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
     def bases(self, lease_id: str) -> Path:
         return self.root / "bases" / lease_id
 
@@ -92,15 +104,17 @@ class StateDir:
             if self.root.stat().st_uid != os.geteuid():
                 raise BadInput(f"{self.root} belongs to another user")
             self.root.chmod(0o700)
-            self.results.mkdir(mode=0o700, exist_ok=True)
+            for folder in (self.results, self.states, self.work):
+                folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise BadInput(f"{self.root} cannot hold a client: {error.strerror}") from error
 
     def clear_leftovers(self) -> None:
-        """Remove what an agent that was killed had not finished; call before any work begins."""
-        for draft in self.results.glob(f"{DRAFT_PREFIX}*"):
-            draft.unlink(missing_ok=True)
-        shutil.rmtree(self.root / "bases", ignore_errors=True)
+        """Remove base checkpoints that nobody has used for long; call before any work begins."""
+        for base in (self.root / "bases").glob("*/*"):
+            with suppress(OSError):
+                if base.stat().st_mtime < clock.machine() - BASES_KEPT_SECONDS:
+                    base.unlink()
 
 
 def write_private(path: Path, content: str | bytes) -> None:
@@ -130,6 +144,15 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return document if isinstance(document, dict) else None
+
+
+def has_digest(path: Path, sha256: str) -> bool:
+    """True if the file is there, whole: a crash may have left one that is not."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
 
 
 def sync_directory(folder: Path) -> None:

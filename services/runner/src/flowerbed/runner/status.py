@@ -1,11 +1,14 @@
 """What the agent says of itself: one file, replaced whole at every change. No port is opened."""
 
+import logging
 from typing import Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from flowerbed.runner import clock
 from flowerbed.runner.state import StateDir, write_private
+
+logger = logging.getLogger(__name__)
 
 Phase: TypeAlias = Literal[
     "starting", "polling", "not-reachable", "not-admitted", "stopping", "stopped"
@@ -28,7 +31,10 @@ class LastWork(BaseModel):
 
 
 class LastError(BaseModel):
+    """`code`: as the control plane was told, where it was."""
+
     message: str
+    code: str | None = None
     at: AwareDatetime
 
 
@@ -48,6 +54,8 @@ class Status(BaseModel):
     last_error: LastError | None = None
     finished: dict[str, int] = {}
     answered_from_journal: int = 0
+    clock_wrong_by: float = 0.0
+    """Seconds by which the machine's clock is ahead of the control plane's."""
 
 
 class StatusBoard:
@@ -59,15 +67,20 @@ class StatusBoard:
         self.write()
 
     def write(self) -> None:
-        write_private(self._path, self.status.model_dump_json(indent=2) + "\n")
+        """Write it down; a disk without room for it stops no work."""
+        self.status.clock_wrong_by = round(clock.wrong_by(), 1)
+        try:
+            write_private(self._path, self.status.model_dump_json(indent=2) + "\n")
+        except OSError as error:
+            logger.warning("the status is not written: %s", error.strerror)
 
     def enter(self, phase: Phase) -> None:
         if phase != self.status.phase:
             self.status.phase = phase
             self.write()
 
-    def error(self, message: str) -> None:
-        self.status.last_error = LastError(message=message, at=clock.utc())
+    def error(self, message: str, code: str | None = None) -> None:
+        self.status.last_error = LastError(message=message, code=code, at=clock.utc())
         self.write()
 
     def work(self, work_id: str, outcome: str, train_seconds: float | None = None) -> None:

@@ -16,6 +16,7 @@ from flowerbed.contracts.signed import Upload
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner.door import retry_after
 from flowerbed.runner.errors import NotReachable, Refused
+from flowerbed.runner.state import has_digest
 
 CHUNK = 1 << 20
 KEPT_BASES = 2
@@ -91,15 +92,6 @@ async def _receive(
     except httpx.RequestError as error:
         raise NotReachable(f"the store did not answer: {type(error).__name__}") from error
     return digest.hexdigest(), size
-
-
-def has_digest(path: Path, sha256: str) -> bool:
-    """True if the file is there, whole: a crash may have left one that is not."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
-    except FileNotFoundError:
-        return False
 
 
 def _forget_old(folder: Path) -> None:

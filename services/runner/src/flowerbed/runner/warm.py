@@ -5,8 +5,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
@@ -28,6 +29,14 @@ _SET = {
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """What a dead worker leaves behind. `progress` grows as the work gets on; -1 is none."""
+
+    result: Result | None = None
+    progress: int = -1
 
 
 class WorkerDied(RunnerError):
@@ -63,21 +72,30 @@ class Worker:
             async with self._turn:
                 await self._ready()
 
-    async def run(self, request: Request) -> Result:
+    async def run(self, request: Request, look: Callable[[], Left] = Left) -> Result:
         """Run the app on one order; a worker that dies is started again, a few times.
+
+        `look` says after a death what it has left: a result ends the matter, and deaths are
+        counted from the last one after which there was more progress than before.
 
         Raises:
             Refused: the app failed, or took its worker down too often.
         """
+        deaths, furthest = 0, -1
         async with self._turn:
-            for death in range(1, MOST_DEATHS + 1):
+            while deaths < MOST_DEATHS:
                 try:
                     process = await self._ready()
                     answer = await self._ask(process, request.line())
                     return _result(answer)
                 except WorkerDied as error:
-                    logger.warning("worker died (%d of %d): %s", death, MOST_DEATHS, error)
                     await self._end()
+                    left = look()
+                    deaths = 1 if left.progress > furthest else deaths + 1
+                    furthest = max(furthest, left.progress)
+                    logger.warning("worker died (%d of %d): %s", deaths, MOST_DEATHS, error)
+                    if left.result is not None:
+                        return left.result
                 except asyncio.CancelledError:
                     await self._end()  # its late answer must not meet the next order
                     raise

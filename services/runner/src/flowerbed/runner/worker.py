@@ -16,7 +16,7 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -26,7 +26,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load_file, save_file
 
 from flowerbed.flower_apps import registry
+from flowerbed.runner import app_state, storage
 from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
+from flowerbed.runner.work_folder import WorkFolder
 
 _PR_SET_PDEATHSIG = 1
 _TTL_SECONDS = 30 * 24 * 3600.0
@@ -100,20 +102,42 @@ class AppServer:
             state=RecordDict(),
             run_config=registry.find(hello.app).default_config(),
         )
+        self._remembers: str | None = None
+        self._is_settled = True
 
     def answer(self, request: Request) -> Result | AppFailed:
+        """Run the app. What it remembers counts once it has given a result, not before."""
         try:
+            folder = WorkFolder(Path(request.folder))
+            self._remember(request.state_path)
+            self._context.node_config["checkpoint-dir"] = str(folder.checkpoint)
             message = self._message(request)
             _seed(request.seed)
+            self._is_settled = False
             started = time.perf_counter()
             reply = self._app(message, self._context)
             seconds = time.perf_counter() - started
-            return _result(reply, request, seconds)
+            result = _result(reply, request.has_update, folder, self._context.state, seconds)
+            folder.finish(result)
         except BadReply as error:
             return AppFailed(code="bad-reply", trace=str(error))
         except Exception as error:  # whatever an app may raise
-            traceback.print_exc(file=sys.stderr)
-            return AppFailed(code="app-failed", trace=trace_of(error))
+            with suppress(OSError):  # the log may be on a full disk
+                traceback.print_exc(file=sys.stderr)
+            code: Literal["disk-full", "app-failed"]
+            code = "disk-full" if storage.is_full(error) else "app-failed"
+            return AppFailed(code=code, trace=trace_of(error))
+        self._remembers, self._is_settled = result.state_sha256, True
+        return result
+
+    def _remember(self, state_path: str | None) -> None:
+        """Begin with what the app remembered after the last work that counts."""
+        wanted = None if state_path is None else Path(state_path).stem
+        if self._is_settled and wanted == self._remembers:
+            return
+        state = RecordDict() if state_path is None else app_state.load(Path(state_path))
+        self._context.state = state
+        self._remembers, self._is_settled = wanted, True
 
     def _message(self, request: Request) -> Message:
         arrays = load_file(request.base_path)
@@ -139,7 +163,9 @@ def _seed(seed: int) -> None:
         torch.manual_seed(seed)
 
 
-def _result(reply: Message, request: Request, seconds: float) -> Result:
+def _result(
+    reply: Message, has_update: bool, folder: WorkFolder, state: RecordDict, seconds: float
+) -> Result:
     if reply.has_error():
         raise BadReply(f"the app answered with error {reply.error.code}")
     metrics: dict[str, float | int] = {}
@@ -151,10 +177,19 @@ def _result(reply: Message, request: Request, seconds: float) -> Result:
             else:
                 left_out.append(name)
     sha256, size = None, 0
-    if request.result_path is not None:
-        sha256, size = _write(reply, Path(request.result_path))
+    if has_update:
+        sha256, size = _write(reply, folder.update)
+    try:
+        state_sha256 = app_state.save(state, folder.app_state)
+    except app_state.TooLarge as error:
+        raise BadReply(str(error)) from error
     return Result(
-        sha256=sha256, size=size, metrics=metrics, left_out=tuple(left_out), seconds=seconds
+        sha256=sha256,
+        size=size,
+        metrics=metrics,
+        left_out=tuple(left_out),
+        seconds=seconds,
+        state_sha256=state_sha256,
     )
 
 

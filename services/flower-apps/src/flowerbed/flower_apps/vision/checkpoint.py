@@ -82,7 +82,7 @@ class Checkpoints:
 
 def _replace(folder: Path, epochs: int, content: Mapping[str, Any]) -> None:
     path = folder / f"epoch-{epochs:09d}.pt"
-    incoming = folder / "incoming.pt"
+    incoming = folder / ".incoming.pt"
     buffer = io.BytesIO()  # torch's own writer may abort the process on a full disk
     torch.save(content, buffer)
     try:
