@@ -67,6 +67,12 @@ def test_what_is_not_known_is_left_out() -> None:
     ]
 
 
+def test_a_long_list_is_cut() -> None:
+    lines = block(an_answer(on=an_answer()["on"] * 12), NOW)
+    assert sum(line.startswith("on:") for line in lines) == 11
+    assert "on:          2 more: see --output json" in lines
+
+
 def test_it_is_asked_and_printed(stub: StubGateway) -> None:
     stub.answer(PATH, an_answer())
     table = run(federation.app, "why", FED, url=stub.url)

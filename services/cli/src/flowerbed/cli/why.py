@@ -14,6 +14,7 @@ from flowerbed.cli.tables import Format, Output, moment
 ENDED = frozenset({"completed", "failed", "cancelled", "rejected"})
 INTERVAL = 1.0
 _WIDTH = 12
+_SHOWN = 10
 
 Answer = Mapping[str, Any]
 
@@ -76,8 +77,10 @@ def block(answer: Answer, now: datetime) -> list[str]:
     lines = _line("federation", answer["federation_id"])
     lines += _line("status", answer["status"] + overdue)
     lines += _line("waits for", f"{answer['waits']['what']}  [{answer['waits']['code']}]")
-    for one in answer["on"]:
+    for one in answer["on"][:_SHOWN]:
         lines += _line("on", _who(one)) + _below(one["doing"])
+    if (n_more := len(answer["on"]) - _SHOWN) > 0:
+        lines += _line("on", f"{n_more} more: see --output json")
     if answer["since"]:
         lines += _line("since", _moment(answer["since"], now))
     if answer["until"]:

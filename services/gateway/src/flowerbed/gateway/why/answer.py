@@ -40,17 +40,14 @@ class Task:
     usual: timedelta | None = None
 
     def is_overdue(self, facts: Facts, at: datetime) -> bool:
-        if self.service in facts.away:
-            return True
-        usual = self.usual or USUAL[self.service]
-        return self.since is not None and at - self.since > usual
+        return self.service in facts.away or self._is_slow(at)
 
     def waited_for(self, facts: Facts, at: datetime) -> WaitedFor:
         doing = self.doing
         if self.since is not None:
             doing += f" for {lasted(at - self.since)}"
-        if self.is_overdue(facts, at):
-            doing += f"; it usually takes less than {lasted(self.usual or USUAL[self.service])}"
+        if self._is_slow(at):
+            doing += f"; it usually takes less than {lasted(self._usually)}"
         if self.service in facts.away:
             doing += "; it does not answer"
         return WaitedFor(kind="service", id=self.service, doing=doing, since=self.since)
@@ -59,6 +56,13 @@ class Task:
         if not self.is_overdue(facts, at):
             return ()
         return ("flowerbed status", f"flowerbed logs {self.service}")
+
+    @property
+    def _usually(self) -> timedelta:
+        return self.usual or USUAL[self.service]
+
+    def _is_slow(self, at: datetime) -> bool:
+        return self.since is not None and at - self.since > self._usually
 
 
 def to_act(

@@ -57,8 +57,10 @@ def _to_answer(facts: Facts, stage: Exchange, silent: list[Work], at: datetime) 
     is_buffer = stage.exchange == "train" and facts.policy.is_buffered
     gone = [one for one in silent if _is_gone(facts, one)]
     code = "updates-to-fill-buffer" if is_buffer else names.clients
+    what = f"{stage.place}: {_wanted(stage, silent)}"
     if len(gone) == len(silent) and stage.exchange == "train":
         code = "client-dropped"
+        what += ", gone" if len(gone) == 1 else ", all gone"
     screening = _screening(stage)
     is_behind = screening is not None and screening.is_overdue(facts, at)
     on = tuple(_on(facts, stage, one, at) for one in silent)
@@ -66,7 +68,7 @@ def _to_answer(facts: Facts, stage: Exchange, silent: list[Work], at: datetime) 
         on = (*on, screening.waited_for(facts, at))
     return Answer(
         code=code,
-        what=f"{stage.place}: {_wanted(stage, silent)}",
+        what=what,
         on=on,
         since=stage.started_at,
         until=stage.deadline_at,
@@ -245,7 +247,8 @@ def _at_deadline(facts: Facts, stage: Exchange) -> str:
     answer = _names(stage).answer
     if n >= needed:
         return f"the round {_closes(stage)} with {counted(n, f'accepted {answer}')}"
-    missing = f"unless {counted(needed, answer)} are accepted ({n} so far)"
+    verb = "is" if needed == 1 else "are"
+    missing = f"unless {counted(needed, answer)} {verb} accepted ({n} so far)"
     if stage.exchange == "evaluate":
         return f"the round completes without its evaluation, {missing}"
     return f"{missing}, the attempt fails with quorum-missed and {_attempt_ends(facts, stage)}"

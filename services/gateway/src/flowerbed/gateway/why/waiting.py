@@ -167,7 +167,7 @@ def _absent(facts: Facts, at: datetime) -> tuple[WaitedFor, ...]:
 
 def _operator(facts: Facts) -> WaitedFor:
     tags = ", ".join(facts.spec.client_selector.tags) if facts.spec else ""
-    doing = "has no more clients" + (f" tagged {tags}" if tags else "")
+    doing = "can start a client more: nobody else is enrolled" + (f" with {tags}" if tags else "")
     return WaitedFor(kind="person", id="site-operator", label=tags, doing=doing)
 
 
