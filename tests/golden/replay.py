@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flowerbed.aggregator.decider import exchange
+from flowerbed.aggregator.quorum import Answers
 from flowerbed.artifact.decider import lineage
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.event import Event
@@ -78,6 +79,12 @@ def states(told: list[Stored]) -> dict[str, Any]:
 def plain(value: object) -> Any:
     """A state as JSON, with the shape's name."""
     match value:
+        case Answers():  # by client, as the recordings have it: there was one answer a client then
+            return {
+                "shape": "Answers",
+                "accepted": {one.client_id: plain(one) for one in value.accepted.values()},
+                "refused": {one.client_id: one.code for one in value.refused.values()},
+            }
         case BaseModel():
             return value.model_dump(mode="json")
         case dict():

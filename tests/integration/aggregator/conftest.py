@@ -22,7 +22,13 @@ from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.federation import FederationCreated
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.problems import parse_spec
-from flowerbed.contracts.round import CohortMember, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.round import (
+    CohortMember,
+    OwedWork,
+    RoundEvaluationStarted,
+    RoundMemberReplaced,
+    RoundStarted,
+)
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.service import Shell
@@ -159,6 +165,29 @@ class Garden:
             )
         )
         return self.stream(number, attempt, exchange)
+
+    def owed(self, client_id: str, number: int, base: ArtifactRef) -> OwedWork:
+        """Work of a round's first attempt that the client has not answered."""
+        return OwedWork(
+            client_id=client_id,
+            work_id=work_id(self.federation_id, number, 1, "train", client_id),
+            round_number=number,
+            attempt=1,
+            base=base,
+        )
+
+    async def replace(self, place: int, client_id: str, by: str) -> None:
+        """In the first round's first attempt."""
+        await self.orchestrate(
+            RoundMemberReplaced(
+                federation_id=self.federation_id,
+                round_number=1,
+                attempt=1,
+                place=place,
+                client_id=client_id,
+                replacement=CohortMember(client_id=by, lease_id=f"l-{by}", lease_epoch=1, seed=1),
+            )
+        )
 
     async def orchestrate(self, event: Any) -> None:
         await self.orchestrator.say(f"federation-{self.federation_id}", self.federation_id, event)

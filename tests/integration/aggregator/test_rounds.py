@@ -91,6 +91,7 @@ async def test_after_a_restart_in_mid_round_the_bytes_are_the_same(garden: Garde
     undisturbed = await garden.start_round(COHORT, attempt=1)
     for name in COHORT:
         await garden.submit(name, updates[name], attempt=1, n_examples=EXAMPLES[name])
+    await garden.outcome(undisturbed)
     disturbed = await garden.start_round(COHORT, attempt=2)
     for count, name in enumerate(("c", "a", "d", "b"), start=1):
         await garden.submit(name, updates[name], attempt=2, n_examples=EXAMPLES[name])
@@ -210,7 +211,9 @@ async def test_an_evaluation_gives_weighted_metrics_and_screens_claims(garden: G
     assert [(one["client_id"], one["code"]) for one in refused] == [("c", "bad-num-examples")]
 
 
-async def test_an_ended_federations_exchanges_are_dropped_quietly(garden: Garden) -> None:
+async def test_an_ended_federations_exchange_is_dropped_and_what_comes_is_late(
+    garden: Garden,
+) -> None:
     await garden.create()
     stream = await garden.start_round(("a", "b"), seconds=3.0)
     await garden.submit("a", garden.put_model(1))
@@ -220,24 +223,25 @@ async def test_an_ended_federations_exchanges_are_dropped_quietly(garden: Garden
     assert exchanges is not None
     await eventually(lambda: stream not in exchanges.streams, "the worker is gone")
     await garden.submit("b", garden.put_model(2))
-    assert garden.shell is not None
-    intake = garden.shell.intakes["lease"]
-    await eventually(lambda: intake.handled == 2, "the late report is handled")
-    await garden.stop()
-    assert [kind for kind, _ in await garden.events(stream)] == ["update.accepted"]
+    await garden.heard(stream, 2)
+    await eventually(lambda: stream not in exchanges.streams, "the worker is gone again")
+    events = [(kind, data.get("code")) for kind, data in await garden.events(stream)]
+    assert events == [("update.accepted", None), ("update.rejected", "late")]
 
 
 async def test_several_exchanges_run_at_once(garden: Garden) -> None:
-    await garden.create()
-    streams = [await garden.start_round(("a", "b"), attempt=attempt) for attempt in range(1, 9)]
-    for attempt in range(1, 9):
-        await garden.submit("b", garden.put_model(2), attempt=attempt)
+    federations = [f"{garden.federation_id[:-1]}{n}" for n in range(8)]
+    streams = []
+    for garden.federation_id in federations:
+        await garden.create()
+        streams.append(await garden.start_round(("a", "b")))
+        await garden.submit("b", garden.put_model(2))
     for stream in streams:
         await garden.heard(stream, 1)
     status = (await garden.http.get("/status")).json()
     assert set(streams) <= set(status["open_exchanges"])
-    for attempt in range(1, 9):
-        await garden.submit("a", garden.put_model(1), attempt=attempt)
+    for garden.federation_id in federations:
+        await garden.submit("a", garden.put_model(1))
     digests = {(await garden.outcome(stream))["checkpoint"]["sha256"] for stream in streams}
     assert len(digests) == 1
     assert garden.settings.spool_directory.exists()

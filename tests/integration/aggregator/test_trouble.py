@@ -13,6 +13,8 @@ import pytest
 
 from flowerbed.aggregator.gathering import Gathering
 from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.federation import FederationPolicyChanged
+from flowerbed.contracts.policy import RoundPolicy
 from tests.integration.aggregator.conftest import Garden
 from tests.support.servers import eventually
 
@@ -83,11 +85,17 @@ async def test_while_s3_is_away_the_exchange_waits_and_then_goes_on(garden: Gard
     assert (await garden.outcome(stream))["type"] == "aggregate.completed"
 
 
-async def test_when_s3_stays_away_past_the_grace_the_exchange_fails(garden: Garden) -> None:
-    await garden.stop()
-    garden.settings = garden.settings.model_copy(update={"grace_seconds": 0.2})
-    await garden.start()
-    await garden.create()
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """A round policy of which the aggregator waits for S3 for a moment only."""
+    monkeypatch.setattr("flowerbed.contracts.policy.LEAST_GRACE", 0.2)
+    return {"deadline_seconds": 2.0}
+
+
+async def test_when_s3_stays_away_past_the_grace_the_exchange_fails(
+    garden: Garden, short_grace: dict[str, float]
+) -> None:
+    await garden.create(round_policy=short_grace)
     await garden.outcome(garden.stream(0, 1, "initialize"))
     away(garden)
     stream = await garden.start_round(("a", "b"), seconds=0.3)
@@ -96,11 +104,18 @@ async def test_when_s3_stays_away_past_the_grace_the_exchange_fails(garden: Gard
     assert (ended["type"], ended["code"]) == ("aggregate.failed", "store-unavailable")
 
 
-async def test_an_update_that_s3_withholds_past_the_grace_is_refused(garden: Garden) -> None:
-    await garden.stop()
-    garden.settings = garden.settings.model_copy(update={"grace_seconds": 0.2})
-    await garden.start()
+async def test_an_update_that_s3_withholds_past_the_grace_is_refused(
+    garden: Garden, short_grace: dict[str, float]
+) -> None:
     await garden.create()
+    changed = RoundPolicy.model_validate(short_grace)
+    await garden.orchestrate(
+        FederationPolicyChanged(
+            federation_id=garden.federation_id,
+            policy=changed.model_dump(mode="json"),
+            changed=("deadline_seconds",),
+        )
+    )  # the grace follows from the policy in force when the exchange starts
     stream = await garden.start_round(("a", "b"), n_required=1, seconds=3.0)
     await garden.submit("a", garden.put_model(1))
     await garden.heard(stream, 1)

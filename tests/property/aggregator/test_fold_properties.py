@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,47 +16,78 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from flowerbed.aggregator.decider import AcceptUpdate, ExchangeEvent, RejectUpdate, exchange
-from flowerbed.aggregator.fold import CohortFold, write_checkpoint
-from flowerbed.aggregator.quorum import Answers, Ripe, Terms, judge
+from flowerbed.aggregator.fold import Fold, write_checkpoint
+from flowerbed.aggregator.quorum import (
+    Answers,
+    Ripe,
+    Terms,
+    due_for_fold,
+    in_fold_order,
+    judge,
+)
 from flowerbed.aggregator.screening import Limits, Refused, screen_file
 from flowerbed.aggregator.tensors import TensorFile
+from flowerbed.contracts.ids import work_id
+from flowerbed.contracts.round import OwedWork
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
 from tests.support.models import model, stored
 
-N = 6
+N_COHORT, N = 4, 6
+"""Four clients of the round and two late updates, of other bases."""
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
-TERMS = Terms(
+WEIGHTS = (303, 1, 261, 1_000_000, 46, 130)
+
+
+def ref(name: str) -> ArtifactRef:
+    return ArtifactRef(uri=f"s3://b/{name}", sha256=name.encode().hex().ljust(64, "0"), size=1)
+
+
+def owed(client_id: str, number: int) -> OwedWork:
+    return OwedWork(
+        client_id=client_id,
+        work_id=work_id("fed-1", number, 1, "train", client_id),
+        round_number=number,
+        attempt=1,
+        base=ref(f"base-{number}"),
+    )
+
+
+COHORT = Terms(
     federation_id="fed-1",
-    round_number=1,
+    round_number=5,
     attempt=1,
     exchange="train",
-    cohort=tuple(f"client-{place}" for place in range(N)),
+    cohort=tuple(f"client-{place}" for place in range(N_COHORT)),
+    owed=(owed("client-4", 2), owed("client-5", 4)),
     goal=N,
     n_required=1,
     deadline_at=NOON,
+    counts_late=True,
 )
-WEIGHTS = (303, 1, 261, 1_000_000, 46, 130)
+ARRIVAL = replace(COHORT, folds_in_order="arrival")
 
 
 @pytest.fixture(scope="module")
 def updates() -> Iterator[Path]:
-    """One update a client, in a directory."""
+    """One update a client, and the bases, in a directory."""
     with tempfile.TemporaryDirectory() as directory:
         for place in range(N):
             stored(Path(directory, f"client-{place}"), model(place, size=300))
+        for number in (2, 4, 5):
+            stored(Path(directory, f"base-{number}"), model(10 + number, size=300))
         yield Path(directory)
 
 
-def answer(place: int, is_good: bool) -> AcceptUpdate | RejectUpdate:
-    client_id = TERMS.cohort[place]
+def answer(place: int, is_good: bool, terms: Terms = COHORT) -> AcceptUpdate | RejectUpdate:
+    client_id, work = f"client-{place}", terms.wanted[place]
     if not is_good:
-        return RejectUpdate(terms=TERMS, client_id=client_id, work_id="w", code="no", detail="")
+        return RejectUpdate(terms=terms, client_id=client_id, work_id=work, code="no", detail="")
     return AcceptUpdate(
-        terms=TERMS,
+        terms=terms,
         client_id=client_id,
-        work_id="w",
-        artifact=ArtifactRef(uri=f"s3://b/{client_id}", sha256="0" * 64, size=1),
+        work_id=work,
+        artifact=ref(client_id),
         n_examples=WEIGHTS[place],
         metrics={},
         train_seconds=0.0,
@@ -72,46 +104,52 @@ def accepted(place: int) -> UpdateAccepted:
 class Bridge:
     """The bridge without its servers: a log of events, and an accumulator that may be lost."""
 
-    def __init__(self, updates: Path) -> None:
+    def __init__(self, updates: Path, terms: Terms = COHORT) -> None:
         self._updates = updates
+        self._terms = terms
         self._log: list[ExchangeEvent] = []
-        self._spool: set[str] = set()
         self.crash()
 
     def crash(self) -> None:
-        with TensorFile(self._updates / "client-0") as base:
-            self._layout = base.tensors
-        self._fold = CohortFold(self._layout, self._fetch, self._drop)
+        self._fold = Fold(self._updates / "base-5", self, self._terms.staleness_exponent)
 
     def answer(self, command: AcceptUpdate | RejectUpdate) -> None:
         self._log += exchange.decide(exchange.replay(self._log), command)
-        self._fold.advance(self._answers, TERMS)
+        self._fold.extend(due_for_fold(self._answers, self._terms))
 
     def finish(self) -> str:
-        verdict = judge(self._answers, TERMS, NOON)
+        verdict = judge(self._answers, self._terms, NOON)
         assert isinstance(verdict, Ripe)
-        self._fold.complete(self._answers, TERMS)
+        self._fold.extend(in_fold_order(self._answers, self._terms))
         assert self._fold.places == verdict.places
-        with tempfile.NamedTemporaryFile() as out:
+        with (
+            tempfile.NamedTemporaryFile() as out,
+            TensorFile(self._updates / "base-5") as base,
+        ):
             mean = self._fold.accumulator.mean()
-            return write_checkpoint(Path(out.name), self._layout, mean)[0]
+            return write_checkpoint(Path(out.name), base.tensors, mean)[0]
 
     @property
     def _answers(self) -> Answers:
         return exchange.replay(self._log).answers
 
-    def _fetch(self, update: UpdateAccepted) -> Path:
+    # --- the fold's source ----------------------------------------------------------------------
+
+    def fetch(self, update: UpdateAccepted) -> Path:
         return self._updates / update.client_id
 
-    def _drop(self, update: UpdateAccepted) -> None:
+    def fetch_base(self, base: ArtifactRef) -> Path:
+        return self._updates / base.uri.rsplit("/", 1)[1]
+
+    def drop(self, update: UpdateAccepted) -> None:
         assert (self._updates / update.client_id).exists()
 
 
-def direct(updates: Path, good: list[int]) -> str:
-    """The fold of the same updates in one go, in cohort order."""
-    bridge = Bridge(updates)
+def direct(updates: Path, good: list[int], terms: Terms = COHORT) -> str:
+    """The fold of the same updates in one go, in the order given."""
+    bridge = Bridge(updates, terms)
     for place in good:
-        bridge.answer(answer(place, True))
+        bridge.answer(answer(place, True, terms))
     return bridge.finish()
 
 
@@ -140,17 +178,33 @@ def test_bytes_depend_on_what_was_accepted_not_on_arrival_or_crashes(
     assert bridge.finish() == direct(updates, wanted)
 
 
+@settings(max_examples=40, deadline=None)
+@given(arrivals=Arrivals, crashes=Crashes, count=st.integers(1, N))
+def test_a_buffered_rounds_bytes_follow_from_the_log_alone(
+    updates: Path, arrivals: list[int], crashes: set[int], count: int
+) -> None:
+    bridge = Bridge(updates, ARRIVAL)
+    for step, place in enumerate(arrivals[:count]):
+        if step in crashes:
+            bridge.crash()
+        bridge.answer(answer(place, True, ARRIVAL))
+    once = bridge.finish()
+    bridge.crash()  # folded again from the log, as `verify` does
+    assert bridge.finish() == once == direct(updates, arrivals[:count], ARRIVAL)
+
+
 def test_another_order_may_give_other_bytes(updates: Path) -> None:
-    """So the cohort's order is needed: addition of floats is not associative."""
-    with TensorFile(updates / "client-0") as base:
-        layout = base.tensors
-    found = set()
-    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
-        fold = CohortFold(layout, lambda one: updates / one.client_id, lambda one: None)
-        fold.fold(accepted(place) for place in order)
-        with tempfile.NamedTemporaryFile() as out:
-            found.add(write_checkpoint(Path(out.name), layout, fold.accumulator.mean())[0])
-    assert len(found) > 1
+    """So a recorded order is needed: addition of floats is not associative."""
+    orders = ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1])
+    assert len({direct(updates, order, ARRIVAL) for order in orders}) > 1
+    assert len({direct(updates, order, COHORT) for order in orders}) == 1
+
+
+def test_the_bytes_depend_on_staleness_and_its_exponent(updates: Path) -> None:
+    staler = owed("client-4", 2).model_copy(update={"round_number": 1})
+    stale = replace(COHORT, owed=(staler, owed("client-5", 4)))
+    flat = replace(COHORT, staleness_exponent=0.0)
+    assert len({direct(updates, list(range(N)), terms) for terms in (COHORT, stale, flat)}) == 3
 
 
 @settings(max_examples=150, deadline=None)
@@ -186,6 +240,8 @@ with TensorFile(folder / "0") as base:
         screen_file(folder / str(place % 4), folder / "0", Limits())
         with TensorFile(folder / str(place % 4)) as update:
             accumulator.add(update, 10 + place)
+        with TensorFile(folder / str(place % 4)) as update, TensorFile(folder / "1") as then:
+            accumulator.add_late(update, then, base, 10 + place, 0.5)
     write_checkpoint(folder / "out", base.tensors, accumulator.mean())
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 assert "torch" not in sys.modules and "flwr" not in sys.modules

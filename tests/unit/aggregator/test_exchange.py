@@ -1,5 +1,6 @@
-"""Rules of an exchange: one answer a client, and when the answers are enough."""
+"""Rules of an exchange: one answer a piece of work, and when the answers are enough."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,13 +14,16 @@ from flowerbed.aggregator.decider import (
     FailExchange,
     FoldDiffers,
     NotInCohort,
+    RefuseLate,
     RejectUpdate,
     Result,
     exchange,
     weighted_means,
 )
-from flowerbed.aggregator.quorum import Ripe, Terms, Waiting, judge
+from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, due_for_fold, judge
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed, FoldedUpdate
+from flowerbed.contracts.ids import work_id
+from flowerbed.contracts.round import OwedWork
 from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.testing import given
@@ -29,7 +33,7 @@ MINUTE = timedelta(minutes=1)
 OF = {"federation_id": "fed-1", "round_number": 2, "attempt": 1, "exchange": "train"}
 
 
-def terms(*cohort: str, goal: int | None = None, n_required: int = 2) -> Terms:
+def terms(*cohort: str, goal: int | None = None, n_required: int = 2, **more: Any) -> Terms:
     return Terms(
         federation_id="fed-1",
         round_number=2,
@@ -39,19 +43,36 @@ def terms(*cohort: str, goal: int | None = None, n_required: int = 2) -> Terms:
         goal=len(cohort) if goal is None else goal,
         n_required=n_required,
         deadline_at=NOON,
+        **more,
     )
 
 
-def ref(client_id: str) -> ArtifactRef:
-    sha256 = client_id.encode().hex().ljust(64, "0")
-    return ArtifactRef(uri=f"s3://flowerbed/updates/{client_id}", sha256=sha256, size=1)
+def work(client_id: str, number: int = 2) -> str:
+    return work_id("fed-1", number, 1, "train", client_id)
 
 
-def accept(of: Terms, client_id: str, n_examples: int = 10, **metrics: float) -> AcceptUpdate:
+def owed(client_id: str, number: int = 1) -> OwedWork:
+    return OwedWork(
+        client_id=client_id,
+        work_id=work(client_id, number),
+        round_number=number,
+        attempt=1,
+        base=ref(f"base-{number}"),
+    )
+
+
+def ref(name: str) -> ArtifactRef:
+    sha256 = name.encode().hex().ljust(64, "0")
+    return ArtifactRef(uri=f"s3://flowerbed/updates/{name}", sha256=sha256, size=1)
+
+
+def accept(
+    of: Terms, client_id: str, n_examples: int = 10, number: int = 2, **metrics: float
+) -> AcceptUpdate:
     return AcceptUpdate(
         terms=of,
         client_id=client_id,
-        work_id=f"work-{client_id}",
+        work_id=work(client_id, number),
         artifact=ref(client_id),
         n_examples=n_examples,
         metrics=metrics,
@@ -60,34 +81,42 @@ def accept(of: Terms, client_id: str, n_examples: int = 10, **metrics: float) ->
     )
 
 
-def reject(of: Terms, client_id: str, code: str = "not-finite") -> RejectUpdate:
+def reject(of: Terms, client_id: str, code: str = "not-finite", number: int = 2) -> RejectUpdate:
     return RejectUpdate(
-        terms=of, client_id=client_id, work_id=f"work-{client_id}", code=code, detail="why"
+        terms=of, client_id=client_id, work_id=work(client_id, number), code=code, detail="why"
     )
 
 
-def accepted(of: Terms, client_id: str, n_examples: int = 10, **metrics: float) -> UpdateAccepted:
+def refuse(of: Terms, client_id: str) -> RefuseLate:
+    return RefuseLate(terms=of, client_id=client_id, work_id=work(client_id))
+
+
+def accepted(
+    of: Terms, client_id: str, n_examples: int = 10, number: int = 2, **metrics: float
+) -> UpdateAccepted:
     return UpdateAccepted(
         **OF,
         client_id=client_id,
-        work_id=f"work-{client_id}",
-        place=of.cohort.index(client_id),
+        work_id=work(client_id, number),
+        place=of.places[work(client_id, number)],
         artifact=ref(client_id),
         n_examples=n_examples,
         metrics=metrics,
         train_seconds=float(n_examples),
         norm=0.5,
+        staleness=2 - number,
+        base=None if number == 2 else ref(f"base-{number}"),
     )
 
 
 def rejected(
-    of: Terms, client_id: str, code: str = "not-finite", detail: str = "why"
+    of: Terms, client_id: str, code: str = "not-finite", detail: str = "why", number: int = 2
 ) -> UpdateRejected:
     return UpdateRejected(
         **OF,
         client_id=client_id,
-        work_id=f"work-{client_id}",
-        place=of.cohort.index(client_id),
+        work_id=work(client_id, number),
+        place=of.places[work(client_id, number)],
         code=code,
         detail=detail,
     )
@@ -114,6 +143,16 @@ def completed(of: Terms, *updates: tuple[str, int], **more: Any) -> AggregateCom
     )
 
 
+def end_of(of: Terms, history: list[ExchangeEvent], at: datetime) -> AggregateCompleted:
+    """The exchange's end, closed with whatever is ripe."""
+    state = exchange.replay(history)
+    verdict = judge(state.answers, of, at)
+    assert isinstance(verdict, Ripe)
+    (event,) = exchange.decide(state, close(of, at, *verdict.places))
+    assert isinstance(event, AggregateCompleted)
+    return event
+
+
 FAILED = AggregateFailed(**OF, code="quorum-missed", reason="some")
 ABC = terms("a", "b", "c")
 
@@ -122,7 +161,7 @@ def test_a_screened_update_is_accepted_at_its_place_in_the_cohort() -> None:
     given(exchange).when(accept(ABC, "b", loss=0.3)).then(accepted(ABC, "b", loss=0.3))
 
 
-def test_a_client_is_accepted_at_most_once() -> None:
+def test_a_piece_of_work_is_accepted_at_most_once() -> None:
     given(exchange, accepted(ABC, "b")).when(accept(ABC, "b", 99)).then_nothing()
 
 
@@ -182,14 +221,14 @@ def test_it_closes_at_the_goal_when_more_were_asked() -> None:
     over = terms("a", "b", "c", goal=2)
     history = [accepted(over, "c"), accepted(over, "a")]
     given(exchange, *history).when(close(over, NOON - MINUTE, 0, 2)).then(
-        completed(over, ("a", 10), ("c", 10), train_seconds=10.0)
+        completed(over, ("a", 10), ("c", 10), train_seconds=10.0, owing=(work("b"),))
     )
 
 
 def test_it_closes_at_the_deadline_with_a_quorum() -> None:
     history = [accepted(ABC, "a"), accepted(ABC, "c")]
     given(exchange, *history).when(close(ABC, NOON, 0, 2)).then(
-        completed(ABC, ("a", 10), ("c", 10), train_seconds=10.0)
+        completed(ABC, ("a", 10), ("c", 10), train_seconds=10.0, owing=(work("b"),))
     )
 
 
@@ -217,10 +256,13 @@ def test_a_fold_of_other_updates_than_those_accepted_is_refused() -> None:
 
 
 def test_an_evaluation_closes_without_a_checkpoint() -> None:
-    history = [accepted(ABC, name, 10, accuracy=0.5) for name in ABC.cohort]
-    (event,) = exchange.decide(exchange.replay(history), CloseExchange(terms=ABC, at=NOON))
+    of = replace(ABC, exchange="evaluate", n_required=1)
+    asked = [replace(accept(of, name, accuracy=0.5), work_id=of.work_of(name)) for name in "ab"]
+    state = exchange.replay(e for one in asked for e in exchange.decide(exchange.initial, one))
+    (event,) = exchange.decide(state, CloseExchange(terms=of, at=NOON))
     assert isinstance(event, AggregateCompleted)
     assert (event.checkpoint, event.state, event.metrics) == (None, None, {"accuracy": 0.5})
+    assert event.owing == ()  # nobody waits for an evaluation that comes later
 
 
 def test_nobody_is_asked_to_initialize_so_it_is_ripe_at_once() -> None:
@@ -238,7 +280,7 @@ def test_an_exchange_ends_once() -> None:
 
 def test_a_quarantined_update_is_not_in_the_aggregate() -> None:
     held = UpdateQuarantined(
-        **OF, client_id="a", work_id="w", place=0, artifact=ref("a"), code="outlier"
+        **OF, client_id="a", work_id=work("a"), place=0, artifact=ref("a"), code="outlier"
     )
     history: list[ExchangeEvent] = [held, accepted(ABC, "b"), accepted(ABC, "c")]
     given(exchange, *history).when(close(ABC, NOON, 1, 2)).then(
@@ -249,3 +291,113 @@ def test_a_quarantined_update_is_not_in_the_aggregate() -> None:
 def test_metrics_are_weighted_over_those_who_reported_them() -> None:
     reports = [(10, {"loss": 1.0, "auroc": 0.7, "num-examples": 10.0}), (30, {"loss": 2.0})]
     assert weighted_means(reports) == {"auroc": 0.7, "loss": 1.75}
+
+
+# --- late updates -------------------------------------------------------------------------------
+
+LATER = terms("a", "b", owed=(owed("c"),), counts_late=True)
+"""Round 2, with work of round 1 that c still owes."""
+
+
+def test_an_owed_update_is_accepted_behind_the_cohort_with_its_base_and_staleness() -> None:
+    (event,) = exchange.decide(exchange.initial, accept(LATER, "c", number=1))
+    assert event == accepted(LATER, "c", number=1)
+    assert isinstance(event, UpdateAccepted)
+    assert (event.place, event.staleness, event.base) == (2, 1, ref("base-1"))
+
+
+def test_an_owed_update_may_be_refused_as_any_other() -> None:
+    given(exchange).when(reject(LATER, "c", number=1)).then(rejected(LATER, "c", number=1))
+
+
+def test_a_client_may_answer_for_what_it_owed_and_for_its_own_place() -> None:
+    both = terms("a", "b", owed=(owed("a"),), counts_late=True)
+    history = [accepted(both, "a", number=1)]
+    given(exchange, *history).when(accept(both, "a")).then(accepted(both, "a"))
+    given(exchange, *history).when(accept(both, "a", number=1)).then_nothing()
+
+
+def test_late_updates_count_towards_the_goal() -> None:
+    history = [accepted(LATER, "c", 30, number=1), accepted(LATER, "b", 10)]
+    event = end_of(LATER, history, NOON - MINUTE)
+    folded = [(one.client_id, one.place, one.weight, one.staleness) for one in event.updates]
+    assert folded == [("b", 1, 10, 0), ("c", 2, 30, 1)]
+    assert event.owing == (work("a"),)
+
+
+def test_nobody_waits_for_owed_work_once_the_cohort_has_answered() -> None:
+    of = terms("a", "b", goal=3, owed=(owed("d"), owed("c")), counts_late=True)
+    event = end_of(of, [accepted(of, "b"), accepted(of, "a")], NOON - MINUTE)
+    assert [one.client_id for one in event.updates] == ["a", "b"]
+    assert event.owing == (work("d", 1), work("c", 1))
+
+
+def test_but_owed_work_may_fill_a_quorum_until_the_deadline() -> None:
+    history = [accepted(LATER, "a"), rejected(LATER, "b")]
+    state = exchange.replay(history)
+    assert judge(state.answers, LATER, NOON - MINUTE) == Waiting(until=NOON)
+    missed = judge(state.answers, LATER, NOON)
+    assert isinstance(missed, Missed)
+    assert missed.reason.endswith("missing: b (not-finite), c of round 1 (no answer)")
+    assert end_of(LATER, [*history, accepted(LATER, "c", number=1)], NOON - MINUTE).owing == ()
+
+
+def test_beyond_the_goal_an_update_stays_without_an_answer_where_late_ones_count() -> None:
+    of = terms("a", "b", "d", goal=2, owed=(owed("c"),), counts_late=True)
+    history = [accepted(of, "b"), accepted(of, "a")]
+    given(exchange, *history).when(accept(of, "d")).then_nothing()
+    given(exchange, *history).when(accept(of, "c", number=1)).then_nothing()
+    assert end_of(of, history, NOON - MINUTE).owing == (work("d"), work("c", 1))
+
+
+def test_after_the_end_it_stays_without_an_answer_until_no_round_can_count_it() -> None:
+    end = completed(LATER, ("a", 10))
+    given(exchange, end).when(accept(LATER, "b")).then_nothing()
+    given(exchange, end).when(reject(LATER, "b")).then_nothing()
+    late = rejected(LATER, "b", "late", "no round counts it any more")
+    given(exchange, end).when(refuse(LATER, "b")).then(late)
+    given(exchange, end, late).when(refuse(LATER, "b")).then_nothing()
+    given(exchange, accepted(LATER, "b"), end).when(refuse(LATER, "b")).then_nothing()
+
+
+def test_in_a_buffered_round_the_updates_are_folded_as_they_came() -> None:
+    of = terms("a", "b", goal=3, owed=(owed("c"),), counts_late=True, folds_in_order="arrival")
+    history = [accepted(of, "b"), accepted(of, "c", number=1), accepted(of, "a")]
+    assert [one.place for one in end_of(of, history, NOON - MINUTE).updates] == [1, 2, 0]
+    assert [one.place for one in due_for_fold(exchange.replay(history).answers, of)] == [1, 2, 0]
+
+
+def test_what_no_answer_to_come_can_change_may_be_folded_already() -> None:
+    def due(*history: ExchangeEvent) -> list[int]:
+        return [one.place for one in due_for_fold(exchange.replay(history).answers, LATER)]
+
+    late = accepted(LATER, "c", number=1)
+    assert due(late) == due(late, accepted(LATER, "b")) == []
+    assert due(late, accepted(LATER, "a")) == [0]
+    assert due(late, accepted(LATER, "a"), rejected(LATER, "b")) == [0, 2]
+
+
+# --- replaced members ---------------------------------------------------------------------------
+
+REPLACED = terms("a", "x", replaced=((1, "b"),))
+"""x has b's place."""
+
+
+@pytest.mark.parametrize(("first", "second"), [("b", "x"), ("x", "b")])
+def test_whoever_of_a_places_clients_answers_first_has_answered_for_it(
+    first: str, second: str
+) -> None:
+    taken = rejected(REPLACED, second, "late", "another client answered in its place")
+    for answer in (accepted(REPLACED, first), rejected(REPLACED, first)):
+        given(exchange, answer).when(accept(REPLACED, second)).then(taken)
+        given(exchange, answer, taken).when(accept(REPLACED, second)).then_nothing()
+    assert accepted(REPLACED, first).place == accepted(REPLACED, second).place == 1
+
+
+def test_the_one_who_left_is_not_waited_for_and_owes_nothing() -> None:
+    closed = end_of(REPLACED, [accepted(REPLACED, "a"), accepted(REPLACED, "x")], NOON - MINUTE)
+    assert closed.owing == ()
+    short = end_of(replace(REPLACED, n_required=1), [accepted(REPLACED, "a")], NOON)
+    assert short.owing == (work("x"),)
+    still = end_of(REPLACED, [accepted(REPLACED, "a"), accepted(REPLACED, "b")], NOON - MINUTE)
+    assert still.owing == ()

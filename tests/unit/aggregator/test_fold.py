@@ -9,10 +9,18 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from safetensors.numpy import load_file, save_file
 
-from flowerbed.aggregator.fold import Accumulator, MeanNotFinite, write_checkpoint
+from flowerbed.aggregator.fold import (
+    Accumulator,
+    Fold,
+    MeanNotFinite,
+    scale_of,
+    write_checkpoint,
+)
 from flowerbed.aggregator.strategies import StrategyState, strategy_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.update import UpdateAccepted
+from flowerbed.contracts.values import ArtifactRef
 from tests.support.models import Model, model, stored
 
 WEIGHTS = (303, 261, 46, 130)
@@ -102,3 +110,84 @@ def test_a_strategys_state_is_canonical() -> None:
         b'{"base":"b","checkpoint":"c","format":"flowerbed-strategy-state/v1",'
         b'"params":{"proximal_mu":0.1},"round_number":3,"seed":7,"strategy":"fedprox"}'
     )
+
+
+# --- late updates -------------------------------------------------------------------------------
+
+
+class Files:
+    """Updates by client id, and bases by digest, that lie in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def fetch(self, update: UpdateAccepted) -> Path:
+        return self.folder / update.client_id
+
+    def fetch_base(self, base: ArtifactRef) -> Path:
+        return self.folder / base.uri
+
+    def drop(self, update: UpdateAccepted) -> None:
+        pass
+
+
+def accepted(client_id: str, place: int, n_examples: int, staleness: int = 0) -> UpdateAccepted:
+    return UpdateAccepted(
+        federation_id="fed-1",
+        round_number=5,
+        attempt=1,
+        exchange="train",
+        client_id=client_id,
+        work_id=client_id,
+        place=place,
+        artifact=None,
+        n_examples=n_examples,
+        staleness=staleness,
+        base=ArtifactRef(uri="then", sha256="0" * 64, size=1) if staleness else None,
+    )
+
+
+def folded(folder: Path, updates: list[UpdateAccepted], exponent: float) -> Model:
+    one = Fold(folder / "now", Files(folder), exponent)
+    one.fold(updates)
+    assert one.places == tuple(update.place for update in updates)
+    return one.accumulator.mean()
+
+
+@pytest.fixture
+def garden(tmp_path: Path) -> Path:
+    for seed, name in enumerate(("now", "then", "prompt", "late")):
+        stored(tmp_path / name, model(seed))
+    return tmp_path
+
+
+def test_a_late_update_counts_as_its_scaled_step_from_the_base_of_now(garden: Path) -> None:
+    mean = folded(garden, [accepted("prompt", 0, 30), accepted("late", 1, 10, 3)], exponent=0.5)
+    now, then, prompt, late = (
+        {name: array.astype(np.float64) for name, array in model(seed).items()} for seed in range(4)
+    )
+    for name, array in mean.items():
+        wanted = (30 * prompt[name] + 10 * (now[name] + 0.5 * (late[name] - then[name]))) / 40
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("staleness", "exponent", "scale"),
+    [(0, 0.5, 1.0), (0, 3.0, 1.0), (1, 1.0, 0.5), (3, 0.5, 0.5), (9, 0.0, 1.0)],
+)
+def test_the_scale_falls_with_the_staleness(staleness: int, exponent: float, scale: float) -> None:
+    assert scale_of(staleness, exponent) == scale
+
+
+def test_an_update_in_time_counts_exactly_as_it_is(garden: Path) -> None:
+    """Not as base + (update - base), which rounds."""
+    mean = folded(garden, [accepted("prompt", 0, 1)], exponent=0.5)
+    for name, array in mean.items():
+        np.testing.assert_array_equal(array, model(2)[name])
+
+
+def test_a_late_step_that_went_nowhere_leaves_the_base_of_now(garden: Path) -> None:
+    stored(garden / "still", model(1))
+    mean = folded(garden, [accepted("still", 0, 7, 2)], exponent=0.5)
+    for name, array in mean.items():
+        np.testing.assert_allclose(array, model(0)[name], rtol=1e-6)

@@ -31,7 +31,6 @@ def wire(shell: Shell, settings: AggregatorSettings) -> Exchanges:
         transport=BusTransport(shell.database, blobs),
         spool=settings.spool_directory,
         limits=Limits(max_examples=settings.max_examples, max_norm=settings.max_norm),
-        grace=timedelta(seconds=settings.grace_seconds),
         initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
         screening=asyncio.Semaphore(settings.n_screenings),
         has_heard_all=lambda: _has_heard_all(shell),

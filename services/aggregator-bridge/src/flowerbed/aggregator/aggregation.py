@@ -7,9 +7,10 @@ from pathlib import Path
 
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import Result
-from flowerbed.aggregator.fold import CohortFold, write_checkpoint
+from flowerbed.aggregator.fold import Fold, write_checkpoint
 from flowerbed.aggregator.projections.exchanges import Asked
-from flowerbed.aggregator.quorum import Answers
+from flowerbed.aggregator.quorum import Answers, Terms, due_for_fold, in_fold_order
+from flowerbed.aggregator.spool import Spool
 from flowerbed.aggregator.strategies import StrategyState, strategy_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Artifacts
@@ -35,26 +36,27 @@ class Aggregation:
 
     bridge: Bridge
     asked: Asked
-    folder: Path
+    spool: Spool
     base: Path
     seconds: float = 0.0
-    fold: CohortFold = field(init=False)
+    fold: Fold = field(init=False)
     _made: Made | None = field(default=None, init=False)
+    _late_bases: list[Sha256] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        with TensorFile(self.base) as base:
-            self.fold = CohortFold(base.tensors, self._fetch, self._drop)
+        self.fold = Fold(self.base, self, self.asked.terms.staleness_exponent)
 
-    def advance(self, answers: Answers) -> None:
+    def advance(self, answers: Answers, terms: Terms) -> None:
+        """Fold as far as no answer to come can change it."""
         began = time.perf_counter()
-        self.fold.advance(answers, self.asked.terms)
-        self._trim(answers)
+        self.fold.extend(due_for_fold(answers, terms))
+        self._trim(in_fold_order(answers, terms))
         self.seconds += time.perf_counter() - began
 
-    def finish(self, answers: Answers) -> Result:
+    def finish(self, answers: Answers, terms: Terms) -> Result:
         """Fold what is left, and store. Where storing fails it may be called again."""
         began = time.perf_counter()
-        self.fold.complete(answers, self.asked.terms)
+        self.fold.extend(in_fold_order(answers, terms))
         if self._made is None:
             self._made = self.make()
         result = self._store(self._made)
@@ -72,7 +74,7 @@ class Aggregation:
             seed=started.seed,
             base=started.base.sha256,
         )
-        path = self.folder / "checkpoint.safetensors"
+        path = self.spool.folder / "checkpoint.safetensors"
         with TensorFile(self.base) as base:
             mean = self.fold.accumulator.mean()
             tensors, after = strategy_of(spec.strategy).finish(mean, base, before)
@@ -82,7 +84,7 @@ class Aggregation:
     def _store(self, made: Made) -> Result:
         started, to = self.asked.started, self.asked.spec.spec.artifacts
         assert started is not None
-        state = self.folder / "state.json"
+        state = self.spool.folder / "state.json"
         state.write_bytes(made.state)
         return Result(
             places=self.fold.places,
@@ -93,32 +95,31 @@ class Aggregation:
                 state,
                 hashlib.sha256(made.state).hexdigest(),
             ),
-            parents=(started.base.sha256,),
+            parents=(started.base.sha256, *self._late_bases),
         )
 
-    def _fetch(self, update: UpdateAccepted) -> Path:
+    # --- the fold's source -----------------------------------------------------------------
+
+    def fetch(self, update: UpdateAccepted) -> Path:
         """The update's file: from the spool if it was just screened, else from S3 again."""
-        path = self._file_of(update)
+        path = self.spool.update(update.work_id)
         if not path.exists():
             assert update.artifact is not None
             self.bridge.transport.fetch(update.artifact, path)
         return path
 
-    def _trim(self, answers: Answers) -> None:
+    def fetch_base(self, base: ArtifactRef) -> Path:
+        if base.sha256 not in self._late_bases:
+            self._late_bases.append(base.sha256)
+        return self.spool.base(base)
+
+    def drop(self, update: UpdateAccepted) -> None:
+        self.spool.update(update.work_id).unlink(missing_ok=True)
+
+    def _trim(self, updates: list[UpdateAccepted]) -> None:
         """Of the updates that wait, keep the next few here; the others wait in S3."""
-        waiting = sorted(
-            update.place
-            for update in answers.accepted.values()
-            if update.place not in self.fold.places
-        )
-        for place in waiting[N_KEPT:]:
-            (self.folder / f"{place}.safetensors").unlink(missing_ok=True)
-
-    def _drop(self, update: UpdateAccepted) -> None:
-        self._file_of(update).unlink(missing_ok=True)
-
-    def _file_of(self, update: UpdateAccepted) -> Path:
-        return self.folder / f"{update.place}.safetensors"
+        for update in updates[len(self.fold.places) + N_KEPT :]:
+            self.drop(update)
 
 
 def store_checkpoint(bridge: Bridge, to: Artifacts, path: Path, sha256: Sha256) -> ArtifactRef:

@@ -31,7 +31,6 @@ class Bridge:
     transport: Transport
     spool: Path
     limits: Limits = field(default_factory=Limits)
-    grace: timedelta = timedelta(seconds=60)
     initialize_timeout: timedelta = timedelta(minutes=5)
     has_heard_all: Callable[[], Awaitable[bool]] = always
     clock: Callable[[], datetime] = now

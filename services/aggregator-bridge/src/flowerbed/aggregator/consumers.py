@@ -8,17 +8,30 @@ from flowerbed.aggregator.projections.exchanges import (
     end_federation,
     remember_exchange,
     remember_federation,
+    remember_policy,
+    remember_replacement,
+    streams_that_list,
     terms_of,
 )
-from flowerbed.aggregator.projections.submissions import remember_report, stream_of
+from flowerbed.aggregator.projections.submissions import (
+    remember_report,
+    stream_of,
+    streams_with_late,
+)
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.federation import (
     FederationCancelled,
     FederationCompleted,
     FederationCreated,
     FederationFailed,
+    FederationPolicyChanged,
 )
-from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.round import (
+    ExchangeStarted,
+    RoundEvaluationStarted,
+    RoundMemberReplaced,
+    RoundStarted,
+)
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection
@@ -35,17 +48,32 @@ def consumers(exchanges: Exchanges) -> tuple[Consumer, Consumer]:
         await remember_exchange(tx, recorded)
         after_commit(partial(exchanges.wake, terms_of(recorded.event).stream))
 
+    async def on_policy_changed(
+        tx: Connection, recorded: Recorded[FederationPolicyChanged]
+    ) -> None:
+        await remember_policy(tx, recorded.event)
+
     async def on_exchange_started(tx: Connection, recorded: Recorded[ExchangeStarted]) -> None:
         await remember_exchange(tx, recorded)
-        after_commit(partial(exchanges.wake, terms_of(recorded.event).stream))
+        wake(terms_of(recorded.event).stream)
+        wake(*await streams_with_late(tx, recorded.event.federation_id))
+
+    async def on_member_replaced(tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
+        wake(await remember_replacement(tx, recorded.event))
 
     async def on_federation_ended(tx: Connection, recorded: Recorded[Any]) -> None:
         await end_federation(tx, recorded.event.federation_id)
         after_commit(partial(exchanges.drop, recorded.event.federation_id))
+        wake(*await streams_with_late(tx, recorded.event.federation_id))
 
     async def on_report(tx: Connection, recorded: Recorded[Any]) -> None:
         await remember_report(tx, recorded)
-        after_commit(partial(exchanges.wake, stream_of(recorded.event)))
+        event = recorded.event
+        wake(stream_of(event), *await streams_that_list(tx, event.federation_id, event.work_id))
+
+    def wake(*streams: str) -> None:
+        for stream in streams:
+            after_commit(partial(exchanges.wake, stream))
 
     codec = Codec(EVENTS)
     return (
@@ -54,7 +82,9 @@ def consumers(exchanges: Exchanges) -> tuple[Consumer, Consumer]:
             "FL_ORCHESTRATOR",
             {
                 FederationCreated: on_federation_created,
+                FederationPolicyChanged: on_policy_changed,
                 RoundStarted: on_exchange_started,
+                RoundMemberReplaced: on_member_replaced,
                 RoundEvaluationStarted: on_exchange_started,
                 FederationCompleted: on_federation_ended,
                 FederationFailed: on_federation_ended,

@@ -1,14 +1,15 @@
 """One exchange: who answered what, and when that is enough.
 
-    Open ── accept / reject (one answer a cohort member) ──> Open
+    Open ── accept / reject (one answer a piece of work, one a place) ──> Open
       │
       └── close, when ripe ──> Closed        fail ──> Closed
-              (an answer that comes later is rejected as `late`)
+              (an answer that comes later is rejected as `late`, or counts in a later round)
 
-Ripe: everyone answered, or the goal is reached where more were asked than needed, or the
-deadline has passed; each with at least `n_required` accepted. Missed: `n_required` is out of
-reach. Stream `exchange-<federation>-<round>-<attempt>-<exchange>`. What the exchange is about
-comes in with each command, from the orchestrator's fact, and so does the time. Pure code.
+Ripe: the goal is reached, or all of the cohort answered, or the deadline has passed; the latter
+two with at least `n_required` accepted. Missed: `n_required` is out of reach. A client may answer
+twice, for work of this round and for work that it owed from an earlier one, so answers go by
+work id. Stream `exchange-<federation>-<round>-<attempt>-<exchange>`. What the exchange is about
+comes in with each command, from the orchestrator's facts, and so does the time. Pure code.
 """
 
 import math
@@ -16,7 +17,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias, assert_never
 
-from flowerbed.aggregator.quorum import Answers, Missed, Ripe, Terms, Waiting, judge
+from flowerbed.aggregator.quorum import (
+    Answers,
+    Missed,
+    Ripe,
+    Terms,
+    Waiting,
+    in_fold_order,
+    judge,
+    owing,
+)
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed, FoldedUpdate
 from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
 from flowerbed.contracts.values import ArtifactRef, Sha256
@@ -38,7 +48,7 @@ WEIGHT_KEY = "num-examples"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptUpdate:
-    """Verified and screened. `norm`: the L2 distance of the update from its base."""
+    """Verified and screened. `norm`: the L2 distance of the update from what it started from."""
 
     terms: Terms
     client_id: str
@@ -57,6 +67,15 @@ class RejectUpdate:
     work_id: str
     code: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefuseLate:
+    """It is certain that no later exchange counts this work of a closed one."""
+
+    terms: Terms
+    client_id: str
+    work_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +104,8 @@ class FailExchange:
     reason: str
 
 
-ExchangeCommand: TypeAlias = AcceptUpdate | RejectUpdate | CloseExchange | FailExchange
+Answer: TypeAlias = AcceptUpdate | RejectUpdate | RefuseLate
+ExchangeCommand: TypeAlias = Answer | CloseExchange | FailExchange
 
 # --- state ------------------------------------------------------------------
 
@@ -122,7 +142,7 @@ class FoldDiffers(Rejected):
 
 def decide(state: ExchangeState, command: ExchangeCommand) -> list[ExchangeEvent]:
     match command:
-        case AcceptUpdate() | RejectUpdate():
+        case AcceptUpdate() | RejectUpdate() | RefuseLate():
             return _answer(state, command)
         case CloseExchange():
             return _close(state, command)
@@ -132,23 +152,30 @@ def decide(state: ExchangeState, command: ExchangeCommand) -> list[ExchangeEvent
             assert_never(command)
 
 
-def _answer(state: ExchangeState, command: AcceptUpdate | RejectUpdate) -> list[ExchangeEvent]:
+def _answer(state: ExchangeState, command: Answer) -> list[ExchangeEvent]:
     terms, answers = command.terms, state.answers
-    if command.client_id not in terms.cohort:
+    place = terms.places.get(command.work_id)
+    if place is None:
         raise NotInCohort(f"{command.client_id} is not in the cohort of {terms.stream}")
-    if answers.of(command.client_id):
-        return []  # one answer a client: saying it again changes nothing
-    place = terms.cohort.index(command.client_id)
+    if answers.of(command.work_id):
+        return []  # one answer a piece of work: saying it again changes nothing
+    if isinstance(command, RefuseLate):
+        return [_rejected(command, place, LATE, "no round counts it any more")]
+    if place in answers.places:
+        return [_rejected(command, place, LATE, "another client answered in its place")]
     match state, command:
         case Open(), AcceptUpdate() if len(answers.accepted) < terms.goal:
             return [_accepted(command, place)]
         case Open(), RejectUpdate():
             return [_rejected(command, place, command.code, command.detail)]
+        case _ if terms.counts_late or terms.owed_at(place) is not None:
+            return []  # it is owed to the next round
         case _:
             return [_rejected(command, place, LATE, "the exchange has what it needs")]
 
 
 def _accepted(command: AcceptUpdate, place: int) -> UpdateAccepted:
+    owed = command.terms.owed_at(place)
     return UpdateAccepted(
         **_of(command.terms),
         client_id=command.client_id,
@@ -159,12 +186,12 @@ def _accepted(command: AcceptUpdate, place: int) -> UpdateAccepted:
         metrics=command.metrics,
         train_seconds=command.train_seconds,
         norm=command.norm,
+        staleness=0 if owed is None else command.terms.round_number - owed.round_number,
+        base=None if owed is None else owed.base,
     )
 
 
-def _rejected(
-    command: AcceptUpdate | RejectUpdate, place: int, code: str, detail: str
-) -> UpdateRejected:
+def _rejected(command: Answer, place: int, code: str, detail: str) -> UpdateRejected:
     return UpdateRejected(
         **_of(command.terms),
         client_id=command.client_id,
@@ -192,10 +219,10 @@ def _close(state: ExchangeState, command: CloseExchange) -> list[ExchangeEvent]:
 
 
 def _completed(answers: Answers, command: CloseExchange) -> AggregateCompleted:
-    updates = sorted(answers.accepted.values(), key=lambda update: update.place)
-    result = command.result
+    terms, result = command.terms, command.result
+    updates = in_fold_order(answers, terms)
     return AggregateCompleted(
-        **_of(command.terms),
+        **_of(terms),
         checkpoint=None if result is None else result.checkpoint,
         state=None if result is None else result.state,
         parents=() if result is None else result.parents,
@@ -205,11 +232,13 @@ def _completed(answers: Answers, command: CloseExchange) -> AggregateCompleted:
                 place=update.place,
                 sha256=None if update.artifact is None else update.artifact.sha256,
                 weight=update.n_examples,
+                staleness=update.staleness,
             )
             for update in updates
         ),
         metrics=weighted_means([(update.n_examples, update.metrics) for update in updates]),
         train_seconds=max((update.train_seconds for update in updates), default=0.0),
+        owing=owing(answers, terms) if terms.exchange == "train" else (),
     )
 
 
@@ -246,10 +275,10 @@ def evolve(state: ExchangeState, event: ExchangeEvent) -> ExchangeState:
     answers = state.answers
     match event:
         case UpdateAccepted():
-            accepted = {**answers.accepted, event.client_id: event}
+            accepted = {**answers.accepted, event.work_id: event}
             return _with(state, Answers(accepted=accepted, refused=answers.refused))
         case UpdateRejected() | UpdateQuarantined():
-            refused = {**answers.refused, event.client_id: event.code}
+            refused = {**answers.refused, event.work_id: event}
             return _with(state, Answers(accepted=answers.accepted, refused=refused))
         case AggregateCompleted() | AggregateFailed():
             return Closed(answers=answers)

@@ -45,6 +45,7 @@ class Exchanges:
     _woken: set[str] = field(default_factory=set)
     _wakeup: Wakeup = field(default_factory=Wakeup)
     _leads: bool = False
+    _has_looked_back: bool = False
 
     @property
     def streams(self) -> list[str]:
@@ -69,6 +70,7 @@ class Exchanges:
         """Until cancelled. Only one replica does this at a time."""
         await asyncio.to_thread(_empty, self.bridge.spool)
         self._leads, is_woken = True, False
+        self._has_looked_back = False
         try:
             while True:
                 woken, self._woken = self._woken, set()
@@ -89,8 +91,13 @@ class Exchanges:
                 await asyncio.wait(tasks)
 
     async def _look(self, streams: list[str] | None) -> None:
-        """Start what is open and has no worker; `streams` is None for all there are."""
-        found = await open_exchanges(self.bridge.database, streams)
+        """Start what is open and has no worker; `streams` is None for all there are.
+
+        Ended federations are looked through once; afterwards each of their reports wakes us.
+        """
+        with_ended = streams is not None or not self._has_looked_back
+        found = await open_exchanges(self.bridge.database, streams, with_ended=with_ended)
+        self._has_looked_back |= streams is None
         for stream, asked in found.items():
             if stream not in self._workers:
                 self._start(stream, asked)

@@ -1,19 +1,29 @@
-"""The fold: a weighted mean of updates, one update at a time, in blocks, in cohort order.
+"""The fold: a weighted mean of updates, one update at a time, in blocks, in a recorded order.
 
 Memory is one model, whatever the number of updates. The same updates, weights and order give
 the same bytes: every step is one IEEE operation an element, nothing is summed across elements.
+
+An update in time counts as it is. A late one counts as the step that its client took, from the
+base it was given, scaled by its staleness, and taken from the base of now:
+
+    base_now + s * (update - base_then),    s = (1 + staleness) ** -a
+
+So a round whose updates are all late moves the model by the weighted mean of scaled steps, the
+server's step of FedBuff (Nguyen et al. 2022, "Federated Learning with Buffered Asynchronous
+Aggregation", Algorithm 1). The scale is the polynomial one of FedAsync (Xie et al. 2019,
+"Asynchronous Federated Optimization", section 5.2); a = 0.5 is what FedBuff uses.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from flowerbed.aggregator.quorum import Answers, Terms
 from flowerbed.aggregator.strategies import Tensors
 from flowerbed.aggregator.tensors import BLOCK, Array, Layout, Tensor, TensorFile, write
 from flowerbed.contracts.update import UpdateAccepted
+from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import Rejected
 
 
@@ -44,6 +54,24 @@ class Accumulator:
                 start += block.size
         self.total += weight
 
+    def add_late(
+        self, update: TensorFile, then: TensorFile, now: TensorFile, weight: int, scale: float
+    ) -> None:
+        """Add `now` moved by the step from `then` to the update, scaled."""
+        for name, sums in self._sums.items():
+            factor, step = sums.dtype.type(weight), sums.dtype.type(scale)
+            start = 0
+            blocks = zip(update.blocks(name), then.blocks(name), now.blocks(name), strict=True)
+            for block, before, base in blocks:
+                part = sums[start : start + block.size]
+                moved = np.subtract(block, before, dtype=sums.dtype)
+                np.multiply(moved, step, out=moved)
+                np.add(moved, base, out=moved)
+                np.multiply(moved, factor, out=moved)
+                np.add(part, moved, out=part)
+                start += block.size
+        self.total += weight
+
     def mean(self) -> Tensors:
         """Divide once by the total weight. The sums become the mean: nothing can be added."""
         sums, self._sums = self._sums, {}
@@ -52,48 +80,56 @@ class Accumulator:
         return {name: array.reshape(self._layout[name].shape) for name, array in sums.items()}
 
 
-class CohortFold:
-    """Folds accepted updates in cohort order; one that is early waits for those before it.
+def scale_of(staleness: int, exponent: float) -> float:
+    """What is left of a step that was taken `staleness` rounds ago."""
+    return float((1 + staleness) ** -exponent)
 
-    `fetch` gives an update's file, and `drop` is called when it is folded. Both may block.
+
+class Source(Protocol):
+    """Where the fold has its files from. Both may block."""
+
+    def fetch(self, update: UpdateAccepted) -> Path: ...
+
+    def fetch_base(self, base: ArtifactRef) -> Path: ...
+
+    def drop(self, update: UpdateAccepted) -> None:
+        """It is folded; its file is not needed any more."""
+        ...
+
+
+class Fold:
+    """A round's updates so far. `base` is the file of the round's own base.
+
+    `exponent`: of the staleness, see `scale_of`.
     """
 
-    def __init__(
-        self,
-        layout: Layout,
-        fetch: Callable[[UpdateAccepted], Path],
-        drop: Callable[[UpdateAccepted], None],
-    ) -> None:
-        self.accumulator = Accumulator(layout)
+    def __init__(self, base: Path, source: Source, exponent: float = 0.0) -> None:
+        with TensorFile(base) as file:
+            self.accumulator = Accumulator(file.tensors)
         self.places: tuple[int, ...] = ()
-        self._next = 0
-        self._fetch = fetch
-        self._drop = drop
+        self._base = base
+        self._source = source
+        self._exponent = exponent
 
-    def advance(self, answers: Answers, terms: Terms) -> None:
-        """Fold as far as the cohort has answered without a gap."""
-        answered = terms.cohort[self._next :]
-        for client_id in answered:
-            if not answers.of(client_id):
-                return
-            self._take(answers.accepted.get(client_id))
-
-    def complete(self, answers: Answers, terms: Terms) -> None:
-        """Fold all that was accepted; who has not answered is left out."""
-        for client_id in terms.cohort[self._next :]:
-            self._take(answers.accepted.get(client_id))
-
-    def _take(self, update: UpdateAccepted | None) -> None:
-        if update is not None:
-            self.fold([update])
-        self._next += 1
+    def extend(self, updates: list[UpdateAccepted]) -> None:
+        """Fold those of `updates` that are not in yet; what is in must be how they begin."""
+        self.fold(updates[len(self.places) :])
 
     def fold(self, updates: Iterable[UpdateAccepted]) -> None:
         for update in updates:
-            with TensorFile(self._fetch(update)) as file:
-                self.accumulator.add(file, update.n_examples)
+            with TensorFile(self._source.fetch(update)) as file:
+                self._add(file, update)
             self.places += (update.place,)
-            self._drop(update)
+            self._source.drop(update)
+
+    def _add(self, file: TensorFile, update: UpdateAccepted) -> None:
+        if update.base is None or update.staleness == 0:
+            self.accumulator.add(file, update.n_examples)
+            return
+        scale = scale_of(update.staleness, self._exponent)
+        then = self._source.fetch_base(update.base)
+        with TensorFile(then) as before, TensorFile(self._base) as now:
+            self.accumulator.add_late(file, before, now, update.n_examples, scale)
 
 
 def write_checkpoint(path: Path, layout: Layout, tensors: Tensors) -> tuple[str, int]:

@@ -2,12 +2,14 @@
 
 It keeps nothing that cannot be made again: after a crash the accepted updates are folded anew
 from the log and S3, in the same order, and no client is asked for anything twice.
+
+Once closed, what still comes in is refused as late, but only when no later exchange counts it.
 """
 
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -19,15 +21,16 @@ from flowerbed.aggregator.decider import (
     CloseExchange,
     ExchangeCommand,
     FailExchange,
+    RefuseLate,
     Result,
 )
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
-from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.aggregator.projections.exchanges import Asked, standing
 from flowerbed.aggregator.projections.submissions import Report
 from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, judge
+from flowerbed.aggregator.spool import Spool
 from flowerbed.artifact.blobs import StoreAway
-from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.context import Context
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.telemetry import span
@@ -36,6 +39,7 @@ from flowerbed.events.wakeup import Wakeup
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LAST_WAIT = 0.1, 5.0
+SUPERSEDED = "superseded"
 TOGETHER = 16
 """Reports judged before the next transaction and step of the fold."""
 
@@ -51,7 +55,7 @@ class Gathering:
     _aggregation: Aggregation | None = field(default=None, init=False)
 
     async def run(self) -> None:
-        """Until the exchange is closed and every report that came in has its answer."""
+        """Until the exchange is closed, and what came in has its answer or may count later."""
         await self.log.load()
         wait = FIRST_WAIT
         while True:
@@ -76,12 +80,16 @@ class Gathering:
 
     async def _step(self) -> bool:
         """Do what there is to do, then wait for more; True when all is done."""
+        if self.is_closed:
+            await self._refuse_late()
+            return True
         at = self.bridge.clock()
         has_heard_all = at < self.terms.deadline_at or self._is_past_grace(at)
         has_heard_all = has_heard_all or await self.bridge.has_heard_all()
-        await self._answer(is_last_chance=self._is_past_grace(at))
-        if self.is_closed:
+        if not await self._is_waited_for():
+            await self._refuse_late()
             return True
+        await self._answer(is_last_chance=self._is_past_grace(at))
         if not has_heard_all:
             await self.wakeup.wait(FIRST_WAIT)
             return False
@@ -92,16 +100,38 @@ class Gathering:
                 await self._record(CloseExchange(terms=self.terms, at=at))
             case Ripe():
                 await self._finish(at)
-        return self.is_closed
+        return False
+
+    async def _is_waited_for(self) -> bool:
+        """Hear what the orchestrator has said of the exchange since it started."""
+        tenant, stream = self.asked.context.tenant, self.terms.stream
+        now = await standing(self.bridge.database, tenant, stream)
+        if now.replaced != self.asked.replaced:
+            self.asked = replace(self.asked, replaced=now.replaced)
+        if now.is_superseded:
+            reason = "another exchange was started in its place"
+            await self._record(FailExchange(terms=self.terms, code=SUPERSEDED, reason=reason))
+        return not (now.is_ended or now.is_superseded)
+
+    async def _refuse_late(self) -> None:
+        """Answer the reports that came too late to count here or anywhere."""
+        tenant = self.asked.context.tenant
+        reports = await self.bridge.transport.late_reports(tenant, self.terms)
+        if reports:
+            await self.log.record([(self._refusal(report), report.context) for report in reports])
+
+    def _refusal(self, report: Report) -> RefuseLate:
+        event = report.event
+        return RefuseLate(terms=self.terms, client_id=event.client_id, work_id=event.work_id)
 
     async def _answer(self, *, is_last_chance: bool) -> None:
-        """Judge every report that has no answer; fold as far as the cohort's order goes."""
+        """Judge the reports that have no answer, up to the goal; fold as far as that is sure."""
         reports = await self.bridge.transport.reports(self.asked.context.tenant, self.terms)
-        if self.is_closed and not reports:
-            return
         judging = await self._prepare()
         await self._advance()
         for start in range(0, len(reports), TOGETHER):
+            if len(self.log.state.answers.accepted) >= self.terms.goal:
+                return
             await self._answer_some(judging, reports[start : start + TOGETHER], is_last_chance)
             await self._advance()
 
@@ -109,7 +139,10 @@ class Gathering:
         self, judging: Judge, reports: Sequence[Report], is_last_chance: bool
     ) -> None:
         verdicts = await asyncio.gather(
-            *(judging.judge(report, is_last_chance=is_last_chance) for report in reports),
+            *(
+                judging.judge(report, self.terms, is_last_chance=is_last_chance)
+                for report in reports
+            ),
             return_exceptions=True,
         )
         commands: list[tuple[ExchangeCommand, Context]] = []
@@ -125,43 +158,32 @@ class Gathering:
             raise failure
 
     async def _advance(self) -> None:
-        if self._aggregation is not None and not self.is_closed:
-            await asyncio.to_thread(self._aggregation.advance, self.log.state.answers)
+        if self._aggregation is not None:
+            answers = self.log.state.answers
+            await asyncio.to_thread(self._aggregation.advance, answers, self.terms)
 
     async def _prepare(self) -> Judge:
-        """Fetch the base, once; an evaluation, or what is late, needs none."""
+        """Fetch the base, once; an evaluation needs none."""
         if self._judge is None:
-            base = None
-            if self.terms.exchange == "train" and not self.is_closed:
-                base = await asyncio.to_thread(self._fetch_base)
-                self._aggregation = Aggregation(self.bridge, self.asked, self.folder, base)
+            base, spool = None, Spool(self.bridge.blobs, self.folder)
+            if self.terms.exchange == "train":
+                assert self.asked.started is not None
+                base = self.asked.started.base
+                path = await asyncio.to_thread(spool.base, base)
+                self._aggregation = Aggregation(self.bridge, self.asked, spool, path)
             to = self.asked.spec.spec.artifacts
             self._judge = Judge(
-                bridge=self.bridge,
-                terms=self.terms,
-                folder=self.folder,
-                base=base,
-                place=f"s3://{to.bucket}/{to.prefix}/",
+                bridge=self.bridge, spool=spool, base=base, prefix=f"s3://{to.bucket}/{to.prefix}/"
             )
         return self._judge
-
-    def _fetch_base(self) -> Path:
-        path = self.folder / "base.safetensors"
-        base = self._base
-        self.bridge.blobs.download(base.uri, path, sha256=base.sha256)
-        return path
-
-    @property
-    def _base(self) -> ArtifactRef:
-        assert self.asked.started is not None
-        return self.asked.started.base
 
     async def _finish(self, at: datetime) -> None:
         result: Result | None = None
         if self._aggregation is not None:
             number = self.terms.round_number
             with span("fold", self.asked.context, linked=True, round_num=number):
-                result = await asyncio.to_thread(self._aggregation.finish, self.log.state.answers)
+                answers = self.log.state.answers
+                result = await asyncio.to_thread(self._aggregation.finish, answers, self.terms)
                 await self._record(CloseExchange(terms=self.terms, at=at, result=result))
             duration = metrics.aggregate_duration.labels(self.terms.exchange)
             duration.observe(self._aggregation.seconds)
@@ -182,4 +204,4 @@ class Gathering:
         await self.log.record([(command, self.asked.context)])
 
     def _is_past_grace(self, at: datetime) -> bool:
-        return at >= self.terms.deadline_at + self.bridge.grace
+        return at >= self.terms.deadline_at + self.asked.grace

@@ -9,8 +9,10 @@ from flowerbed.aggregator.decider import AcceptUpdate, RejectUpdate
 from flowerbed.aggregator.projections.submissions import Report
 from flowerbed.aggregator.quorum import Terms
 from flowerbed.aggregator.screening import HEADER_SLACK, Refused, screen_claims, screen_file
+from flowerbed.aggregator.spool import Spool
 from flowerbed.artifact.blobs import DigestDiffers, TooLarge
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
+from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import NotFound, Unavailable
 from flowerbed.events.telemetry import span
 
@@ -18,20 +20,19 @@ from flowerbed.events.telemetry import span
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judge:
     """`base`: the checkpoint that updates are compared with; None where none are asked for.
+    A late update is compared with its own base.
 
-    `place`: what every update's URI begins with; a client may not point to other objects.
+    `prefix`: what every update's URI begins with; a client may not point to other objects.
     """
 
     bridge: Bridge
-    terms: Terms
-    folder: Path
-    base: Path | None
-    place: str
+    spool: Spool
+    base: ArtifactRef | None
+    prefix: str
 
-    def file_of(self, client_id: str) -> Path:
-        return self.folder / f"{self.terms.cohort.index(client_id)}.safetensors"
-
-    async def judge(self, report: Report, *, is_last_chance: bool) -> AcceptUpdate | RejectUpdate:
+    async def judge(
+        self, report: Report, terms: Terms, *, is_last_chance: bool
+    ) -> AcceptUpdate | RejectUpdate:
         """Verify and screen one report.
 
         Raises:
@@ -39,18 +40,18 @@ class Judge:
         """
         event = report.event
         if isinstance(event, UpdateFailed):
-            return self._reject(event, event.code, event.detail)
+            return _reject(terms, event, event.code, event.detail)
         try:
             async with self.bridge.screening:
-                norm = await asyncio.to_thread(self._screen, report, event)
+                norm = await asyncio.to_thread(self._screen, report, event, terms)
         except Refused as refused:
-            return self._reject(event, refused.code, refused.detail)
+            return _reject(terms, event, refused.code, refused.detail)
         except Unavailable as error:
             if not is_last_chance:
                 raise
-            return self._reject(event, "store-unavailable", str(error))
+            return _reject(terms, event, "store-unavailable", str(error))
         return AcceptUpdate(
-            terms=self.terms,
+            terms=terms,
             client_id=event.client_id,
             work_id=event.work_id,
             artifact=event.artifact if self.base is not None else None,
@@ -60,7 +61,7 @@ class Judge:
             norm=norm,
         )
 
-    def _screen(self, report: Report, event: UpdateSubmitted) -> float | None:
+    def _screen(self, report: Report, event: UpdateSubmitted, terms: Terms) -> float | None:
         with span(
             "screen update",
             report.context,
@@ -71,21 +72,32 @@ class Judge:
             screen_claims(event.n_examples, event.metrics, self.bridge.limits)
             if self.base is None:
                 return None
-            path = self.file_of(event.client_id)
+            base, path = self._base_of(event, terms), self.spool.update(event.work_id)
             try:
-                self._fetch(event, path, self.base)
-                norm = screen_file(path, self.base, self.bridge.limits)
+                self._fetch(event, path, base)
+                norm = screen_file(path, base, self.bridge.limits)
             except BaseException:
                 path.unlink(missing_ok=True)
                 raise
             opened.set_attribute("norm", norm)
             return norm
 
+    def _base_of(self, event: UpdateSubmitted, terms: Terms) -> Path:
+        """The file of what the update was trained from."""
+        owed = terms.owed_at(terms.places[event.work_id])
+        if owed is None:
+            assert self.base is not None
+            return self.spool.base(self.base)
+        try:
+            return self.spool.base(owed.base)
+        except (NotFound, DigestDiffers) as error:
+            raise Refused("object-missing", f"what it was trained from: {error}") from error
+
     def _fetch(self, event: UpdateSubmitted, path: Path, base: Path) -> None:
         if event.artifact is None:
             raise Refused("object-missing", "no update was reported")
-        if not event.artifact.uri.startswith(self.place):
-            raise Refused("foreign-object", f"{event.artifact.uri} is not below {self.place}")
+        if not event.artifact.uri.startswith(self.prefix):
+            raise Refused("foreign-object", f"{event.artifact.uri} is not below {self.prefix}")
         largest = base.stat().st_size + HEADER_SLACK
         if event.artifact.size > largest:
             raise Refused("too-large", f"{event.artifact.size} bytes, {largest} allowed")
@@ -98,13 +110,14 @@ class Judge:
         except TooLarge as error:
             raise Refused("too-large", str(error)) from error
 
-    def _reject(
-        self, event: UpdateSubmitted | UpdateFailed, code: str, detail: str
-    ) -> RejectUpdate:
-        return RejectUpdate(
-            terms=self.terms,
-            client_id=event.client_id,
-            work_id=event.work_id,
-            code=code,
-            detail=detail,
-        )
+
+def _reject(
+    terms: Terms, event: UpdateSubmitted | UpdateFailed, code: str, detail: str
+) -> RejectUpdate:
+    return RejectUpdate(
+        terms=terms,
+        client_id=event.client_id,
+        work_id=event.work_id,
+        code=code,
+        detail=detail,
+    )

@@ -12,7 +12,6 @@ class AggregatorSettings(ServiceSettings):
     """`spool_directory` belongs to one process alone: it is emptied when the service starts.
 
     `max_norm`: how far an update may be from its base (L2); None is no limit.
-    `grace_seconds`: how long after an exchange's deadline S3 is waited for.
     """
 
     model_config = SettingsConfigDict(env_prefix="FLOWERBED_AGGREGATOR_")
@@ -24,6 +23,5 @@ class AggregatorSettings(ServiceSettings):
     spool_directory: Path
     max_examples: int = Field(default=1_000_000, ge=1)
     max_norm: float | None = Field(default=None, gt=0)
-    grace_seconds: float = Field(default=60.0, ge=0)
     initialize_timeout_seconds: float = Field(default=300.0, gt=0)
     n_screenings: int = Field(default=2, ge=1)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from flowerbed.aggregator.projections.submissions import Report, unanswered
+from flowerbed.aggregator.projections.submissions import Report, late, unanswered
 from flowerbed.aggregator.quorum import Terms
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.values import ArtifactRef
@@ -17,7 +17,11 @@ from flowerbed.events.database import Database
 
 class Transport(Protocol):
     async def reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
-        """What the cohort has reported and the exchange has not judged yet."""
+        """What was reported of the wanted work and the exchange has not judged yet."""
+        ...
+
+    async def late_reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
+        """What was reported of the exchange's own work and, for certain, counts nowhere."""
         ...
 
     def fetch(self, update: ArtifactRef, path: Path, max_bytes: int | None = None) -> None:
@@ -32,7 +36,11 @@ class BusTransport:
 
     async def reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
         async with self._database.transaction(tenant) as tx:
-            return await unanswered(tx, terms.stream, terms.cohort)
+            return await unanswered(tx, terms.stream, list(terms.places))
+
+    async def late_reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
+        async with self._database.transaction(tenant) as tx:
+            return await late(tx, terms.stream)
 
     def fetch(self, update: ArtifactRef, path: Path, max_bytes: int | None = None) -> None:
         self._blobs.download(update.uri, path, sha256=update.sha256, max_bytes=max_bytes)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from flowerbed.aggregator.aggregation import Aggregation
 from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.decider import exchange
 from flowerbed.aggregator.initializing import make_base
 from flowerbed.aggregator.projections.exchanges import Asked, read_exchange
 from flowerbed.aggregator.projections.outcomes import stream_that_made
+from flowerbed.aggregator.quorum import Answers, in_fold_order
+from flowerbed.aggregator.spool import Spool
 from flowerbed.contracts.aggregate import AggregateCompleted
-from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Sha256
 from flowerbed.events.errors import NotFound
 
@@ -55,8 +57,8 @@ async def verify(
         if asked.started is None:
             _, actual = await make_base(bridge, asked, folder)
         else:
-            accepted = [event for event in history if isinstance(event, UpdateAccepted)]
-            actual = await asyncio.to_thread(_fold_again, bridge, asked, accepted, folder)
+            answers = exchange.replay(history).answers
+            actual = await asyncio.to_thread(_fold_again, bridge, asked, answers, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Verification(
@@ -70,12 +72,9 @@ async def verify(
     )
 
 
-def _fold_again(
-    bridge: Bridge, asked: Asked, accepted: list[UpdateAccepted], folder: Path
-) -> Sha256:
+def _fold_again(bridge: Bridge, asked: Asked, answers: Answers, folder: Path) -> Sha256:
     assert asked.started is not None
-    base = folder / "base.safetensors"
-    bridge.blobs.download(asked.started.base.uri, base, sha256=asked.started.base.sha256)
-    aggregation = Aggregation(bridge, asked, folder, base)
-    aggregation.fold.fold(sorted(accepted, key=lambda update: update.place))
+    spool = Spool(bridge.blobs, folder)
+    aggregation = Aggregation(bridge, asked, spool, spool.base(asked.started.base))
+    aggregation.fold.extend(in_fold_order(answers, asked.terms))
     return aggregation.make().sha256

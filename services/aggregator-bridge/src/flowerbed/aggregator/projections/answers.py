@@ -1,8 +1,14 @@
-"""answers: one row per client that an exchange has answered; what is not here is still to do."""
+"""answers: one row per piece of work that an exchange has answered; the rest is still to do."""
 
 from typing import Any
 
-from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
+from flowerbed.contracts.ids import work_id
+from flowerbed.contracts.update import (
+    UpdateAccepted,
+    UpdateEvent,
+    UpdateQuarantined,
+    UpdateRejected,
+)
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
@@ -10,20 +16,28 @@ from flowerbed.events.recorded import Recorded
 
 async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
     match recorded.event:
-        case UpdateAccepted(client_id=client_id):
+        case UpdateAccepted():
             code = "accepted"
-        case UpdateRejected(client_id=client_id, code=code):
-            pass
-        case UpdateQuarantined(client_id=client_id, code=code):
+        case UpdateRejected(code=code) | UpdateQuarantined(code=code):
             pass
         case _:
             return
+    event: UpdateEvent = recorded.event
     await tx.execute(
-        "INSERT INTO answers (stream, client_id, tenant, code) VALUES ($1, $2, $3, $4)",
+        "INSERT INTO answers (stream, client_id, tenant, code, owed_work_id)"
+        " VALUES ($1, $2, $3, $4, $5)",
         recorded.stream,
-        client_id,
+        event.client_id,
         recorded.context.tenant,
         code,
+        None if event.work_id == _own(event) else event.work_id,
+    )
+
+
+def _own(event: UpdateEvent) -> str:
+    """The work that the answering exchange itself ordered from the client."""
+    return work_id(
+        event.federation_id, event.round_number, event.attempt, event.exchange, event.client_id
     )
 
 

@@ -1,12 +1,22 @@
 """federations and exchanges: what was asked of the bridge, from the orchestrator's facts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import cached_property
 
+from pydantic import TypeAdapter
+
+from flowerbed.aggregator.projections.submissions import LATE
 from flowerbed.aggregator.quorum import Terms
-from flowerbed.contracts.federation import FederationCreated
-from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.federation import FederationCreated, FederationPolicyChanged
+from flowerbed.contracts.policy import Budget, RoundPolicy
+from flowerbed.contracts.round import (
+    ExchangeStarted,
+    RoundEvaluationStarted,
+    RoundMemberReplaced,
+    RoundStarted,
+)
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.events.connection import Connection, Row
 from flowerbed.events.context import Context
@@ -14,20 +24,24 @@ from flowerbed.events.database import Database
 from flowerbed.events.errors import NotFound
 from flowerbed.events.recorded import Recorded
 
-# Open: without an outcome, or with an answer that nobody has judged (it will be late).
-_OPEN = """
+# Open: without an outcome, or with reports that are late for certain and are to be told so.
+_OPEN = f"""
 SELECT e.*, f.created FROM federations f JOIN exchanges e USING (federation_id)
-WHERE NOT f.is_ended AND ($1::text[] IS NULL OR e.stream = ANY($1)) AND (
-    NOT EXISTS (SELECT FROM outcomes o WHERE o.stream = e.stream)
-    OR EXISTS (
-        SELECT FROM submissions s
-        WHERE s.stream = e.stream AND s.client_id = ANY(e.cohort) AND NOT EXISTS (
-            SELECT FROM answers a WHERE a.stream = s.stream AND a.client_id = s.client_id
-        )
-    )
+WHERE (NOT f.is_ended OR $2) AND ($1::text[] IS NULL OR e.stream = ANY($1)) AND (
+    NOT (f.is_ended OR EXISTS (SELECT FROM outcomes o WHERE o.stream = e.stream))
+    OR EXISTS (SELECT FROM submissions s WHERE s.stream = e.stream AND {LATE})
 )
 """
 
+_STANDING = """
+SELECT e.replaced, f.is_ended, e.type = 'fl.round.started' AND EXISTS (
+    SELECT FROM exchanges l WHERE l.federation_id = e.federation_id AND l.type = e.type
+    AND (l.round_number, l.attempt) > (e.round_number, e.attempt)
+) AS is_superseded
+FROM exchanges e JOIN federations f USING (federation_id) WHERE e.stream = $1
+"""
+
+_REPLACED = TypeAdapter(tuple[RoundMemberReplaced, ...])
 _STARTED: dict[str, type[ExchangeStarted]] = {
     cls.type: cls for cls in (RoundStarted, RoundEvaluationStarted)
 }
@@ -35,11 +49,16 @@ _STARTED: dict[str, type[ExchangeStarted]] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One exchange as it was asked for. `started` is None for an initialization."""
+    """One exchange as it was asked for. `started` is None for an initialization.
+
+    `grace`: how long after its deadline the exchange waits for S3.
+    """
 
     created: FederationCreated
     started: ExchangeStarted | None
     context: Context
+    grace: timedelta
+    replaced: tuple[RoundMemberReplaced, ...] = ()
 
     @cached_property
     def spec(self) -> FederationSpec:
@@ -47,10 +66,24 @@ class Asked:
 
     @cached_property
     def terms(self) -> Terms:
-        return terms_of(self.started or self.created)
+        return terms_of(self.started or self.created, self.replaced)
 
 
-def terms_of(asked: FederationCreated | ExchangeStarted) -> Terms:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What the orchestrator has said of an exchange since it started.
+
+    `is_superseded`: a later training exchange has started; nobody waits for this one.
+    """
+
+    replaced: tuple[RoundMemberReplaced, ...]
+    is_ended: bool
+    is_superseded: bool
+
+
+def terms_of(
+    asked: FederationCreated | ExchangeStarted, replaced: Sequence[RoundMemberReplaced] = ()
+) -> Terms:
     if isinstance(asked, FederationCreated):
         return Terms(
             federation_id=asked.federation_id,
@@ -59,15 +92,29 @@ def terms_of(asked: FederationCreated | ExchangeStarted) -> Terms:
             exchange="initialize",
             deadline_at=asked.join_deadline_at,
         )
-    return Terms(
+    cohort = [member.client_id for member in asked.cohort]
+    for change in replaced:
+        cohort[change.place] = change.replacement.client_id
+    terms = Terms(
         federation_id=asked.federation_id,
         round_number=asked.round_number,
         attempt=asked.attempt,
-        exchange="train" if isinstance(asked, RoundStarted) else "evaluate",
-        cohort=tuple(member.client_id for member in asked.cohort),
+        exchange="evaluate",
+        cohort=tuple(cohort),
         goal=asked.goal,
         n_required=asked.n_required,
         deadline_at=asked.deadline_at,
+    )
+    if not isinstance(asked, RoundStarted):
+        return terms
+    return replace(
+        terms,
+        exchange="train",
+        replaced=tuple((change.place, change.client_id) for change in replaced),
+        owed=asked.owed,
+        counts_late=asked.work_until is not None,
+        staleness_exponent=asked.staleness_exponent,
+        folds_in_order=asked.folds_in_order,
     )
 
 
@@ -81,13 +128,27 @@ async def remember_federation(tx: Connection, recorded: Recorded[FederationCreat
     )
 
 
+async def remember_policy(tx: Connection, changed: FederationPolicyChanged) -> None:
+    await tx.execute(
+        "UPDATE federations SET policy = $2 WHERE federation_id = $1",
+        changed.federation_id,
+        changed.round_policy.model_dump_json(),
+    )
+
+
 async def remember_exchange(
     tx: Connection, recorded: Recorded[FederationCreated] | Recorded[ExchangeStarted]
 ) -> None:
+    """The grace is that of the policy in force now; what is changed later changes nothing here."""
     terms = terms_of(recorded.event)
+    policy = await tx.fetchval(
+        "SELECT policy FROM federations WHERE federation_id = $1", terms.federation_id
+    )
+    grace = None if policy is None else _grace(RoundPolicy.model_validate_json(policy))
     await tx.execute(
         "INSERT INTO exchanges (stream, tenant, federation_id, type, started, cohort, event_id,"
-        " traceparent) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (stream) DO NOTHING",
+        " traceparent, owed, grace_seconds) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+        " ON CONFLICT (stream) DO NOTHING",
         terms.stream,
         recorded.context.tenant,
         terms.federation_id,
@@ -96,7 +157,33 @@ async def remember_exchange(
         list(terms.cohort),
         recorded.id,
         recorded.context.traceparent,
+        [one.work_id for one in terms.owed],
+        None if grace is None else grace.total_seconds(),
     )
+
+
+async def remember_replacement(tx: Connection, replaced: RoundMemberReplaced) -> str:
+    """The stream of the exchange in which a member was replaced."""
+    place = (replaced.federation_id, replaced.round_number, replaced.attempt, "train")
+    stream = "exchange-" + "-".join(map(str, place))
+    await tx.execute(
+        "UPDATE exchanges SET replaced = replaced || $2::jsonb,"
+        " cohort = array_append(cohort, $3) WHERE stream = $1",
+        stream,
+        f"[{replaced.model_dump_json()}]",
+        replaced.replacement.client_id,
+    )
+    return stream
+
+
+async def streams_that_list(tx: Connection, federation_id: str, work_id: str) -> list[str]:
+    """The exchanges in which this owed work may count."""
+    rows = await tx.fetch(
+        "SELECT stream FROM exchanges WHERE federation_id = $1 AND $2 = ANY(owed)",
+        federation_id,
+        work_id,
+    )
+    return [row["stream"] for row in rows]
 
 
 async def end_federation(tx: Connection, federation_id: str) -> None:
@@ -106,12 +193,27 @@ async def end_federation(tx: Connection, federation_id: str) -> None:
 
 
 async def open_exchanges(
-    database: Database, streams: Sequence[str] | None = None
+    database: Database, streams: Sequence[str] | None = None, *, with_ended: bool = True
 ) -> dict[str, Asked]:
-    """Of every tenant, by stream; `streams` narrows it down."""
+    """Of every tenant, by stream; `streams` narrows it down.
+
+    `with_ended`: also those of ended federations, of which late reports may have no answer.
+    """
     async with database.read_all() as connection:
-        rows = await connection.fetch(_OPEN, None if streams is None else list(streams))
+        rows = await connection.fetch(_OPEN, None if streams is None else list(streams), with_ended)
     return {row["stream"]: _asked(row) for row in rows}
+
+
+async def standing(database: Database, tenant: str, stream: str) -> Standing:
+    async with database.transaction(tenant) as tx:
+        row = await tx.fetchrow(_STANDING, stream)
+    if row is None:
+        raise NotFound(f"no exchange {stream}")
+    return Standing(
+        replaced=_replaced(row),
+        is_ended=row["is_ended"],
+        is_superseded=row["is_superseded"],
+    )
 
 
 async def read_exchange(database: Database, tenant: str, stream: str) -> Asked:
@@ -128,10 +230,13 @@ async def read_exchange(database: Database, tenant: str, stream: str) -> Asked:
 
 def _asked(row: Row) -> Asked:
     created = FederationCreated.model_validate_json(row["created"])
-    cls = _STARTED.get(row["type"])
+    cls, seconds = _STARTED.get(row["type"]), row["grace_seconds"]
+    as_created = created.federation_spec.spec.round_policy
     return Asked(
         created=created,
         started=None if cls is None else cls.model_validate_json(row["started"]),
+        grace=_grace(as_created) if seconds is None else timedelta(seconds=seconds),
+        replaced=_replaced(row),
         context=Context(
             tenant=row["tenant"],
             correlation_id=row["federation_id"],
@@ -139,3 +244,12 @@ def _asked(row: Row) -> Asked:
             traceparent=row["traceparent"],
         ),
     )
+
+
+def _replaced(row: Row) -> tuple[RoundMemberReplaced, ...]:
+    return _REPLACED.validate_json(row["replaced"])
+
+
+def _grace(policy: RoundPolicy) -> timedelta:
+    budget = Budget.of(policy)
+    return budget.close - budget.exchange
