@@ -1,6 +1,7 @@
 """The artifact service on real servers: nothing is recorded that was not read back."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ async def test_a_checkpoint_and_its_state_are_recorded_with_their_lineage(
             parents=(base.sha256,),
             updates=(folded,),
             metrics={"train-loss": 0.5},
+            owing=("client-b's work",),
         ),
     )
     await n_events(service, 3)
@@ -95,6 +97,10 @@ async def test_a_checkpoint_and_its_state_are_recorded_with_their_lineage(
     ]
     assert answer.json()[1]["metrics"] == {"train-loss": 0.5}
     assert answer.json()[1]["n_updates"] == 1
+    async with service.made.database.read_all() as reader:
+        rows = await reader.fetch("SELECT data FROM events ORDER BY gpos")
+    told = [json.loads(row["data"])["owing"] for row in rows]
+    assert told == [[], ["client-b's work"], []], "the checkpoint says what it closed without"
     counters = (await service.http.get("/metrics")).text
     assert 'fl_artifacts_written_total{kind="checkpoint"} 1.0' in counters
 

@@ -27,16 +27,19 @@ from flowerbed.contracts.federation import (
     FederationCompleted,
     FederationCreated,
     FederationPaused,
+    FederationPolicyChanged,
     FederationRejected,
     FederationResumed,
     FederationStarted,
 )
+from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.problems import parse_spec
 from flowerbed.contracts.round import (
     CohortMember,
     RoundCompleted,
     RoundEvaluationStarted,
     RoundFailed,
+    RoundMemberReplaced,
     RoundStarted,
 )
 from flowerbed.contracts.topology import STREAMS
@@ -235,6 +238,37 @@ def declining_story() -> Story:
     facts = _lease_facts(CLIENTS[0], 1)
     story.tell(f"lease-{FED}-{CLIENTS[0]}", ClientJoined(**facts, dataset=data))
     return story
+
+
+def steered_story() -> Story:
+    """A policy is changed before and after the start; client-c leaves, client-d takes its place."""
+    story = Story()
+    _create(story)
+    stream, policy = f"federation-{FED}", RoundPolicy(quorum=0.5)
+    story.tell(stream, _changed(policy, NOON + timedelta(hours=3)))
+    story.tell(stream, FederationStarted(federation_id=FED, base=ref("base"), n_clients=3))
+    story.tell(stream, RoundStarted(**_exchange(1, 1, "base")))
+    _submit(story, 1, 1, "train", "client-a")
+    for place, left in ((0, "client-a"), (2, "client-c")):
+        member = CohortMember(
+            client_id=f"client-{4 + place}", lease_id="lease-d", lease_epoch=1, seed=place
+        )
+        story.tell(
+            stream,
+            RoundMemberReplaced(
+                federation_id=FED, round_number=1, attempt=1, place=place, client_id=left,
+                replacement=member,
+            ),
+        )  # fmt: skip
+    story.tell(stream, _changed(RoundPolicy(quorum=0.5, close_at=2), None))
+    return story
+
+
+def _changed(policy: RoundPolicy, waits_until: datetime | None) -> FederationPolicyChanged:
+    return FederationPolicyChanged(
+        federation_id=FED, policy=policy.model_dump(mode="json"), changed=("quorum",),
+        waits_until=waits_until,
+    )  # fmt: skip
 
 
 def _lease_facts(client: str, epoch: int) -> dict[str, Any]:

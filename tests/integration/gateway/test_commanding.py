@@ -36,6 +36,12 @@ COMMANDS: tuple[tuple[str, Any, str, Any], ...] = (
         {"tenant": TENANT, "reason": ""},
     ),
     (
+        f"/federations/{FED}/policy",
+        {"closeAt": 3, "quorum": 0.5, "reason": "slow site"},
+        f"/internal/federations/{FED}/policy",
+        {"tenant": TENANT, "reason": "slow site", "changes": {"closeAt": 3, "quorum": 0.5}},
+    ),
+    (
         f"/artifacts/{FED}/2/verify",
         None,
         "/verify",
@@ -89,6 +95,9 @@ REFUSED: tuple[tuple[str, Any, int], ...] = (
     ("/clients/client-x/revoke", {}, 404),
     ("/federations/fed-x/pause", {}, 404),
     (f"/federations/{FED}/explode", {}, 422),
+    ("/federations/fed-x/policy", {"quorum": 0.5}, 404),
+    (f"/federations/{FED}/policy", [0.5], 422),
+    (f"/federations/{FED}/policy", {"quorum": 0.5, "reason": 7}, 422),
     (f"/artifacts/{FED}/-1/verify", {}, 422),
     ("/artifacts/fed-x/1/verify", {}, 404),
     (f"/artifacts/{'0' * 64}/promote", {}, 404),
@@ -104,6 +113,16 @@ async def test_a_command_that_cannot_be_is_refused_here(gateway: Gateway) -> Non
         answer = await gateway.http.post(path, json=body)
         assert answer.status_code == status, answer.text
     assert gateway.behind.asked == []
+
+
+async def test_a_policy_that_cannot_be_read_is_refused_here(gateway: Gateway) -> None:
+    await gateway.hear(whole_story().told)
+    for raw in (b"{", b'{"quorum": NaN}', b"quorum: .nan", b"a: 1\na: 2"):
+        answer = await gateway.http.post(f"/federations/{FED}/policy", content=raw)
+        assert (answer.status_code, answer.json()["code"]) == (400, "document-unreadable")
+    written = b"close_at: 3\nreason: slow site\n"
+    assert (await gateway.http.post(f"/federations/{FED}/policy", content=written)).is_success
+    assert [asked[2]["changes"] for asked in gateway.behind.asked] == [{"close_at": 3}]
 
 
 async def test_dead_letters_of_all_services_are_listed_and_replayed(gateway: Gateway) -> None:

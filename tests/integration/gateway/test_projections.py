@@ -1,6 +1,8 @@
 """Recorded events in, rows out; whichever service's events arrive first."""
 
+import json
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -32,6 +34,7 @@ from tests.integration.gateway.story import (
     declining_story,
     document,
     ref,
+    steered_story,
     whole_story,
 )
 from tests.support.servers import MakeDatabase, ServiceDatabase
@@ -122,6 +125,35 @@ async def test_a_client_that_declines_keeps_its_status_and_shows_why(
     assert found == {
         CLIENTS[0]: ("joined", ""),
         CLIENTS[1]: ("issued", "disk-full: 9 MB are free"),
+    }
+
+
+async def test_the_policy_shown_is_the_one_that_counts_now(
+    gateway_database: ServiceDatabase,
+) -> None:
+    rows = await _folded(gateway_database, steered_story())
+    (shown,) = rows["federations"]
+    spec = json.loads(shown["spec"])["spec"]
+    assert (spec["round_policy"]["quorum"], spec["round_policy"]["close_at"]) == (0.5, 2)
+    assert spec["num_rounds"] == 2, "the rest of the spec is what it was"
+    assert shown["join_deadline_at"] == NOON + timedelta(hours=3)
+    assert shown["status"] == "running"
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_who_was_replaced_is_waited_for_no_more_unless_it_had_answered(
+    gateway_database: ServiceDatabase, seed: int
+) -> None:
+    await _keep(gateway_database, steered_story().shuffled(seed))
+    async with gateway_database.database.read_all() as reader:
+        rows = await _rows(reader)
+    found = {row["client_id"]: (row["place"], row["status"]) for row in rows["round_updates"]}
+    assert found == {
+        "client-a": (0, "submitted"),
+        "client-b": (1, "asked"),
+        "client-c": (2, "replaced"),
+        "client-4": (0, "asked"),
+        "client-6": (2, "asked"),
     }
 
 

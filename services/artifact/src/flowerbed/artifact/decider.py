@@ -26,7 +26,10 @@ def stream_of(federation_id: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordArtifact:
-    """Its bytes were read back and are what they are said to be."""
+    """Its bytes were read back and are what they are said to be.
+
+    `owing`: of a checkpoint, the work ids that its aggregate closed without.
+    """
 
     federation_id: str
     round_number: int
@@ -37,6 +40,7 @@ class RecordArtifact:
     parents: tuple[Sha256, ...] = ()
     n_updates: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    owing: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +118,7 @@ def _record(state: Lineage, command: RecordArtifact) -> list[LineageEvent]:
                     parents=command.parents,
                     n_updates=command.n_updates,
                     metrics=command.metrics,
+                    owing=command.owing,
                 )
             ]
         case there if there == sha256:

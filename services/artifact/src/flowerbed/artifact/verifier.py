@@ -136,4 +136,5 @@ def _command(
         parents=completed.parents,
         n_updates=len(completed.updates),
         metrics=completed.metrics if kind == "checkpoint" else {},
+        owing=completed.owing if kind == "checkpoint" else (),
     )

@@ -6,16 +6,17 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from flowerbed.contracts.values import Sha256, Token
-from flowerbed.events.documents import MAX_BYTES
+from flowerbed.events.documents import MAX_BYTES, DocumentUnreadable, read_document
 from flowerbed.events.errors import Rejected
 from flowerbed.gateway.auth import Tenant
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.status_routes import Digest
-from flowerbed.gateway.submissions import Submissions
+from flowerbed.gateway.submissions import DocumentRefused, Submissions
 from flowerbed.gateway.upstream import LONG_PATIENCE, Upstream
 from flowerbed.gateway.views import Submitted
 
 MONTH = 30 * 86_400
+LONGEST_REASON = 1024
 
 
 class DocumentTooLong(Rejected):
@@ -27,12 +28,17 @@ class SeveralFederations(Rejected):
     code = "several-federations"
 
 
+class NoPolicy(Rejected):
+    code = "policy-refused"
+    status = 422
+
+
 class Command(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Reason(Command):
-    reason: Annotated[str, Field(max_length=1024)] = ""
+    reason: Annotated[str, Field(max_length=LONGEST_REASON)] = ""
 
 
 class InviteRequest(Command):
@@ -79,7 +85,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         received += chunk
         if len(received) > MAX_BYTES:
-            raise DocumentTooLong(f"a FederationSpec has at most {MAX_BYTES} bytes")
+            raise DocumentTooLong(f"a document has at most {MAX_BYTES} bytes")
     return bytes(received)
 
 
@@ -98,6 +104,15 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
         body = {"tenant": owner, "reason": reason.reason}
         path = f"/internal/clients/{client_id}/revoke"
         return await upstreams["lease"].forward("POST", path, body=body)
+
+    @router.post("/federations/{federation_id}/policy")
+    async def policy(federation_id: str, request: Request, tenant: Tenant = None) -> Response:
+        """The round policy's changed keys, as YAML or JSON; `reason` is kept in the history."""
+        owner = await reads.tenant_of_federation(tenant, federation_id)
+        changes, reason = read_policy_changes(await _body(request))
+        body = {"tenant": owner, "reason": reason, "changes": changes}
+        path = f"/internal/federations/{federation_id}/policy"
+        return await upstreams["orchestrator"].forward("POST", path, body=body)
 
     @router.post("/federations/{federation_id}/{verb}")
     async def command(
@@ -141,6 +156,24 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
         return await upstreams["artifact"].forward("POST", path, body=body)
 
     return router
+
+
+def read_policy_changes(raw: bytes) -> tuple[dict[str, Any], str]:
+    """The changed keys and why.
+
+    Raises:
+        Rejected: the document cannot be read, or is no mapping of keys.
+    """
+    try:
+        document = read_document(raw)
+    except DocumentUnreadable as error:
+        raise DocumentRefused(f"the policy cannot be read: {error}") from error
+    if not isinstance(document, dict):
+        raise NoPolicy("a round policy is a mapping of its changed keys")
+    reason = document.pop("reason", "")
+    if not isinstance(reason, str) or len(reason) > LONGEST_REASON:
+        raise NoPolicy(f"a reason is text of at most {LONGEST_REASON} characters")
+    return document, reason
 
 
 async def _place(

@@ -48,9 +48,13 @@ class FederationList(View):
 
 
 class UpdateCounts(View):
-    """Clients of a cohort by what became of their answer; `asked` are those not heard of yet."""
+    """Clients of a cohort by what became of their answer; `asked` are those not heard of yet.
+
+    `replaced` left before they answered; another client was asked in their place.
+    """
 
     asked: int = 0
+    replaced: int = 0
     submitted: int = 0
     accepted: int = 0
     rejected: int = 0
@@ -92,7 +96,9 @@ class Update(View):
     exchange: Literal["train", "evaluate"]
     client_id: str
     place: int | None
-    status: Literal["asked", "submitted", "accepted", "rejected", "quarantined", "failed"]
+    status: Literal[
+        "asked", "replaced", "submitted", "accepted", "rejected", "quarantined", "failed"
+    ]
     n_examples: int | None
     train_seconds: float | None
     metrics: dict[str, float] | None

@@ -6,6 +6,7 @@ created ── started ──> running ── completed | failed | cancelled
 rejected
 """
 
+import json
 from typing import Any
 
 from flowerbed.contracts.federation import (
@@ -15,6 +16,7 @@ from flowerbed.contracts.federation import (
     FederationEvent,
     FederationFailed,
     FederationPaused,
+    FederationPolicyChanged,
     FederationRejected,
     FederationResumed,
     FederationStarted,
@@ -42,6 +44,8 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
             await upsert(tx, "federations", key, _created(event) | {"created_at": at, **_now(at)})
         case FederationRejected():
             await upsert(tx, "federations", key, _rejected(event) | {"created_at": at, **_now(at)})
+        case FederationPolicyChanged():
+            await _change_policy(tx, recorded, event)
         case FederationResumed():
             await tx.execute(_RESUMED, recorded.context.tenant, event.federation_id, at)
         case _:
@@ -51,6 +55,29 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
             ended = {"ended_at": at} if changes.get("status") in _ENDED else {}
             started = {"started_at": at} if isinstance(event, FederationStarted) else {}
             await update(tx, "federations", key, changes | ended | started | _now(at))
+
+
+async def _change_policy(
+    tx: Connection, recorded: Recorded[Any], event: FederationPolicyChanged
+) -> None:
+    """The spec shown is the one that counts now; what was submitted is in the history."""
+    of = (recorded.context.tenant, event.federation_id)
+    written = await tx.fetchval(
+        "SELECT spec FROM federations WHERE tenant = $1 AND federation_id = $2", *of
+    )
+    if written is None:
+        return
+    spec = json.loads(written)
+    spec["spec"]["round_policy"] = event.policy
+    await tx.execute(
+        "UPDATE federations SET spec = $3, updated_at = $4, join_deadline_at = CASE"
+        " WHEN started_at IS NULL THEN coalesce($5, join_deadline_at) ELSE join_deadline_at END"
+        " WHERE tenant = $1 AND federation_id = $2",
+        *of,
+        as_json(spec),
+        recorded.recorded_at,
+        event.waits_until,
+    )
 
 
 _ENDED = frozenset({"completed", "failed", "cancelled"})

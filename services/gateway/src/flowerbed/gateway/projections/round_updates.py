@@ -1,7 +1,8 @@
 """round_updates: what each client of a cohort was asked, answered, and what became of it.
 
     asked -> submitted -> accepted | rejected | quarantined
-      └───-> failed (the client's own word; the aggregator's later refusal adds nothing to it)
+      ├───-> failed (the client's own word; the aggregator's later refusal adds nothing to it)
+      └───-> replaced (it left before it answered; who took its place has a row of its own)
 
 Three services write a row, in any order: a status never gives way to one that ranks lower, and
 a column takes the word of the service that knows best.
@@ -9,7 +10,7 @@ a column takes the word of the service that knows best.
 
 from typing import Any
 
-from flowerbed.contracts.round import ExchangeStarted, RoundEvaluationStarted, RoundStarted
+from flowerbed.contracts.round import RoundEvaluationStarted, RoundMemberReplaced, RoundStarted
 from flowerbed.contracts.update import (
     UpdateAccepted,
     UpdateEvent,
@@ -24,29 +25,46 @@ from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
 from flowerbed.gateway.projections.upsert import as_json
 
-_RANKS = "ARRAY['asked', 'submitted', 'rejected', 'quarantined', 'failed', 'accepted']"
+_RANKS = "ARRAY['asked', 'replaced', 'submitted', 'rejected', 'quarantined', 'failed', 'accepted']"
 _KEY = ("tenant", "federation_id", "round_number", "attempt", "exchange", "client_id")
 
 
 async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
     match recorded.event:
         case RoundStarted() | RoundEvaluationStarted() as started:
-            await _ask(tx, recorded, started)
+            places = {member.client_id: place for place, member in enumerate(started.cohort)}
+            exchange = "train" if isinstance(started, RoundStarted) else "evaluate"
+            await _ask(tx, recorded, exchange, places)
+        case RoundMemberReplaced() as replaced:
+            await _replace(tx, recorded, replaced)
+            await _ask(tx, recorded, "train", {replaced.replacement.client_id: replaced.place})
         case UpdateEvent() as event:
             await _answer(tx, recorded, event)
 
 
-async def _ask(tx: Connection, recorded: Recorded[Any], event: ExchangeStarted) -> None:
-    exchange = "train" if isinstance(event, RoundStarted) else "evaluate"
+async def _ask(
+    tx: Connection, recorded: Recorded[Any], exchange: str, places: dict[str, int]
+) -> None:
+    event = recorded.event
     await tx.execute(
         "INSERT INTO round_updates (tenant, federation_id, round_number, attempt, exchange,"
         " client_id, status, place, asked_at)"
-        " SELECT $1, $2, $3, $4, $5, c.client_id, 'asked', c.place - 1, $7"
-        " FROM unnest($6::text[]) WITH ORDINALITY AS c (client_id, place)"
+        " SELECT $1, $2, $3, $4, $5, c.client_id, 'asked', c.place, $8"
+        " FROM unnest($6::text[], $7::integer[]) AS c (client_id, place)"
         " ON CONFLICT (tenant, federation_id, round_number, attempt, exchange, client_id)"
         " DO UPDATE SET place = EXCLUDED.place, asked_at = EXCLUDED.asked_at",
         recorded.context.tenant, event.federation_id, event.round_number, event.attempt,
-        exchange, [member.client_id for member in event.cohort], recorded.recorded_at,
+        exchange, list(places), list(places.values()), recorded.recorded_at,
+    )  # fmt: skip
+
+
+async def _replace(tx: Connection, recorded: Recorded[Any], event: RoundMemberReplaced) -> None:
+    await tx.execute(
+        "UPDATE round_updates SET status = 'replaced'"
+        " WHERE tenant = $1 AND federation_id = $2 AND round_number = $3 AND attempt = $4"
+        " AND exchange = 'train' AND client_id = $5 AND status = 'asked'",
+        recorded.context.tenant, event.federation_id, event.round_number, event.attempt,
+        event.client_id,
     )  # fmt: skip
 
 
