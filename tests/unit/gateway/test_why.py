@@ -252,18 +252,16 @@ def test_a_buffered_round_counts_owed_work() -> None:
     assert why(facts(ripe, spec=BUFFERED), SOON).waits.code == "fold-due"
 
 
-def test_who_owes_work_is_not_idle() -> None:
-    owing = (work("a", is_owed=True, asked_at=None), work("b", is_owed=True, asked_at=None))
-    none_idle = replace(BETWEEN, owing=owing)
-    found = why(facts(none_idle, spec=BUFFERED), SOON)
-    assert found.waits.code == "clients-for-next-round"
-    assert "2 clients joined, but each still works for an earlier round" in found.waits.what
-    assert {one.id for one in found.on} == {"a", "b"}
-    one_idle = replace(BETWEEN, owing=owing[:1])
-    assert why(facts(one_idle, spec=BUFFERED), SOON).waits.code == "next-round-due"
+def test_a_buffer_needs_as_many_clients_as_updates() -> None:
     bigger = a_spec(RoundPolicy(mode="buffered", buffer_size=3))
-    found = why(facts(one_idle, spec=bigger), SOON)
+    found = why(facts(BETWEEN, spec=bigger), SOON)
     assert found.waits.code == "clients-for-next-round" and "2 of 3 have joined" in found.waits.what
+
+
+def test_a_changed_policy_leaves_the_open_exchanges_time_outs_alone() -> None:
+    longer = a_spec(RoundPolicy(deadline_seconds=6000.0, max_attempts=1))
+    found = why(facts(CLOSED, spec=longer), SOON)
+    assert found.until == NOON + seconds(720) and "attempt 1 of 1 was the last" in found.then
 
 
 def test_absent_clients_are_named_with_their_reasons() -> None:

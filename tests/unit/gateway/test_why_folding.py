@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
+from flowerbed.contracts.aggregate import AggregateFailed
 from flowerbed.contracts.client import ClientDeclined
 from flowerbed.contracts.event import Event
 from flowerbed.contracts.federation import (
@@ -26,7 +26,7 @@ from flowerbed.contracts.round import (
 )
 from flowerbed.contracts.update import UpdateAccepted, UpdateFailed, UpdateRejected, UpdateSubmitted
 from flowerbed.gateway.why.errors import last_error
-from flowerbed.gateway.why.facts import Between, Client, Exchange, Starting, Work
+from flowerbed.gateway.why.facts import Between, Client, Exchange, Starting
 from flowerbed.gateway.why.folding import Told, declines, standing, with_decline
 from tests.integration.gateway.story import FED, NOON, Story, ref
 
@@ -115,6 +115,8 @@ def test_a_replacement_is_waited_for_in_the_place_of_the_one_who_left() -> None:
     stage = exchange(Told(own=told(started("a", "b"), replaced), leases=told(submitted("a"))))
     assert verdicts(stage) == {("a", 2): "reported", ("c", 2): ""}
     assert stage.work[1].asked_at == NOON + timedelta(seconds=1)
+    late = exchange(Told(own=told(started("a", "b"), replaced), leases=told(submitted("b"))))
+    assert verdicts(late) == {("a", 2): "", ("b", 2): "reported"}
     beyond = replaced.model_copy(update={"place": 7})
     assert set(verdicts(exchange(Told(own=told(started("a"), beyond))))) == {("a", 2)}
 
@@ -136,28 +138,14 @@ def test_answers_of_another_exchange_are_not_this_ones() -> None:
     assert verdicts(stage) == {("a", 2): ""} and stage.judged_at is None
 
 
-def closed(*owing: str) -> AggregateCompleted:
-    return AggregateCompleted(
-        federation_id=FED, round_number=2, attempt=1, exchange="train", checkpoint=ref("new"),
-        owing=owing,
-    )  # fmt: skip
-
-
-def test_what_a_round_closed_without_is_owed_after_it() -> None:
+def test_between_rounds_the_next_place_is_known() -> None:
     completed = RoundCompleted(
         federation_id=FED, round_number=2, attempt=1, checkpoint=ref("new"), n_updates=1,
         waits_until=UNTIL,
     )  # fmt: skip
-    exchanges = told(closed(work_id(FED, 2, 1, "train", "b")))
-    stage = between(Told(own=told(started("a", "b"), completed), exchanges=exchanges))
+    stage = between(Told(own=told(started("a", "b"), completed)))
     assert (stage.round_number, stage.attempt, stage.until) == (3, 1, UNTIL)
-    assert stage.owing == (Work(client_id="b", round_number=2, is_owed=True, asked_at=NOON),)
-
-
-def test_a_failed_attempt_is_owed_nothing_but_what_was_owed_before() -> None:
-    own = told(started("a", owing=(owed("b", 1),)), failed_attempt(left=0))
-    stage = between(Told(own=own))
-    assert [(one.client_id, one.round_number) for one in stage.owing] == [("b", 1)]
+    stage = between(Told(own=told(started("a"), failed_attempt(left=0))))
     assert (stage.round_number, stage.attempt, stage.is_last) == (2, 2, True)
 
 

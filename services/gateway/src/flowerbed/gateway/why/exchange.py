@@ -106,7 +106,7 @@ def _on(facts: Facts, stage: Exchange, one: Work, at: datetime) -> WaitedFor:
 
 def _place(facts: Facts, stage: Exchange, at: datetime) -> str:
     """What becomes of the work of a client that is gone."""
-    until = stage.started_at + facts.budget.replace_until
+    until = stage.started_at + stage.budget.replace_until
     if stage.exchange == "evaluate" or not facts.policy.replace_dropped:
         return "nobody takes its place; its own answer counts if it comes back"
     if at >= until:
@@ -136,7 +136,7 @@ def _to_screen(facts: Facts, stage: Exchange, at: datetime) -> Answer:
         facts, at, task,
         code=_names(stage).screening,
         what=f"{stage.place}: the aggregator to judge {counted(n, _names(stage).answer)}",
-        until=_closes_at(facts, stage),
+        until=_closes_at(stage),
         then=f"the aggregator takes what it has: {_at_deadline(facts, stage)}",
     )  # fmt: skip
 
@@ -165,13 +165,13 @@ def _to_close(facts: Facts, stage: Exchange, at: datetime) -> Answer:
         facts, at, task,
         code=names.closing,
         what=f"{stage.place}: the aggregator {what}",
-        until=_given_up_at(facts, stage),
+        until=_given_up_at(stage),
         then=_given_up(facts, stage),
     )  # fmt: skip
 
 
 def _past_deadline(facts: Facts, stage: Exchange, at: datetime) -> Answer:
-    closes_at, given_up_at = _closes_at(facts, stage), _given_up_at(facts, stage)
+    closes_at, given_up_at = _closes_at(stage), _given_up_at(stage)
     what = f"{stage.place}: the aggregator to close it, as its deadline has passed"
     service, doing = "aggregator", "has not closed the exchange since its deadline,"
     until, then = closes_at, f"it takes what it has: {_at_deadline(facts, stage)}"
@@ -192,7 +192,7 @@ def _past_deadline(facts: Facts, stage: Exchange, at: datetime) -> Answer:
 
 
 def _closed(facts: Facts, stage: Exchange, at: datetime) -> Answer:
-    until, then = _given_up_at(facts, stage), _given_up(facts, stage)
+    until, then = _given_up_at(stage), _given_up(facts, stage)
     place, since = stage.place, stage.closed_at
     if stage.exchange == "evaluate":
         return _to_move_on(
@@ -228,12 +228,12 @@ def _to_move_on(
 # --- what happens then ------------------------------------------------------
 
 
-def _closes_at(facts: Facts, stage: Exchange) -> datetime:
-    return stage.deadline_at + (facts.budget.close - facts.budget.exchange)
+def _closes_at(stage: Exchange) -> datetime:
+    return stage.deadline_at + (stage.budget.close - stage.budget.exchange)
 
 
-def _given_up_at(facts: Facts, stage: Exchange) -> datetime:
-    return stage.deadline_at + (facts.budget.give_up - facts.budget.exchange)
+def _given_up_at(stage: Exchange) -> datetime:
+    return stage.deadline_at + (stage.budget.give_up - stage.budget.exchange)
 
 
 def _given_up(facts: Facts, stage: Exchange) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
 
-from flowerbed.contracts.policy import Budget, RoundPolicy
+from flowerbed.contracts.policy import SHORTEST_EXCHANGE, Budget, RoundPolicy
 from flowerbed.contracts.spec import Spec
 from flowerbed.gateway.views import Status
 from flowerbed.gateway.why.view import LastError
@@ -50,6 +50,7 @@ class Client:
 class Work:
     """What one client was asked for. `is_owed`: in an earlier round.
 
+    `instead_of`: who had its place, and left before it answered.
     `verdict`: of the aggregator, e.g. `accepted`; empty while there is none.
     """
 
@@ -58,6 +59,7 @@ class Work:
     attempt: int = 1
     asked_at: datetime | None = None
     is_owed: bool = False
+    instead_of: str = ""
     reported_at: datetime | None = None
     verdict: str = ""
 
@@ -105,6 +107,12 @@ class Exchange:
         return f"round {self.round_number}, {self.exchange}"
 
     @property
+    def budget(self) -> Budget:
+        """What it was opened with; a policy that has changed since counts from the next one on."""
+        seconds = (self.deadline_at - self.started_at).total_seconds()
+        return Budget.of(RoundPolicy(deadline_seconds=max(seconds, SHORTEST_EXCHANGE)))
+
+    @property
     def n_accepted(self) -> int:
         return sum(one.verdict == "accepted" for one in self.work)
 
@@ -113,7 +121,6 @@ class Exchange:
 class Between:
     """Before `attempt` of `round_number`. `failure`: of the attempt before, in the same round.
 
-    `owing`: work of earlier rounds that has no answer yet and may still count.
     `is_last`: no attempt is left.
     """
 
@@ -122,7 +129,6 @@ class Between:
     round_number: int
     attempt: int
     failure: Failure | None = None
-    owing: tuple[Work, ...] = ()
     is_last: bool = False
 
 
@@ -172,10 +178,6 @@ class Facts:
     @property
     def policy(self) -> RoundPolicy:
         return RoundPolicy() if self.spec is None else self.spec.round_policy
-
-    @property
-    def budget(self) -> Budget:
-        return Budget.of(self.policy)
 
     @property
     def n_needed(self) -> int:

@@ -3,7 +3,7 @@
 A federation stands where its own stream's last round started it, so `Told.own` begins there.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -90,7 +90,7 @@ def standing(told: Told, spare: Starting) -> Standing:
         case Exchange():
             return Standing(stage=_with_answers(stage, told), pause=pause)
         case Between():
-            return Standing(stage=_with_debts(stage, told), pause=pause)
+            return Standing(stage=stage, pause=pause)
 
 
 def declines(leases: Iterable[Recorded[Any]]) -> dict[str, tuple[int, Failure]]:
@@ -190,7 +190,10 @@ def _replaced(stage: Exchange, event: RoundMemberReplaced, at: datetime) -> Exch
         return stage
     work = list(stage.work)
     work[event.place] = replace(
-        work[event.place], client_id=event.replacement.client_id, asked_at=at
+        work[event.place],
+        client_id=event.replacement.client_id,
+        instead_of=event.client_id,
+        asked_at=at,
     )
     return replace(stage, work=tuple(work))
 
@@ -225,11 +228,7 @@ def _with_answers(stage: Exchange, told: Told) -> Exchange:
         if isinstance(one.event, UpdateEvent)
     }
     work = tuple(
-        replace(
-            one,
-            reported_at=reported.get(_work_id(stage, one)),
-            verdict=verdicts.get(_work_id(stage, one), ""),
-        )
+        _answered(stage, _holder(stage, one, {*reported, *verdicts}), reported, verdicts)
         for one in stage.work
     )
     judged = [one.recorded_at for one in mine if isinstance(one.event, UpdateEvent)]
@@ -244,6 +243,19 @@ def _with_answers(stage: Exchange, told: Told) -> Exchange:
     return replace(stage, recorded_at=_recorded(stage, told.records))
 
 
+def _holder(stage: Exchange, one: Work, answered: Collection[str]) -> Work:
+    """Who had answered before it left keeps its place."""
+    before = replace(one, client_id=one.instead_of, instead_of="")
+    return before if one.instead_of and _work_id(stage, before) in answered else one
+
+
+def _answered(
+    stage: Exchange, one: Work, reported: Mapping[str, datetime], verdicts: Mapping[str, str]
+) -> Work:
+    identity = _work_id(stage, one)
+    return replace(one, reported_at=reported.get(identity), verdict=verdicts.get(identity, ""))
+
+
 def _recorded(stage: Exchange, records: Sequence[Recorded[Any]]) -> datetime | None:
     found = [
         one.recorded_at
@@ -253,38 +265,6 @@ def _recorded(stage: Exchange, records: Sequence[Recorded[Any]]) -> datetime | N
         and (one.event.round_number, one.event.attempt) == (stage.round_number, stage.attempt)
     ]
     return max(found, default=None)
-
-
-def _with_debts(stage: Between, told: Told) -> Between:
-    """The work that the last training left without an answer, as far as it may still count."""
-    owing: tuple[str, ...] = ()
-    for one in told.exchanges:
-        if isinstance(one.event, AggregateCompleted) and one.event.exchange == "train":
-            owing = one.event.owing
-    if stage.failure is not None:
-        started = next((one.event for one in told.own if isinstance(one.event, RoundStarted)), None)
-        owing = tuple(one.work_id for one in started.owed) if started is not None else ()
-    return replace(stage, owing=tuple(_debt(identity, told) for identity in owing))
-
-
-def _debt(identity: str, told: Told) -> Work:
-    """`identity` is a work id: federation, round, attempt, exchange and client, between dots."""
-    _, number, attempt, _, client_id = identity.split(".", 4)
-    asked = next(
-        (
-            one.recorded_at
-            for one in told.own
-            if isinstance(one.event, RoundStarted) and one.event.round_number == int(number)
-        ),
-        None,
-    )
-    return Work(
-        client_id=client_id,
-        round_number=int(number),
-        attempt=int(attempt),
-        is_owed=True,
-        asked_at=asked,
-    )
 
 
 def _is_of(stage: Exchange, event: Any) -> bool:

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from flowerbed.gateway.why.answer import Answer, Task, absence, on_client, to_act
 from flowerbed.gateway.why.facts import Between, Facts, Failure, Starting, Submitted
 from flowerbed.gateway.why.view import WaitedFor
-from flowerbed.gateway.why.words import because, counted
+from flowerbed.gateway.why.words import because
 
 TO_MAKE_A_BASE = timedelta(seconds=60)
 """The app's own code runs in a new process."""
@@ -55,10 +55,8 @@ def between(facts: Facts, stage: Between, at: datetime) -> Answer:
     failure = f" (attempt {stage.attempt - 1}: {stage.failure.reason})" if stage.failure else ""
     if stage.is_last or _is_past(stage.until, at) or _is_done(facts, stage):
         return _end_due(facts, stage, at)
-    owing = {one.client_id for one in stage.owing}
-    idle = [client for client in facts.joined if client.client_id not in owing]
-    n_owing = len(facts.joined) - len(idle)
-    if idle and len(idle) + n_owing >= facts.n_needed:
+    n = len(facts.joined)
+    if n >= facts.n_needed:
         since = _newest(stage.since, facts)
         task = Task(service="orchestrator", doing=f"has not started {place}", since=since)
         return to_act(
@@ -66,30 +64,14 @@ def between(facts: Facts, stage: Between, at: datetime) -> Answer:
             code="next-attempt-due" if again else "next-round-due",
             what=f"{place} to start{failure}", until=stage.until, then=_TOO_FEW,
         )  # fmt: skip
-    on = _owing(facts, stage) + _absent(facts, at)
     return Answer(
         code="clients-for-next-attempt" if again else "clients-for-next-round",
-        what=f"clients for {place}: {_shortage(facts, len(idle), n_owing)}{failure}",
-        on=on or (_operator(facts),),
+        what=f"clients for {place}: {n} of {facts.n_needed} have joined{failure}",
+        on=_absent(facts, at) or (_operator(facts),),
         since=stage.since,
         until=stage.until,
         then=_TOO_FEW,
         hints=_to_find_clients(facts),
-    )
-
-
-def _shortage(facts: Facts, n_idle: int, n_owing: int) -> str:
-    n_joined = n_idle + n_owing
-    if n_joined >= facts.n_needed:
-        return f"{counted(n_joined, 'client')} joined, but each still works for an earlier round"
-    return f"{n_joined} of {facts.n_needed} have joined"
-
-
-def _owing(facts: Facts, stage: Between) -> tuple[WaitedFor, ...]:
-    return tuple(
-        on_client(client, f"still works for round {work.round_number}", work.asked_at)
-        for work in stage.owing
-        if (client := facts.client(work.client_id)) is not None and client.is_joined
     )
 
 
