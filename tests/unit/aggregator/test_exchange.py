@@ -1,5 +1,6 @@
 """Rules of an exchange: one answer a piece of work, and when the answers are enough."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -143,7 +144,7 @@ def completed(of: Terms, *updates: tuple[str, int], **more: Any) -> AggregateCom
     )
 
 
-def end_of(of: Terms, history: list[ExchangeEvent], at: datetime) -> AggregateCompleted:
+def end_of(of: Terms, history: Sequence[ExchangeEvent], at: datetime) -> AggregateCompleted:
     """The exchange's end, closed with whatever is ripe."""
     state = exchange.replay(history)
     verdict = judge(state.answers, of, at)
@@ -333,7 +334,7 @@ def test_nobody_waits_for_owed_work_once_the_cohort_has_answered() -> None:
 
 
 def test_but_owed_work_may_fill_a_quorum_until_the_deadline() -> None:
-    history = [accepted(LATER, "a"), rejected(LATER, "b")]
+    history: list[ExchangeEvent] = [accepted(LATER, "a"), rejected(LATER, "b")]
     state = exchange.replay(history)
     assert judge(state.answers, LATER, NOON - MINUTE) == Waiting(until=NOON)
     missed = judge(state.answers, LATER, NOON)
