@@ -18,6 +18,7 @@ from flowerbed.runner import control
 from flowerbed.runner.__main__ import main
 from flowerbed.runner.control import running_agent, stop_agent
 from flowerbed.runner.errors import BadInput
+from flowerbed.runner.keeping import running_keeper
 from flowerbed.runner.launch import AlreadyRunning, run_agent
 from flowerbed.runner.state import StateDir, write_json
 from flowerbed.runner.status import LeaseStatus, Status, StatusBoard
@@ -68,6 +69,49 @@ def test_client_starts_once_tells_its_status_and_stops(
     assert running_agent(state) is None
     assert json.loads(client("status", "--output", "json").stdout)["running"] is False
     assert json.loads(client("stop", "--output", "json").stdout)["was_running"] is False
+
+
+def test_agent_that_is_killed_is_started_again_and_so_is_its_keeper(
+    client: Client, control_plane: ControlPlane, enrolled: StateDir, folder: Path
+) -> None:
+    assert client("start", "--dataset", f"local:{folder}").exit_code == 0
+    agent, keeper = running_agent(enrolled), running_keeper(enrolled)
+    assert agent is not None
+    assert keeper is not None
+    assert keeper.memory_info().rss < 12 << 20
+    assert f"keeper       pid {keeper.pid}\n" in client("status").stdout
+
+    keeper.kill()
+    other = wait_for(lambda: running_keeper(enrolled), "another keeper")
+    assert running_agent(enrolled) == agent, "the agent goes on meanwhile"
+    agent.kill()
+    again = wait_for(lambda: running_agent(enrolled), "another agent")
+    assert (again != agent, running_keeper(enrolled)) == (True, other)
+    again.kill()
+    polls = control_plane.polls
+    wait_for(lambda: control_plane.polls > polls, "the next agent's poll")
+    words = (
+        f"keeper       pid {other.pid}, has started it again 2 times: it was killed by signal 9, "
+    )
+    assert words in client("status").stdout
+    status = json.loads(client("status", "-o", "json").stdout)
+    assert status["keeper"] == {"pid": other.pid, "restarts": 2}
+
+    assert client("stop").stdout == "stopped\n"
+    assert (running_agent(enrolled), running_keeper(enrolled)) == (None, None)
+
+
+def test_keeper_gives_an_agent_up_that_a_person_must_help(
+    client: Client, control_plane: ControlPlane, enrolled: StateDir, folder: Path
+) -> None:
+    assert client("start", "--dataset", f"local:{folder}").exit_code == 0
+    agent = running_agent(enrolled)
+    assert agent is not None
+    enrolled.identity.unlink()
+    agent.kill()
+    wait_for(lambda: running_keeper(enrolled) is None, "the keeper's end")
+    assert "not running" in client("status").stdout
+    assert "not enrolled: start it with --invite KEY" in client("log").stdout
 
 
 def test_client_runs_in_the_foreground(

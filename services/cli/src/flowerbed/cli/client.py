@@ -14,6 +14,7 @@ import typer
 from flowerbed.cli import invites
 from flowerbed.runner.control import log_lines, running_agent, start_agent, stop_agent
 from flowerbed.runner.errors import BadInput, RunnerError
+from flowerbed.runner.keeping import Kept, read_kept, running_keeper
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import STATE_DIR_VARIABLE, StateDir
 from flowerbed.runner.status import Status, read_status
@@ -22,6 +23,10 @@ app = typer.Typer(help="Invite sites, and run the agent at a site.", no_args_is_
 app.command()(invites.invite)
 app.command("list")(invites.list_clients)
 app.command()(invites.revoke)
+
+
+CLOCK_WORTH_SAYING = 10.0
+"""Seconds."""
 
 
 class Output(StrEnum):
@@ -173,19 +178,37 @@ def _print_status(state: StateDir, output: Output) -> None:
     status = read_status(state)
     if status is None:
         raise BadInput(f"no agent ever ran in {state.root}")
+    kept = read_kept(state) if running_keeper(state) is not None else None
     if output is Output.json:
-        document = status.model_dump(mode="json")
-        typer.echo(json.dumps({"running": process is not None, **document}, indent=2))
+        document = {
+            "running": process is not None,
+            **status.model_dump(mode="json"),
+            "keeper": None if kept is None else {"pid": kept.pid, "restarts": kept.restarts},
+        }
+        typer.echo(json.dumps(document, indent=2))
         return
-    for name, value in _rows(status, is_running=process is not None):
+    for name, value in _rows(status, kept, is_running=process is not None):
         typer.echo(f"{name:<12} {value}")
 
 
-def _rows(status: Status, *, is_running: bool) -> Iterator[tuple[str, str]]:
+def _rows(status: Status, kept: Kept | None, *, is_running: bool) -> Iterator[tuple[str, str]]:
     yield "client", f"{status.client_id} (tenant {status.tenant})"
-    yield "agent", f"{status.phase}, pid {status.pid}" if is_running else "not running"
+    if is_running:
+        yield "agent", f"{status.phase}, pid {status.pid}"
+    else:
+        yield "agent", "not running" if kept is None else "being started again"
+    if kept is not None and kept.restarts:
+        times = "once" if kept.restarts == 1 else f"{kept.restarts} times"
+        at = f"{kept.changed_at:%Y-%m-%d %H:%M:%S} UTC"
+        yield "keeper", f"pid {kept.pid}, has started it again {times}: it {kept.last_end}, {at}"
+    elif kept is not None:
+        yield "keeper", f"pid {kept.pid}"
+    elif is_running:
+        yield "keeper", "none: nobody starts the agent again if it is killed"
     yield "server", status.server
     yield "certificate", f"until {status.certificate_expires_at:%Y-%m-%d %H:%M} UTC"
+    if is_running and abs(status.clock_wrong_by) > CLOCK_WORTH_SAYING:
+        yield "clock", _clock_words(status.clock_wrong_by)
     yield "dataset", status.dataset or "not read yet"
     for lease in status.leases if is_running else ():
         yield "lease", f"{lease.federation_id}, epoch {lease.epoch}, {lease.app}: {lease.doing}"
@@ -197,3 +220,8 @@ def _rows(status: Status, *, is_running: bool) -> Iterator[tuple[str, str]]:
     if status.last_error is not None:
         error = status.last_error
         yield "last error", f"{error.message}, {error.at:%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _clock_words(wrong_by: float) -> str:
+    side = "ahead of" if wrong_by > 0 else "behind"
+    return f"{abs(wrong_by):.0f} s {side} the control plane's, which is the one that counts here"

@@ -11,7 +11,9 @@ import math
 import shutil
 import sqlite3
 import time
+from collections.abc import Coroutine
 from contextlib import suppress
+from typing import Any
 
 from flowerbed.contracts.door import LeaseKey, LeaseOffer
 from flowerbed.contracts.signed import Manifest
@@ -52,8 +54,12 @@ class Agent:
         self._left_alone: dict[LeaseKey, float] = {}
         self._declined: dict[LeaseKey, str] = {}
 
-    async def run(self, stop: asyncio.Event, release: asyncio.Event) -> None:
+    async def run(
+        self, stop: asyncio.Event, release: asyncio.Event, *beside: Coroutine[Any, Any, None]
+    ) -> None:
         """Work until `stop` is set; abandons what does not end within a few seconds.
+
+        What else runs for as long as the agent works comes as `beside`.
 
         With `release` set as well, leases are given back instead of left to run out.
 
@@ -63,7 +69,7 @@ class Agent:
         polling = asyncio.create_task(self._poll_for_ever())
         renewing = asyncio.create_task(keep_renewed(self._site, self._store))
         stopping = asyncio.create_task(stop.wait())
-        tasks = (polling, renewing, stopping)
+        tasks = (polling, renewing, stopping, *map(asyncio.create_task, beside))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

@@ -1,16 +1,16 @@
 """Start, stop and look at the agent as a process, from outside. Imports nothing heavy."""
 
-import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from flowerbed.runner.errors import BadInput, NotReachable, RunnerError
+from flowerbed.runner.keeping import AGENT_COMMAND, running_keeper, start_keeper
 from flowerbed.runner.state import StateDir, read_json
 from flowerbed.runner.status import Status, read_status
 
@@ -20,7 +20,6 @@ REACH_SECONDS = 5.0
 STOP_SECONDS = 15.0
 LARGEST_LOG = 10 << 20
 _STEP = 0.1
-_INVITE_VARIABLE = "FLOWERBED_INVITE"
 
 
 class AgentFailed(RunnerError):
@@ -40,31 +39,19 @@ def running_agent(state: StateDir) -> psutil.Process | None:
         return None
 
 
-def start_agent(state: StateDir, command: tuple[str, ...] = ()) -> Status:
-    """Start the agent behind us and wait until it polls.
+def start_agent(state: StateDir, command: Sequence[str] = AGENT_COMMAND) -> Status:
+    """Start the agent and its keeper behind us, and wait until the agent polls.
 
     Raises:
         BadInput: it ended at once: its settings do not work.
         AgentFailed: it ended for another reason.
         NotReachable: it runs, but the clients' door does not answer it yet.
     """
+    if running_keeper(state) is not None:
+        stop_agent(state)  # it pauses between two tries: the person does not have to wait
     _turn_log(state.log)
     state.status.unlink(missing_ok=True)
-    command = command or (sys.executable, "-m", "flowerbed.runner")
-    environment = {name: value for name, value in os.environ.items() if name != _INVITE_VARIABLE}
-    log = os.open(state.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        process = subprocess.Popen(
-            [*command, "--state-dir", str(state.root)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=state.root,
-            env=environment,
-            start_new_session=True,
-        )
-    finally:
-        os.close(log)
+    process = start_keeper(state, command)
     return _await_polling(state, process)
 
 
@@ -99,19 +86,18 @@ def _await_other(state: StateDir, deadline: float) -> Status:
 
 
 def stop_agent(state: StateDir, *, release: bool = False) -> bool:
-    """End the agent; True if there was one."""
-    process = running_agent(state)
-    if process is None:
-        return False
-    try:
-        process.send_signal(signal.SIGUSR1 if release else signal.SIGTERM)
-        process.wait(STOP_SECONDS)
-    except psutil.TimeoutExpired:
-        process.kill()
-        process.wait(STOP_SECONDS)
-    except psutil.NoSuchProcess:
-        pass
-    return True
+    """End the keeper and the agent; True if there was one of them."""
+    found = [one for one in (running_keeper(state), running_agent(state)) if one is not None]
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGUSR1 if release else signal.SIGTERM)
+    _, alive = psutil.wait_procs(found, STOP_SECONDS)
+    for process in found:  # the keeper first: it would start the agent again
+        if process in alive:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+    psutil.wait_procs(alive, STOP_SECONDS)
+    return bool(found)
 
 
 def log_lines(state: StateDir, lines: int, *, follow: bool = False) -> Iterator[str]:

@@ -23,6 +23,7 @@ from flowerbed.runner.door import LIMITS, Door
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.identity import Identity, IdentityStore, enrolled_identity
 from flowerbed.runner.journal import Journal
+from flowerbed.runner.keeping import keep_the_keeper
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.site import Site
 from flowerbed.runner.state import StateDir
@@ -41,17 +42,24 @@ class AlreadyRunning(BadInput):
     """Another agent has this state directory."""
 
 
-def run_agent(state: StateDir, worker_command: Sequence[str] = WORKER_COMMAND) -> None:
+def run_agent(
+    state: StateDir,
+    worker_command: Sequence[str] = WORKER_COMMAND,
+    *,
+    keeper: int | None = None,
+) -> None:
     """Run until SIGTERM or SIGINT; SIGUSR1 also gives the leases back.
+
+    `keeper`: the process that starts us again; it is replaced if it is killed.
 
     Raises:
         BadInput: the client is not enrolled, its dataset is unusable, or an agent runs already.
     """
     with _sole_agent(state):
-        asyncio.run(_run(state, worker_command))
+        asyncio.run(_run(state, worker_command, keeper))
 
 
-async def _run(state: StateDir, worker_command: Sequence[str]) -> None:
+async def _run(state: StateDir, worker_command: Sequence[str], keeper: int | None) -> None:
     stop = asyncio.Event()
     release = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -63,8 +71,9 @@ async def _run(state: StateDir, worker_command: Sequence[str]) -> None:
         agent = Agent(site, store)
         _tidy(site)
         logger.info("client %s polls %s", site.identity.client_id, site.identity.client_url)
+        beside = [keep_the_keeper(state, keeper)] if keeper is not None else []
         try:
-            await agent.run(stop, release)
+            await agent.run(stop, release, *beside)
         except BadInput as error:
             site.board.error(str(error))
             raise

@@ -3,6 +3,7 @@
 identity.json  client.pem     who we are; both are written whole or not at all
 enrolling-*.pem               the key pair of an enrolment that is under way
 agent.json  agent.lock        what the agent was started with; held by the one agent that runs
+keeper.lock                   held by its keeper, and what that says of itself
 status.json  client.log       what the agent says of itself
 journal.sqlite3               finished work
 digests.json                  digests of dataset files, by size, times and inode
@@ -61,6 +62,10 @@ class StateDir:
     @property
     def lock(self) -> Path:
         return self.root / "agent.lock"
+
+    @property
+    def keeper_lock(self) -> Path:
+        return self.root / "keeper.lock"
 
     @property
     def status(self) -> Path:
