@@ -21,8 +21,8 @@ from flowerbed.gateway.why import errors
 from flowerbed.gateway.why.facts import Client, Ended, Facts, Starting, Submitted
 from flowerbed.gateway.why.folding import Told, declines, standing, with_decline
 
-_PER_LEASE = 12
-"""A client has answered at most two exchanges since it was asked last; the rest is spare."""
+_PER_LEASE = 5
+"""Since a round started its client answers two exchanges, and one of an earlier round."""
 _LOOKED_BACK = 20_000
 _ERRORS = 100
 
@@ -40,6 +40,7 @@ ORDER BY version DESC LIMIT 1
 _LEASES = f"""
 SELECT newest.* FROM unnest($1::text[]) AS wanted (name) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM events WHERE stream = wanted.name AND tenant = $2
+        AND type IN ('fl.update.submitted', 'fl.update.failed', 'fl.client.declined')
     ORDER BY version DESC LIMIT {_PER_LEASE}) AS newest
 """
 _EXCHANGES = f"""
