@@ -117,25 +117,61 @@ def test_down_leaves_data_and_no_process(state_dir: Path) -> None:
     assert {name for name in ports if now[name] != ports[name]} == {"nats"}
 
 
-def kill_supervisor(stack: Stack) -> None:
-    supervisor = record(stack).supervisor
-    supervisor.signal(signal.SIGKILL)
-    assert supervisor.wait(5)
+def all_processes(stack: Stack) -> dict[str, ProcessId | None]:
+    return {item.name: item.process for item in record(stack).components}
 
 
-def test_killed_supervisor_is_cleaned_up_after(state_dir: Path) -> None:
+def test_killed_supervisor_is_followed_by_one_that_goes_on_with_its_processes(
+    servers: Stack,
+) -> None:
+    eventually(lambda: all(item.state == "ready" for item in record(servers).components))
+    before, running = record(servers), all_processes(servers)
+
+    before.supervisor.signal(signal.SIGKILL)
+    eventually(lambda: record(servers).supervisor != before.supervisor)
+    eventually(lambda: record(servers).is_kept() and len(all_processes(servers)) == len(running))
+
+    assert all_processes(servers) == running
+    process(servers, "nats").signal(signal.SIGKILL)  # no child of the new one: it is watched
+    eventually(lambda: all_processes(servers)["nats"] not in (None, running["nats"]))
+    eventually(lambda: (found := status(servers, SERVICE)) is not None and found.ready)
+
+
+def test_killed_keeper_is_replaced(servers: Stack) -> None:
+    eventually(lambda: record(servers).is_kept())
+    before = record(servers)
+    assert before.keeper is not None
+
+    before.keeper.signal(signal.SIGKILL)
+    eventually(lambda: record(servers).is_kept() and record(servers).keeper != before.keeper)
+
+    assert record(servers).supervisor == before.supervisor
+    assert all_processes(servers) == {item.name: item.process for item in before.components}
+
+
+def kill_supervisor_and_keeper(stack: Stack) -> None:
+    found = record(stack)
+    assert found.keeper is not None
+    found.supervisor.signal(signal.SIGSTOP)  # so that it starts no other keeper
+    found.keeper.signal(signal.SIGKILL)
+    assert found.keeper.wait(5)
+    found.supervisor.signal(signal.SIGKILL)
+    assert found.supervisor.wait(5)
+
+
+def test_stack_that_nobody_supervises_is_cleaned_up_after(state_dir: Path) -> None:
     stack = up(state_dir, services=())
     query(stack, "CREATE TABLE kept AS SELECT 42 AS answer")
     first = processes(stack)
-    kill_supervisor(stack)
+    kill_supervisor_and_keeper(stack)
 
     up(state_dir, services=())  # without a `down` in between
 
     assert not [item for item in first if item.is_alive()]
     second = processes(stack)
-    kill_supervisor(stack)
+    kill_supervisor_and_keeper(stack)
 
-    down(state_dir)
+    assert down(state_dir)
 
     assert not [item for item in second if item.is_alive()]
     up(state_dir, services=())

@@ -56,25 +56,26 @@ def test_help_is_fast_and_imports_no_server() -> None:
 def test_up_tells_each_step_and_where_things_are(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def up(state_dir: Path, progress: object) -> Stack:
+    def up(state_dir: Path, *, progress: object, **size: int | None) -> Stack:
         assert callable(progress)
+        assert size == {"replicas": 2, "nats_nodes": None}
         progress(Progress(component="nats", step="starting"))
         progress(Progress(component="nats", step="ready", seconds=0.4))
         return stack
 
     monkeypatch.setattr(control, "up", up)
 
-    result = run("up", "--state-dir", stack.state_dir)
+    result = run("up", "--state-dir", stack.state_dir, "--replicas", 2)
 
     assert result.exit_code == 0
-    assert "nats          ready    0.4 s" in result.output
+    assert "nats           ready    0.4 s" in result.output
     assert stack.gateway_url in result.output
     assert str(stack.api_token_file) in result.output
     assert stack.api_token not in result.output
 
 
 def test_up_of_a_running_stack_says_so(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "up", lambda state_dir, progress: stack)
+    monkeypatch.setattr(control, "up", lambda state_dir, **more: stack)
     result = run("up", "--state-dir", stack.state_dir)
     assert result.exit_code == 0
     assert "is running already" in result.output
@@ -95,7 +96,7 @@ def test_failed_up_is_one_readable_line(
     code: int,
     last: str,
 ) -> None:
-    def up(state_dir: Path, progress: object) -> Stack:
+    def up(state_dir: Path, **more: object) -> Stack:
         raise error
 
     monkeypatch.setattr(control, "up", up)

@@ -17,9 +17,10 @@ from flowerbed.embedded.errors import BadInput, ComponentFailed, EmbeddedError, 
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.nats_server import render as render_nats
 from flowerbed.embedded.pki import SERVER_LIFETIME, ensure_pki
-from flowerbed.embedded.ports import NAMES, ensure_ports, is_free, read_ports
+from flowerbed.embedded.ports import ensure_ports, is_free, port_names, read_ports
 from flowerbed.embedded.services import check_installed, settings
 from flowerbed.embedded.setup import Setup, program
+from flowerbed.embedded.shape import Shape, read_shape, wanted_shape
 from flowerbed.embedded.stack import Stack
 
 
@@ -64,7 +65,7 @@ def test_ports_are_kept(layout: Layout) -> None:
     first = ensure_ports(layout)
 
     assert ensure_ports(layout) == first == read_ports(layout)
-    assert set(first) == set(NAMES)
+    assert set(first) == set(port_names(Shape()))
     assert len(set(first.values())) == len(first)
 
 
@@ -79,7 +80,7 @@ def test_taken_port_is_replaced_and_no_other(layout: Layout) -> None:
         assert not is_free(first["nats"])
         second = ensure_ports(layout)
 
-    assert {name for name in NAMES if first[name] != second[name]} == {"nats"}
+    assert {name for name in first if first[name] != second[name]} == {"nats"}
 
 
 def test_ports_that_belong_together_move_together(layout: Layout) -> None:
@@ -89,7 +90,7 @@ def test_ports_that_belong_together_move_together(layout: Layout) -> None:
         second = ensure_ports(layout)
 
     assert second["s3_admin_grpc"] == second["s3_admin"] + 10_000
-    changed = {name for name in NAMES if first[name] != second[name]}
+    changed = {name for name in first if first[name] != second[name]}
     assert changed == {"s3_admin", "s3_admin_grpc"}
 
 
@@ -221,7 +222,7 @@ def test_verifier_is_what_the_server_keeps() -> None:
 def test_stack_tells_where_things_are(setup: Setup) -> None:
     stack = Stack(setup.layout.root)
 
-    assert stack.gateway_url == f"http://127.0.0.1:{setup.ports['gateway']}"
+    assert stack.gateway_url == f"http://127.0.0.1:{setup.ports['gateway_door']}"
     assert stack.client_url.startswith("https://127.0.0.1:")
     assert stack.enrol_url != stack.client_url
     assert stack.api_token == setup.credentials.api_token

@@ -1,11 +1,12 @@
 """One process of the stack, kept running: started, watched, and started again when it dies.
 
 waiting -> starting -> ready -> restarting -> starting -> ...            -> stopped
+
+It outlives the supervisor. The next one goes on with it: it cannot be its parent, so it watches it.
 """
 
 import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -26,8 +27,6 @@ logger = logging.getLogger(__name__)
 
 FIRST_DELAY, LONGEST_DELAY, HEALTHY_AFTER = 0.2, 10.0, 30.0
 ATTEMPTS_AT_START = 3
-_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
-_libc = ctypes.CDLL(None)
 
 
 class Account(NamedTuple):
@@ -51,8 +50,6 @@ class ChildSpec:
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10
-    death_signal: signal.Signals = signal.SIGTERM
-    """What it gets from the kernel when the supervisor dies."""
     start_seconds: float = 60
 
 
@@ -61,7 +58,6 @@ class Child:
         self.spec = spec
         self._changed = changed
         self._state: ComponentState = "waiting"
-        self._process: asyncio.subprocess.Process | None = None
         self._id: ProcessId | None = None
         self._since: str | None = None
         self._restarts = 0
@@ -90,6 +86,14 @@ class Child:
         """
         self._task = asyncio.create_task(self._keep_running(), name=self.spec.name)
         await self._was_ready
+
+    def resume(self, earlier: ComponentRecord) -> None:
+        """Keep it running from where an earlier supervisor was: with its process, if that lives."""
+        self._restarts = earlier.restarts
+        if earlier.process is not None and earlier.process.is_alive():
+            self._id, self._since, self._state = earlier.process, earlier.since, earlier.state
+        self._was_ready.set_result(None)
+        self._task = asyncio.create_task(self._keep_running(), name=self.spec.name)
 
     async def stop(self) -> None:
         """End it gracefully, or by force when that takes too long."""
@@ -128,12 +132,13 @@ class Child:
     async def _run_once(self) -> str:
         """Start it and wait until it ends; tell why it did."""
         try:
-            process = await self._spawn()
+            ended = await self._spawn() if self._id is None else _watched(self._id)
         except OSError as error:
             return f"cannot be started: {error}"
-        ended = asyncio.ensure_future(process.wait())
-        ready = asyncio.ensure_future(self._until_ready(process.pid))
-        await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
+        assert self._id is not None
+        ready = asyncio.ensure_future(self._until_ready(self._id.pid))
+        parts: set[asyncio.Future[int | None] | asyncio.Future[str | None]] = {ended, ready}
+        await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
         late = None
         if not ended.done() and (late := ready.result()) is None:
             self._become("ready")
@@ -144,15 +149,15 @@ class Child:
         code = await ended
         ready.cancel()
         self._kill_group()  # what it may have started and left behind
-        self._process, self._id = None, None
+        self._id = None
         return late or _how_it_ended(code)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> "asyncio.Future[int | None]":
+        """Its exit code to come."""
         spec = self.spec
         user: dict[str, object] = {}
         if spec.account is not None:
             user = {"user": spec.account.uid, "group": spec.account.gid, "extra_groups": []}
-        supervisor = os.getpid()
         with open_log(spec.log) as log:
             process = await asyncio.create_subprocess_exec(
                 *spec.argv,
@@ -163,17 +168,17 @@ class Child:
                 env=dict(spec.env),
                 umask=0o077,
                 process_group=0,
-                preexec_fn=lambda: die_with(supervisor, spec.death_signal),
                 **user,  # type: ignore[arg-type]  # typeshed wants them spelled out
             )
-        self._process = process
-        self._id = ProcessId.of(process.pid)
+        self._id = ProcessId.of(process.pid) or ProcessId(process.pid, 0, "")  # it ended at once
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._become("starting")
-        return process
+        return asyncio.ensure_future(process.wait())
 
     async def _until_ready(self, pid: int) -> str | None:
         """None once the probe is content; else what it saw last."""
+        if self._state == "ready":  # an earlier supervisor has seen it
+            return None
         deadline = time.monotonic() + self.spec.start_seconds
         pause = 0.01
         while True:
@@ -193,23 +198,38 @@ class Child:
         )
 
     def _kill_group(self) -> None:
-        if self._process is not None:
+        if self._id is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+                os.killpg(self._id.pid, signal.SIGKILL)
 
     def _become(self, state: ComponentState) -> None:
         self._state = state
         self._changed()
 
 
-def die_with(parent: int, number: signal.Signals) -> None:
-    """Runs in the child before it becomes the program: end when the supervisor does."""
-    _libc.prctl(_SET_DEATH_SIGNAL, int(number), 0, 0, 0)
-    if os.getppid() != parent:  # it died in between, and no signal will come
-        os._exit(1)
+def _watched(process: ProcessId) -> "asyncio.Future[int | None]":
+    """The end of a process that is not our child; its exit code is not ours to know."""
+    return asyncio.ensure_future(_end_of(process))
 
 
-def _how_it_ended(code: int) -> str:
+async def _end_of(process: ProcessId) -> None:
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_reader(handle, over.set)
+    try:
+        if process.is_alive():
+            await over.wait()
+    finally:
+        loop.remove_reader(handle)
+        os.close(handle)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is None:
+        return "ended"
     if code >= 0:
         return f"ended with exit code {code}"
     return f"was killed by {signal.Signals(-code).name}"

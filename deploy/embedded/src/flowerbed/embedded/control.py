@@ -6,18 +6,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.errors import BadInput, ComponentFailed, EmbeddedError
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.leftovers import end_leftovers
+from flowerbed.embedded.lock import held
 from flowerbed.embedded.logfiles import open_log, tail
 from flowerbed.embedded.progress import Progress, received
-from flowerbed.embedded.record import StackRecord, read_record
+from flowerbed.embedded.record import StackRecord, read_record, write_record
+from flowerbed.embedded.shape import Links, Shape, read_shape, to_json, wanted_shape
 from flowerbed.embedded.stack import Stack
 
 START_SECONDS = 180.0
+KEEPER_SECONDS = 10.0
+"""How long `up` leaves it to the keeper to start another supervisor."""
 STOP_SECONDS = 90.0
 
 
@@ -25,11 +30,20 @@ def up(
     state_dir: Path | None = None,
     services: tuple[str, ...] = SERVICES,
     progress: Callable[[Progress], None] = lambda step: None,
+    *,
+    replicas: int | None = None,
+    nats_nodes: int | None = None,
+    links: Links | None = None,
 ) -> Stack:
     """Return when the stack runs and all of it is ready; one that runs already is left as it is.
 
+    Each service has `replicas` processes, NATS is a cluster of `nats_nodes`; both as before when
+    not given, and at first 1. `links`: ports (of proxies, say) that services and clients are told
+    in place of those of `postgres`, `nats`, `s3` and `client_door`; `{}` ends them.
+
     Raises:
-        BadInput: the directory or a service's name is no good.
+        BadInput: the directory or a service's name is no good, no stack can be of that size, or
+            the one that runs is of another.
         ComponentFailed: something did not start; then nothing is left running.
     """
     if unknown := set(services) - set(SERVICES):
@@ -38,14 +52,18 @@ def up(
         raise BadInput(f"an embedded stack runs on Linux, not on {sys.platform}")
     layout = Layout.at(state_dir)
     layout.make()
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
+    shape = wanted_shape(layout, replicas, nats_nodes, links)
+    began = time.monotonic()
+    while (waited := time.monotonic() - began) < START_SECONDS:
         record = read_record(layout)
         if record is not None and record.is_supervised():
             if record.state == "running":
+                _refuse_another_shape(layout, shape)
                 return Stack(layout.root)
             time.sleep(0.05)  # another `up` or `down` is at work
-        elif _launch(layout, services, progress):
+        elif record is not None and record.is_kept() and waited < KEEPER_SECONDS:
+            time.sleep(0.05)  # another supervisor is on its way
+        elif _launch(layout, services, shape, progress):
             return Stack(layout.root)
         else:
             time.sleep(0.05)
@@ -58,22 +76,60 @@ def down(state_dir: Path | None = None) -> bool:
     Works without a supervisor as well, from what it wrote down before it was killed.
     """
     layout = Layout.at(state_dir)
-    record = read_record(layout)
-    if record is None:
+    has_ended = False
+    deadline = time.monotonic() + 2 * STOP_SECONDS
+    while (record := read_record(layout)) is not None:
+        if record.is_supervised():
+            has_ended = True
+            _end_supervisor(record)
+        if record.keeper is not None:
+            record.keeper.signal(signal.SIGKILL)
+        with held(layout) as ours:
+            if ours:
+                return _clear_up(layout) or has_ended
+        if time.monotonic() > deadline:
+            raise EmbeddedError(f"the stack in {layout.root} did not end")
+        time.sleep(0.05)  # a keeper has just become a supervisor
+    return False
+
+
+def _end_supervisor(record: StackRecord) -> None:
+    record.supervisor.signal(signal.SIGTERM)
+    if not record.supervisor.wait(STOP_SECONDS):
+        record.supervisor.signal(signal.SIGKILL)
+        record.supervisor.wait(5)
+
+
+def _clear_up(layout: Layout) -> bool:
+    """End what runs without a supervisor, and leave no record that one could go on from."""
+    latest = read_record(layout)
+    if latest is None:
         return False
-    supervised = record.is_supervised()
-    if supervised:
-        record.supervisor.signal(signal.SIGTERM)
-        if not record.supervisor.wait(STOP_SECONDS):
-            record.supervisor.signal(signal.SIGKILL)
-            record.supervisor.wait(5)
-    latest: StackRecord | None = read_record(layout)
-    leftovers = end_leftovers(latest) if latest is not None else []
-    return supervised or bool(leftovers)
+    ended = end_leftovers(latest)
+    if latest.state not in ("stopped", "failed"):
+        write_record(layout, replace(latest, state="stopped", components=(), keeper=None))
+    return bool(ended)
+
+
+def _refuse_another_shape(layout: Layout, wanted: Shape) -> None:
+    runs = read_shape(layout)
+    for name, is_now, asked in (
+        ("--replicas", runs.replicas, wanted.replicas),
+        ("--nats-nodes", runs.nats_nodes, wanted.nats_nodes),
+        ("links", dict(runs.links), dict(wanted.links)),
+    ):
+        if is_now != asked:
+            raise BadInput(
+                f"the stack in {layout.root} runs with {name} {is_now}, not {asked};"
+                " end it first with `flowerbed down`"
+            )
 
 
 def _launch(
-    layout: Layout, services: tuple[str, ...], progress: Callable[[Progress], None]
+    layout: Layout,
+    services: tuple[str, ...],
+    shape: Shape,
+    progress: Callable[[Progress], None],
 ) -> bool:
     """Start a supervisor and listen to it until the stack is ready; False if there is one."""
     reader, writer = os.pipe()
@@ -83,7 +139,8 @@ def _launch(
             (
                 sys.executable, "-P", "-m", "flowerbed.embedded.supervisor",
                 "--state-dir", str(layout.root),
-                "--services", ",".join(services), "--progress", str(writer),
+                "--services", ",".join(services), "--shape", to_json(shape),
+                "--progress", str(writer),
             ),
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -99,6 +156,9 @@ def _launch(
             progress(last)
     launcher.wait()
     if last is None or last.step not in ("taken", "done", "failed"):
+        record = read_record(layout)
+        if record is not None and (record.is_kept() or record.is_supervised()):
+            return False  # it was killed, another will be there soon
         raise ComponentFailed("supervisor", "it ended without a word", tail(log, 15))
     if last.step == "failed":
         raise _failure(last)

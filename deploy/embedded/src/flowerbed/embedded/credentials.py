@@ -9,7 +9,7 @@ from flowerbed.embedded.errors import NotRunning
 from flowerbed.embedded.layout import Layout, write_private, write_private_json
 
 ROLES = ("owner", "app", "reader")
-NATS_USERS = (*SERVICES, "submitter", "admin", "system")
+NATS_USERS = (*SERVICES, "submitter", "admin", "system", "cluster")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

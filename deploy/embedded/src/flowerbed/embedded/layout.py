@@ -13,7 +13,7 @@ from flowerbed.embedded.errors import BadInput
 STATE_DIR_VARIABLE = "FLOWERBED_STATE_DIR"
 LONGEST_SOCKET_PATH = 107
 """What the kernel takes as the path of a Unix socket, in bytes."""
-LONGEST_SOCKET_NAME = len("/lease-clients.sock")
+LONGEST_SOCKET_NAME = len("/lease-8-clients.sock")
 SHARED_ROOT = Path("/var/lib/flowerbed")
 """For what Postgres' own user must reach when root runs the stack."""
 
@@ -68,9 +68,18 @@ class Layout:
         """What the aggregator fetched and can fetch again."""
         return self.root / "spool"
 
+    def own(self, directory: Path, component: str) -> Path:
+        """A component's own of such directories: `nats/` of the first, `nats-2/` of the second."""
+        _, dash, number = component.partition("-")
+        return directory.with_name(f"{directory.name}{dash}{number}")
+
     @property
     def record(self) -> Path:
         return self.run / "stack.json"
+
+    @property
+    def shape(self) -> Path:
+        return self.run / "shape.json"
 
     @property
     def lock(self) -> Path:
@@ -94,8 +103,8 @@ class Layout:
     def log(self, component: str) -> Path:
         return self.logs / f"{component}.log"
 
-    def settings(self, service: str) -> Path:
-        return self.secrets / f"{service}.json"
+    def settings(self, component: str) -> Path:
+        return self.secrets / f"{component}.json"
 
     def make(self) -> None:
         """Make the directories: the root may be entered by others, nothing in it may be read."""

@@ -5,6 +5,7 @@ import signal
 
 from flowerbed.embedded.identity import ProcessId, stop_all
 from flowerbed.embedded.record import ComponentRecord, StackRecord
+from flowerbed.embedded.shape import base_of
 
 logger = logging.getLogger(__name__)
 
@@ -15,7 +16,7 @@ STOP_ORDER = (frozenset({"caddy"}), frozenset({"s3", "nats"}), frozenset({"postg
 def stop_groups(components: tuple[ComponentRecord, ...]) -> list[list[ComponentRecord]]:
     """Services first, then the doors, then the stores."""
     groups = [[item for item in components if item.kind == "service"]]
-    groups += [[item for item in components if item.name in names] for names in STOP_ORDER]
+    groups += [[item for item in components if base_of(item.name) in names] for names in STOP_ORDER]
     return [group for group in groups if group]
 
 

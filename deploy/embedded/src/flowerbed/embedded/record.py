@@ -34,9 +34,14 @@ class StackRecord:
     supervisor: ProcessId
     since: str
     components: tuple[ComponentRecord, ...] = ()
+    keeper: ProcessId | None = None
+    """Who starts another supervisor when this one is killed."""
 
     def is_supervised(self) -> bool:
         return self.supervisor.is_alive()
+
+    def is_kept(self) -> bool:
+        return self.keeper is not None and self.keeper.is_alive()
 
 
 def write_record(layout: Layout, record: StackRecord) -> None:
@@ -56,4 +61,6 @@ def read_record(layout: Layout) -> StackRecord | None:
         for item in content.pop("components")
     )
     supervisor = ProcessId(**content.pop("supervisor"))
-    return StackRecord(supervisor=supervisor, components=components, **content)
+    kept = content.pop("keeper", None)
+    keeper = None if kept is None else ProcessId(**kept)
+    return StackRecord(supervisor=supervisor, components=components, keeper=keeper, **content)

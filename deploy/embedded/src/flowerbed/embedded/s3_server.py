@@ -1,7 +1,6 @@
 """SeaweedFS as the S3 store: master, volumes, filer and S3 in one process."""
 
 import json
-import signal
 
 from flowerbed.embedded import probes
 from flowerbed.embedded.child import ChildSpec
@@ -32,7 +31,6 @@ def s3_spec(setup: Setup) -> ChildSpec:
         directory=layout.s3,
         env=setup.server_env(),
         stop_seconds=4,  # it does not always end when told to
-        death_signal=signal.SIGKILL,
     )  # fmt: skip
 
 

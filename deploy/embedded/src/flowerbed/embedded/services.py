@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 from flowerbed.embedded import probes
 from flowerbed.embedded.caddy import client_socket, enrol_socket
@@ -12,6 +13,7 @@ from flowerbed.embedded.layout import write_private_json
 from flowerbed.embedded.listening import listens
 from flowerbed.embedded.probes import NotReady
 from flowerbed.embedded.setup import Setup
+from flowerbed.embedded.shape import base_of
 from flowerbed.embedded.stack import BUCKET
 
 SETTINGS_VARIABLE = "FLOWERBED_SETTINGS_FILE"
@@ -26,10 +28,11 @@ def check_installed(services: tuple[str, ...]) -> None:
             raise ComponentFailed(service, f"there is no module {module}.__main__ to run")
 
 
-def service_spec(setup: Setup, service: str) -> ChildSpec:
-    module = f"flowerbed.{service}"
-    write_private_json(setup.layout.settings(service), settings(setup, service))
-    port = setup.ports[service]
+def service_spec(setup: Setup, component: str) -> ChildSpec:
+    """Of one replica of a service."""
+    module = f"flowerbed.{base_of(component)}"
+    write_private_json(setup.layout.settings(component), settings(setup, component))
+    port = setup.ports[component]
 
     def probe(pid: int) -> None:
         if not listens(pid, port):
@@ -39,69 +42,79 @@ def service_spec(setup: Setup, service: str) -> ChildSpec:
             raise NotReady(f"/readyz answers {status}: {body[:500].decode(errors='replace')}")
 
     return ChildSpec(
-        name=service,
+        name=component,
         kind="service",
         argv=(sys.executable, "-P", "-m", module),  # -P: nothing is imported from the directory
-        address=f"http://{setup.address(service)}",
+        address=f"http://{setup.address(component)}",
         probe=probe,
-        log=setup.layout.log(service),
+        log=setup.layout.log(component),
         directory=setup.layout.run,
-        env={**os.environ, SETTINGS_VARIABLE: str(setup.layout.settings(service))},
+        env={**os.environ, SETTINGS_VARIABLE: str(setup.layout.settings(component))},
         stop_seconds=15,
     )
 
 
-def settings(setup: Setup, service: str) -> dict[str, object]:
-    """What the service reads at its start. Holds secrets: only ever written to its file."""
-    credentials, ports = setup.credentials, setup.ports
+def settings(setup: Setup, component: str) -> dict[str, object]:
+    """What a replica reads at its start. Holds secrets: only ever written to its file."""
+    credentials, service = setup.credentials, base_of(component)
     common: dict[str, object] = {
         "service": service,
         "database_host": "127.0.0.1",
-        "database_port": ports["postgres"],
+        "database_port": int(setup.told("postgres")[0].rpartition(":")[2]),
         "database_name": service,
         "database_user": f"{service}_app",
         "database_password": credentials.postgres[f"{service}_app"],
         "reader_user": f"{service}_reader",
         "reader_password": credentials.postgres[f"{service}_reader"],
-        "nats_url": f"nats://{setup.address('nats')}",
+        "nats_url": ",".join(f"nats://{address}" for address in setup.told("nats")),
         "nats_user": service,
         "nats_password": credentials.nats[service],
         "http_host": "127.0.0.1",
-        "http_port": ports[service],
+        "http_port": setup.ports[component],
         "internal_token": credentials.internal_token,
     }
-    return {**common, **_s3(setup, service), **_own(setup, service)}
+    return {**common, **_s3(setup, service), **_own(setup, component)}
 
 
 def _s3(setup: Setup, service: str) -> dict[str, object]:
     if service not in _S3_USERS:
         return {}
     return {
-        "s3_endpoint": f"http://{setup.address('s3')}",
+        "s3_endpoint": f"http://{setup.told('s3')[0]}",
         "s3_access_key": setup.credentials.s3_access_key,
         "s3_secret_key": setup.credentials.s3_secret_key,
         "s3_bucket": BUCKET,
     }
 
 
-def _own(setup: Setup, service: str) -> dict[str, object]:
+def _own(setup: Setup, component: str) -> dict[str, object]:
     secrets = setup.layout.secrets
-    match service:
+    match base_of(component):
         case "lease":
             return {
-                "client_socket": client_socket(setup),
-                "enrol_socket": enrol_socket(setup),
-                "client_url": f"https://{setup.address('client_door')}",
+                "client_socket": client_socket(setup, component),
+                "enrol_socket": enrol_socket(setup, component),
+                "client_url": f"https://{setup.told('client_door')[0]}",
                 "enrol_url": f"https://{setup.address('enrol_door')}",
                 "ca_certificate_file": str(secrets / "ca.pem"),
                 "ca_key_file": str(secrets / "ca.key"),
                 "signing_key_file": str(secrets / "signing.key"),
             }
         case "aggregator":
-            return {"spool_directory": str(setup.layout.spool)}
+            return {"spool_directory": str(_spool(setup, component))}
         case "gateway":
             others = ("lease", "aggregator", "artifact", "orchestrator")
-            urls = {f"{other}_url": f"http://{setup.address(other)}" for other in others}
+            urls = {f"{other}_url": _urls(setup, other) for other in others}
             return {"api_token": setup.credentials.api_token, **urls}
         case _:
             return {}
+
+
+def _urls(setup: Setup, service: str) -> list[str]:
+    return [f"http://{setup.address(replica)}" for replica in setup.replicas(service)]
+
+
+def _spool(setup: Setup, component: str) -> Path:
+    spool = setup.layout.own(setup.layout.spool, component)
+    spool.mkdir(mode=0o700, exist_ok=True)
+    return spool

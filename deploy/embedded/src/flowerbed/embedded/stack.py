@@ -15,6 +15,7 @@ from flowerbed.embedded.credentials import ROLES, Credentials, read_credentials
 from flowerbed.embedded.errors import BadInput, NotRunning
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.ports import Ports, read_ports
+from flowerbed.embedded.shape import Shape, base_of, numbered, read_shape
 
 BUCKET = "flowerbed"
 
@@ -44,7 +45,8 @@ class Stack:
 
     @property
     def gateway_url(self) -> str:
-        return self.service_url("gateway")
+        """One address for all its replicas."""
+        return f"http://127.0.0.1:{self.port('gateway_door')}"
 
     @property
     def api_token(self) -> str:
@@ -65,8 +67,9 @@ class Stack:
 
     @property
     def client_url(self) -> str:
-        """The door for enrolled clients: mTLS."""
-        return f"https://127.0.0.1:{self.port('client_door')}"
+        """The door for enrolled clients: mTLS. As clients are told it, maybe through a link."""
+        port, *_ = self.shape.links.get("client_door") or (self.port("client_door"),)
+        return f"https://127.0.0.1:{port}"
 
     @property
     def enrol_url(self) -> str:
@@ -84,7 +87,11 @@ class Stack:
 
     @property
     def nats_url(self) -> str:
-        return f"nats://127.0.0.1:{self.port('nats')}"
+        """Of each server, with a comma between them."""
+        return ",".join(
+            f"nats://127.0.0.1:{self.port(node)}"
+            for node in numbered("nats", self.shape.nats_nodes)
+        )
 
     @property
     def nats_submitter(self) -> NatsAccess:
@@ -97,8 +104,10 @@ class Stack:
             raise BadInput(f"no NATS user is called {user!r}")
         return NatsAccess(self.nats_url, user, password)
 
-    def service_url(self, service: str) -> str:
-        return f"http://127.0.0.1:{self.port(_known(service))}"
+    def service_url(self, component: str) -> str:
+        """Of one replica: `lease` is the first, `lease-2` the second."""
+        _known(base_of(component))
+        return f"http://127.0.0.1:{self.port(component)}"
 
     def postgres_dsn(self, service: str, role: str = "reader") -> str:
         """Of a service's database, as its `owner`, `app` or `reader`."""
@@ -113,6 +122,10 @@ class Stack:
             return self._ports[name]
         except KeyError:
             raise NotRunning(f"no stack was ever started in {self.state_dir}") from None
+
+    @property
+    def shape(self) -> Shape:
+        return read_shape(self.layout)
 
     @cached_property
     def _credentials(self) -> Credentials:

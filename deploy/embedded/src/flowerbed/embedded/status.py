@@ -9,10 +9,12 @@ from flowerbed.embedded import probes
 from flowerbed.embedded.credentials import Credentials, read_credentials
 from flowerbed.embedded.errors import NotRunning
 from flowerbed.embedded.layout import Layout
+from flowerbed.embedded.listening import listens
 from flowerbed.embedded.nats_server import server_name_of
 from flowerbed.embedded.ports import Ports, read_ports
 from flowerbed.embedded.probes import NotReady
 from flowerbed.embedded.record import ComponentRecord, Kind, StackState, read_record
+from flowerbed.embedded.shape import base_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,17 +94,19 @@ def _probe(
 ) -> Callable[[], dict[str, float]]:
     def check() -> dict[str, float]:
         port = ports.get(item.name, 0)
-        match item.name:
+        match base_of(item.name):
             case "postgres":
                 probes.postgres(port)
             case "nats":
-                name, password = server_name_of(credentials), credentials.nats["admin"]
+                name, password = server_name_of(credentials, item.name), credentials.nats["admin"]
                 probes.nats(port, name, "admin", password)
             case "s3":
                 probes.s3(port, credentials.s3_access_key, credentials.s3_secret_key)
             case "caddy":
                 for door in ("client_door", "enrol_door"):
                     probes.tls(ports[door], layout.secrets / "ca.pem")
+                if item.process is None or not listens(item.process.pid, ports["gateway_door"]):
+                    raise NotReady("the gateway's address is not served")
             case _:
                 return _service_lags(port)
         return {}

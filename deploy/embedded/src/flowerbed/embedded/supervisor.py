@@ -1,22 +1,25 @@
 """The process that runs a stack: starts its servers and services, and keeps them running.
 
-python -m flowerbed.embedded.supervisor --state-dir DIR [--services lease,gateway] [--progress FD]
+python -m flowerbed.embedded.supervisor --state-dir DIR [--services lease,gateway] [--shape JSON]
+    [--progress FD] [--again]
+
+What it has started outlives it. When it is killed, its keeper becomes another supervisor
+(`--again`), which goes on with the processes that run.
 """
 
 import argparse
 import asyncio
-import fcntl
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flowerbed.contracts.topology import SERVICES
+from flowerbed.embedded import keeper
 from flowerbed.embedded.caddy import caddy_spec
 from flowerbed.embedded.child import Child, ChildSpec
 from flowerbed.embedded.databases import migrate_databases, provision_databases
@@ -24,14 +27,16 @@ from flowerbed.embedded.errors import ComponentFailed, EmbeddedError
 from flowerbed.embedded.identity import ProcessId
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.leftovers import end_leftovers, stop_groups
-from flowerbed.embedded.nats_server import nats_spec
+from flowerbed.embedded.lock import held
+from flowerbed.embedded.nats_server import nats_specs
 from flowerbed.embedded.ports import is_free
-from flowerbed.embedded.postgres import postgres_spec, prepare_postgres
+from flowerbed.embedded.postgres import find_postgres, postgres_spec, prepare_postgres
 from flowerbed.embedded.progress import Progress, ProgressPipe
 from flowerbed.embedded.record import StackRecord, StackState, read_record, write_record
 from flowerbed.embedded.s3_server import ensure_bucket, s3_spec
 from flowerbed.embedded.services import check_installed, service_spec
 from flowerbed.embedded.setup import Setup
+from flowerbed.embedded.shape import Shape, from_json, read_shape
 from flowerbed.embedded.streams import declare_streams
 
 logger = logging.getLogger(__name__)
@@ -46,10 +51,12 @@ class Supervisor:
         self,
         layout: Layout,
         services: tuple[str, ...] = SERVICES,
+        shape: Shape | None = None,
         report: Callable[[Progress], None] = lambda progress: None,
     ) -> None:
         self._layout = layout
         self._services = services
+        self._shape = read_shape(layout) if shape is None else shape
         self._report = report
         self._children: dict[str, Child] = {}
         self._state: StackState = "starting"
@@ -58,18 +65,30 @@ class Supervisor:
         me = ProcessId.of(os.getpid())
         assert me is not None
         self._me = me
+        self._keeper = Child(_keeper_spec(layout, services), self._write_record)
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, *, again: bool = False) -> None:
         """Start everything, keep it running until `stop` is set, then end everything.
+
+        With `again`, in the place of a supervisor that was killed: what runs is left running.
 
         Raises:
             EmbeddedError: it could not be started; nothing of it is left running.
         """
         check_installed(self._services)
         previous = await asyncio.to_thread(read_record, self._layout)
-        if previous is not None:
-            await asyncio.to_thread(end_leftovers, previous)
-        starting = asyncio.create_task(self._start())
+        if previous is not None and previous.keeper is not None:
+            previous.keeper.signal(signal.SIGKILL)  # it has become us, or comes too late
+        self._keeper.resume(self._keeper.record())
+        if again and previous is not None and previous.state == "running":
+            starting = asyncio.create_task(self._resume(previous))
+        else:
+            if previous is not None:
+                await asyncio.to_thread(end_leftovers, previous)
+            if again and (previous is None or previous.state != "starting"):
+                await self._stop("stopped")  # it was stopping
+                return
+            starting = asyncio.create_task(self._start())
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and (error := starting.exception()) is not None:
@@ -86,7 +105,7 @@ class Supervisor:
     async def _start(self) -> None:
         """Again with other ports when somebody took one between the choice and the start."""
         for attempt in range(1, ATTEMPTS + 1):
-            setup = await asyncio.to_thread(Setup.prepare, self._layout)
+            setup = await asyncio.to_thread(Setup.prepare, self._layout, self._shape)
             self._began = time.monotonic()
             try:
                 await self._start_all(setup)
@@ -104,8 +123,28 @@ class Supervisor:
             self._start_s3(setup),
             self._start_child(caddy_spec(setup)),
         )
-        specs = [service_spec(setup, service) for service in self._services]
-        await _all(*(self._start_child(spec) for spec in specs))
+        await _all(*(self._start_child(spec) for spec in self._service_specs(setup)))
+
+    async def _resume(self, earlier: StackRecord) -> None:
+        """Go on with the processes that an earlier supervisor had; start those that have ended."""
+        setup = await asyncio.to_thread(Setup.of_running, self._layout)
+        servers = (
+            postgres_spec(setup, await find_postgres(setup)),
+            *nats_specs(setup),
+            s3_spec(setup),
+            caddy_spec(setup),
+        )
+        known = {item.name: item for item in earlier.components}
+        for spec in (*servers, *self._service_specs(setup)):
+            child = self._children[spec.name] = Child(spec, self._write_record)
+            child.resume(known.get(spec.name, child.record()))
+
+    def _service_specs(self, setup: Setup) -> list[ChildSpec]:
+        return [
+            service_spec(setup, component)
+            for service in self._services
+            for component in setup.replicas(service)
+        ]
 
     async def _start_postgres(self, setup: Setup) -> None:
         place = await prepare_postgres(setup)
@@ -115,7 +154,7 @@ class Supervisor:
         self._report(self._progress("databases", "ready"))
 
     async def _start_nats(self, setup: Setup) -> None:
-        await self._start_child(nats_spec(setup))
+        await _all(*(self._start_child(spec) for spec in nats_specs(setup)))
         await declare_streams(setup)
         self._report(self._progress("streams", "ready"))
 
@@ -133,6 +172,7 @@ class Supervisor:
         self._become("stopping")
         await self._stop_children()
         self._become(final)
+        await self._keeper.stop()  # last: until here another supervisor would go on with it
 
     async def _stop_children(self) -> None:
         components = tuple(child.record() for child in self._children.values())
@@ -151,6 +191,7 @@ class Supervisor:
             supervisor=self._me,
             since=self._since,
             components=tuple(child.record() for child in self._children.values()),
+            keeper=self._keeper.record().process,
         )
         write_record(self._layout, record)
 
@@ -174,19 +215,26 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-@contextmanager
-def held(layout: Layout) -> Iterator[bool]:
-    """The stack's lock: whoever holds it is its supervisor. The kernel frees it at our end."""
-    with layout.lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+def _keeper_spec(layout: Layout, services: tuple[str, ...]) -> ChildSpec:
+    supervisor = (
+        sys.executable, "-P", "-m", "flowerbed.embedded.supervisor",
+        "--state-dir", str(layout.root), "--services", ",".join(services), "--again",
+    )  # fmt: skip
+    return ChildSpec(
+        name="keeper",
+        kind="server",
+        argv=(sys.executable, "-I", "-S", keeper.__file__, str(os.getpid()), *supervisor),
+        address="",
+        probe=lambda pid: None,
+        log=layout.log("supervisor"),
+        directory=Path("/"),
+        env=os.environ,
+    )
 
 
-async def supervise(layout: Layout, services: tuple[str, ...], pipe: ProgressPipe) -> int:
+async def supervise(
+    layout: Layout, services: tuple[str, ...], shape: Shape, pipe: ProgressPipe, *, again: bool
+) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -197,7 +245,7 @@ async def supervise(layout: Layout, services: tuple[str, ...], pipe: ProgressPip
             pipe.close()
 
     try:
-        await Supervisor(layout, services, report).run(stop)
+        await Supervisor(layout, services, shape, report).run(stop, again=again)
     except EmbeddedError as error:
         logger.error("%s", error)
         failed = error.component if isinstance(error, ComponentFailed) else "stack"
@@ -211,7 +259,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flowerbed.embedded.supervisor")
     parser.add_argument("--state-dir", type=Path, required=True)
     parser.add_argument("--services", default=",".join(SERVICES))
+    parser.add_argument("--shape", type=from_json)
     parser.add_argument("--progress", type=int)
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     if os.fork():  # the caller gets its shell back, and never has us as a child to reap
         os._exit(0)
@@ -222,7 +272,8 @@ def main() -> int:
             pipe.send(Progress(component="stack", step="taken"))
             return 0
         services = tuple(filter(None, options.services.split(",")))
-        return asyncio.run(supervise(layout, services, pipe))
+        shape = options.shape or read_shape(layout)
+        return asyncio.run(supervise(layout, services, shape, pipe, again=options.again))
 
 
 if __name__ == "__main__":

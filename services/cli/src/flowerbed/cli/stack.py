@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import asdict
 from enum import StrEnum
@@ -48,7 +50,19 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def up(state_dir: StateDir = None) -> None:
+def up(
+    state_dir: StateDir = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes of each service; kept for later starts, at first 1."),
+    ] = None,
+    nats_nodes: Annotated[
+        int | None,
+        typer.Option(
+            "--nats-nodes", min=1, help="Servers of the NATS cluster, 1 or 3; chosen once."
+        ),
+    ] = None,
+) -> None:
     """Start the stack on this machine, or find that it runs."""
     from flowerbed.embedded.control import up as start
 
@@ -57,13 +71,15 @@ def up(state_dir: StateDir = None) -> None:
     with stack_errors():
         try:
             with steps:
-                stack = start(state_dir, progress=steps.show)
+                stack = start(
+                    state_dir, progress=steps.show, replicas=replicas, nats_nodes=nats_nodes
+                )
         except KeyboardInterrupt:
             fail("interrupted; the stack goes on starting, `flowerbed down` ends it", 130)
     if steps.any:
-        typer.echo(f"ready after {time.monotonic() - began:.1f} s")
+        _say(f"ready after {time.monotonic() - began:.1f} s")
     else:
-        typer.echo(f"the stack in {stack.state_dir} is running already")
+        _say(f"the stack in {stack.state_dir} is running already")
     _tell_addresses(stack)
 
 
@@ -123,7 +139,7 @@ def logs(
     paths = [found[service]] if service else list(found.values())
 
     def show(component: str, line: str) -> None:
-        typer.echo(line if service else f"{component:<12} {line}")
+        typer.echo(line if service else f"{component:<14} {line}")
 
     growing = followed(paths) if follow else None  # its place is taken before the tail is read
     for path in paths:
@@ -150,10 +166,11 @@ class _Steps:
             self._waiting.append(step.component)
         elif step.step == "ready":
             self._waiting = [name for name in self._waiting if name != step.component]
-            line = f"{step.component:<13} ready  {step.seconds:5.1f} s"
-            typer.echo(line) if self._spinner is None else self._spinner.console.print(
-                f"[green]✓[/green] {line}"
-            )
+            line = f"{step.component:<14} ready  {step.seconds:5.1f} s"
+            if self._spinner is None:
+                _say(line)
+            else:
+                self._spinner.console.print(f"[green]✓[/green] {line}")
         if self._spinner is not None:
             self._spinner.update(f"starting {', '.join(self._waiting)}")
 
@@ -177,7 +194,17 @@ def _tell_addresses(stack: Stack) -> None:
         ("CA in", str(stack.ca_file)),
         ("state in", str(stack.state_dir)),
     ):
-        typer.echo(f"  {name:<13} {value}")
+        _say(f"  {name:<13} {value}")
+
+
+def _say(line: str) -> None:
+    """Who reads may go away, as `head` does; the work goes on."""
+    try:
+        typer.echo(line)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _print_table(found: StackStatus) -> None:

@@ -33,7 +33,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
 
 
 def _upstreams(settings: GatewaySettings) -> dict[str, Upstream]:
-    urls = {
+    urls: dict[str, str | tuple[str, ...]] = {
         "orchestrator": settings.orchestrator_url,
         "lease": settings.lease_url,
         "aggregator": settings.aggregator_url,

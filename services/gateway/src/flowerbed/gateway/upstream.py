@@ -1,6 +1,6 @@
 """Commands belong to the service that owns the facts; the gateway hands them on to it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -13,16 +13,24 @@ from flowerbed.events.telemetry import current_traceparent
 PATIENCE = 15.0
 LONG_PATIENCE = 900.0
 """For work that reads a whole round again."""
+CONNECT_PATIENCE = 3.0
+HEALTH_PATIENCE = 1.0
 
 _KEPT = ("content-type", "retry-after")
 
 
 class Upstream:
-    """One service's internal API, spoken to with the internal token."""
+    """One service's internal API, spoken to with the internal token.
 
-    def __init__(self, name: str, url: str, token: SecretStr) -> None:
+    Of several replicas it keeps to the one that answered last. A replica may accept connections
+    and never answer (a paused one does), and a command is not safely sent twice: so it is asked
+    for its health first.
+    """
+
+    def __init__(self, name: str, urls: str | Sequence[str], token: SecretStr) -> None:
         self.name = name
-        self._url = url.rstrip("/")
+        each = (urls,) if isinstance(urls, str) else urls
+        self._urls = [url.rstrip("/") for url in each]
         self._token = token
         self._client: httpx.AsyncClient | None = None
 
@@ -75,16 +83,47 @@ class Upstream:
         params: Mapping[str, str] | None,
         patience: float,
     ) -> httpx.Response:
-        if self._client is None:
-            self._client = httpx.AsyncClient(base_url=self._url)
         headers = {"authorization": f"Bearer {self._token.get_secret_value()}"}
         if traceparent := current_traceparent():
             headers["traceparent"] = traceparent
-        timeout = httpx.Timeout(patience, connect=3.0)
-        try:
-            return await self._client.request(
-                method, path, json=body, params=params, headers=headers, timeout=timeout
-            )
-        except httpx.TransportError as error:
-            reason = type(error).__name__
-            raise Unavailable(f"the {self.name} service did not answer: {reason}") from error
+        timeout = httpx.Timeout(patience, connect=CONNECT_PATIENCE)
+        for attempt in range(1, len(self._urls) + 1):
+            url = await self._well_url()
+            try:
+                return await self._http().request(
+                    method, url + path, json=body, params=params, headers=headers, timeout=timeout
+                )
+            except httpx.TransportError as error:
+                if attempt < len(self._urls) and _may_be_sent_again(method, error):
+                    self._move_on(url)
+                    continue
+                reason = type(error).__name__
+                raise Unavailable(f"the {self.name} service did not answer: {reason}") from error
+        raise AssertionError("a service has at least one url")
+
+    async def _well_url(self) -> str:
+        """The first replica that says it is healthy; the only one is not asked."""
+        if len(self._urls) == 1:
+            return self._urls[0]
+        for url in tuple(self._urls):
+            try:
+                await self._http().get(f"{url}/healthz", timeout=HEALTH_PATIENCE)
+                return url
+            except httpx.TransportError:
+                self._move_on(url)
+        return self._urls[0]
+
+    def _move_on(self, url: str) -> None:
+        """It is the last to be tried from now on."""
+        if self._urls[0] == url:
+            self._urls.append(self._urls.pop(0))
+
+    def _http(self) -> httpx.AsyncClient:
+        if self._client is None:
+            self._client = httpx.AsyncClient()
+        return self._client
+
+
+def _may_be_sent_again(method: str, error: httpx.TransportError) -> bool:
+    """It reached nobody, or asks without changing anything."""
+    return isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) or method == "GET"
