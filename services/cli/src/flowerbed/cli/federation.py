@@ -18,6 +18,7 @@ from flowerbed.cli.api import (
     reporting,
 )
 from flowerbed.cli.output import BAD_INPUT, FAILED, print_json
+from flowerbed.cli.policy import policy
 from flowerbed.cli.tables import Format, Output
 from flowerbed.cli.why import why
 
@@ -144,6 +145,7 @@ def show(
 
 
 app.command()(why)
+app.command()(policy)
 
 
 @app.command()
