@@ -50,8 +50,8 @@ def test_the_policy_is_shown_with_the_time_outs_that_follow(stub: StubGateway) -
         lines = {line.split("  ")[0].strip(): line for line in found.stdout.splitlines()}
         assert lines["quorum"].split() == ["quorum", "0.5"]
         assert lines["close_at"].split() == ["close_at", "-"]
-        assert lines["the aggregator takes what it has after"].endswith("90 s")
-        assert lines["a whole round takes at most"].endswith("480 s")
+        assert lines["the aggregator takes what it has after"].rstrip().endswith("90 s")
+        assert lines["a whole round takes at most"].rstrip().endswith("480 s")
     assert [asked[0] for asked in stub.asked] == ["GET", "GET"]
 
 
