@@ -54,6 +54,7 @@ class ControlPlane:
         self.used: dict[str, bytes] = {}
         self.offers: dict[str, dict[str, Any]] = {}
         self.claims: dict[str, dict[str, Any]] = {}
+        self.declines: list[tuple[str, str]] = []
         self.orders: list[str] = []
         self.lost: set[tuple[str, int]] = set()
         self.reports: list[tuple[str, WorkReport]] = []
@@ -227,6 +228,8 @@ class ControlPlane:
             if what == "release":
                 self.released.append(lease_id)
                 return {"status": "recorded"}
+            if what == "decline":
+                self.declines.append((body["code"], body["detail"]))
             if what == "claim":
                 self.claims[lease_id] = body
             self.beats += what == "heartbeat"

@@ -58,6 +58,21 @@ async def test_wish_to_wait_is_handed_on() -> None:
         await door(httpx.Response(200, text="x")).jwks()
 
 
+async def test_door_that_takes_the_call_and_never_answers_is_given_up() -> None:
+    """As a process does that is stopped, or a machine that sleeps."""
+    server = await asyncio.start_server(lambda *_: asyncio.Event().wait(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    hanging = Door(f"http://127.0.0.1:{port}", httpx.AsyncClient)
+    try:
+        with pytest.raises(NotReachable, match="ReadTimeout"):
+            await hanging.heartbeat(KEY, within=0.05)
+        with pytest.raises(NotReachable, match="ReadTimeout"):
+            await hanging.next_work(KEY, 0.01, late_seconds=0.05)
+    finally:
+        await hanging.close()
+        server.close()
+
+
 async def test_names_cannot_leave_their_place_in_the_path() -> None:
     seen: list[httpx.Request] = []
     await door(httpx.Response(200, json={}), seen).release(KEY, "")

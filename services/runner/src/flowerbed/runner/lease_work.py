@@ -107,7 +107,7 @@ class LeaseWork:
         except Refused as refusal:
             await self._fail(work_id, refusal)
         except (OSError, sqlite3.Error) as error:
-            logger.exception("the site could not do the work")
+            logger.warning("the site could not do the work", exc_info=not storage.is_full(error))
             await self._fail(work_id, storage.refusal(error, self._site.state.root))
         else:
             if answered.is_from_journal:

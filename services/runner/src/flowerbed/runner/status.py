@@ -64,6 +64,7 @@ class StatusBoard:
     def __init__(self, state: StateDir, status: Status) -> None:
         self._path = state.status
         self.status = status
+        self._is_written = True
         self.write()
 
     def write(self) -> None:
@@ -72,7 +73,11 @@ class StatusBoard:
         try:
             write_private(self._path, self.status.model_dump_json(indent=2) + "\n")
         except OSError as error:
-            logger.warning("the status is not written: %s", error.strerror)
+            if self._is_written:
+                logger.warning("the status is not written: %s", error.strerror)
+            self._is_written = False
+        else:
+            self._is_written = True
 
     def enter(self, phase: Phase) -> None:
         if phase != self.status.phase:

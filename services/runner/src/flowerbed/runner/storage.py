@@ -37,8 +37,8 @@ def is_full(error: BaseException) -> bool:
     """Was this, or what led to it, a disk (or a quota) without room?"""
     if isinstance(error, OSError) and error.errno in _FULL:
         return True
-    if isinstance(error, sqlite3.Error) and error.sqlite_errorcode == sqlite3.SQLITE_FULL:
-        return True
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+        return True  # Python's own sqlite3.Errors have no such code
     if f"os error {errno.ENOSPC}" in str(error):  # how safetensors says it
         return True
     cause = error.__cause__ or error.__context__
