@@ -20,7 +20,7 @@ from flowerbed.embedded.pki import SERVER_LIFETIME, ensure_pki
 from flowerbed.embedded.ports import ensure_ports, is_free, port_names, read_ports
 from flowerbed.embedded.services import check_installed, settings
 from flowerbed.embedded.setup import Setup, program
-from flowerbed.embedded.shape import Shape, read_shape, wanted_shape
+from flowerbed.embedded.shape import Shape
 from flowerbed.embedded.stack import Stack
 
 
