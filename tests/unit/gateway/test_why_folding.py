@@ -240,7 +240,7 @@ A = {"a": Client(client_id="a", status="joined", label="hospital-a")}
                          n_updates=1, evaluation_error="0 of 1")], "evaluation-failed",
          "round 2, evaluate"),
         ([ClientDeclined(client_id="a", federation_id=FED, lease_id="l", epoch=1,
-                         code="disk-full", detail="2 MB left")], "disk-full", "the lease"),
+                         code="disk-full", detail="2 MB left")], "disk-full", "its lease"),
     ],
 )  # fmt: skip
 def test_the_last_error_is_the_cause_and_not_its_consequence(

@@ -98,7 +98,7 @@ def _text(event: Any) -> str:
 def _where(one: Recorded[Any]) -> str:
     place = _place(one)
     if place is None:
-        return "the lease" if isinstance(one.event, ClientDeclined) else "the federation"
+        return "its lease" if isinstance(one.event, ClientDeclined) else "the federation"
     number, attempt, exchange = place
     if exchange == "initialize":
         return "the base checkpoint"

@@ -57,7 +57,7 @@ def _to_answer(facts: Facts, stage: Exchange, silent: list[Work], at: datetime) 
     is_buffer = stage.exchange == "train" and facts.policy.is_buffered
     gone = [one for one in silent if _is_gone(facts, one)]
     code = "updates-to-fill-buffer" if is_buffer else names.clients
-    what = f"{stage.place}: {_wanted(stage, silent)}"
+    what = f"{stage.place}: {_wanted(stage, silent, is_buffer)}"
     if len(gone) == len(silent) and stage.exchange == "train":
         code = "client-dropped"
         what += ", gone" if len(gone) == 1 else ", all gone"
@@ -81,9 +81,9 @@ def _to_answer(facts: Facts, stage: Exchange, silent: list[Work], at: datetime) 
     )
 
 
-def _wanted(stage: Exchange, silent: list[Work]) -> str:
+def _wanted(stage: Exchange, silent: list[Work], is_buffer: bool) -> str:
     clients = f"clients ({named([one.client_id for one in silent])})"
-    if stage.goal >= len(stage.work):
+    if stage.goal >= len(stage.work) and not is_buffer:
         return f"{len(silent)} of {len(stage.work)} {clients}"
     answers = counted(stage.goal, _names(stage).answer)
     return f"{stage.n_accepted} of {answers} accepted, {len(silent)} {clients} may still send one"
