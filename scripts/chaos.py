@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -122,12 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     seed = random.randrange(10**6) if options.seed is None else options.seed
     has_disks = Disks.can_mount()
-    shape = Shape(
-        replicas=options.replicas,
-        nats_nodes=options.nats_nodes,
-        has_links=False,
-        has_disks=has_disks,
-    )
+    shape = Shape(replicas=options.replicas, nats_nodes=options.nats_nodes, has_disks=has_disks)
     try:
         deck = plan.chosen(plan.targets(shape, SITES), options.only)
     except ValueError as error:
@@ -135,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     root = Path(tempfile.mkdtemp(prefix="flowerbed-chaos-"))
     root.chmod(0o755)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is stopped
     print(*_plan(seed, options.federations, deck), sep="\n", flush=True)
     if not has_disks:
         print("no full disks among the faults: mounting one needs root")

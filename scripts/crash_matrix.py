@@ -14,6 +14,7 @@ if no point failed and the checker found nothing.
 import argparse
 import asyncio
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -133,6 +134,7 @@ def arm(file: Path, point: MatrixPoint) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is stopped
     root = Path(tempfile.mkdtemp(prefix="flowerbed-matrix-"))
     root.chmod(0o755)
     ground = Ground(root, Shape(replicas=options.replicas, has_links=False, has_disks=False))

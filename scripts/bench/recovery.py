@@ -5,17 +5,13 @@
 One federation trains round after round. At a random (seeded) moment of a round one process gets
 SIGKILL. Measured for each process, in seconds:
 
-    noticed      until its restart begins: the supervisor's record, or the site's keeper or agent,
-                 names another process
+    noticed      until its restart begins: another process has its place
     moves again  until the first event of the federation that could not be there without the
                  process (`scripts/faults/progress.py`); it includes the training under way
     round longer the round in which it died, less the median of the rounds without a kill
 
 `repeated`: pieces of work that a worker had to begin again. The checker reads everything at the
 end: its `accepted updates lost`, `counted twice` and `trained twice` must be 0.
-
-Nothing on one machine starts a dead supervisor again but a person or systemd: here it is started
-at once, so `noticed` says nothing for it.
 """
 
 import argparse
@@ -99,6 +95,7 @@ class Recovery:
         at = time.time()
         process.signal(signal.SIGKILL)
         noticed = await self.noticed(name, process, at)
+        # With the supervisor all ends, in order: what is under way may still be recorded.
         since = at if victim != "supervisor" else at + (noticed or 0.0)
         if victim == "gateway":
             moved = await self.copied(n_copies)
@@ -120,14 +117,10 @@ class Recovery:
 
     async def noticed(self, name: str, dead: Any, at: float) -> float | None:
         while time.time() < at + LONGEST:
-            if name == "supervisor":
-                self.ground.tend()
             now = self.ground.processes().get(name)
             if now is not None and now != dead:
                 return time.time() - at
             await asyncio.sleep(FINE)
-            if name.startswith("agent"):
-                self.ground.tend()
         return None
 
     async def moved(self, name: str, since: float) -> float | None:
@@ -245,6 +238,7 @@ def spread(values: Sequence[float | None]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stack is stopped
     root = Path(tempfile.mkdtemp(prefix="flowerbed-recovery-"))
     root.chmod(0o755)
     shape = Shape(replicas=options.replicas, has_links=False, has_disks=False)

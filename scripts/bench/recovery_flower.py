@@ -161,7 +161,10 @@ class Run:
 
         content = build_fab_from_disk(APP)
         fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
-        config = {"log": str(self._log), "num-server-rounds": ROUNDS}
+        config: dict[str, bool | float | int | str] = {
+            "log": str(self._log),
+            "num-server-rounds": ROUNDS,
+        }
         request = pb.StartRunRequest(
             fab=fab_to_proto(fab), override_config=user_config_to_proto(config), federation=""
         )

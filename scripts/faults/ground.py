@@ -1,7 +1,6 @@
 """The ground of an experiment: a stack of its own, four sites with runners, and what may be hurt.
 
-It also plays the operator of the machine: a supervisor that died is started again (`up`), and so
-is a runner that nobody else starts.
+It also plays the operator of the machine: what is dead together with its keeper is started again.
 """
 
 import json
@@ -28,6 +27,7 @@ from flowerbed.embedded.record import read_record
 from flowerbed.embedded.stack import Stack
 from flowerbed.embedded.testing import remove
 from flowerbed.runner.control import running_agent
+from flowerbed.runner.keeping import running_keeper
 from flowerbed.runner.state import StateDir
 from scripts.faults.disks import Disks
 from scripts.faults.link import Links
@@ -39,8 +39,8 @@ SITES = ("cleveland", "hungary", "switzerland", "va-long-beach")
 LINKED = ("postgres", "nats", "s3", "client_door")
 FAILPOINTS = "FLOWERBED_FAILPOINTS"
 CLOCK_OFFSETS = "FLOWERBED_CLOCK_OFFSET_FILE"
-LEFT_ALONE = 4.0
-"""Seconds that a dead runner is left to whoever keeps it, before it is started from here."""
+LEFT_ALONE = 2.0
+"""Seconds that a runner without a keeper is left alone: it may be about to have one again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +98,8 @@ class Ground:
         """The stack, then four enrolled runners that poll."""
         os.environ[FAILPOINTS] = str(self.failpoint)  # the services inherit it
         if self.shape.has_links:
-            self.links = Links({name: self._port_of(name) for name in LINKED})
+            links = linked(self.shape.nats_nodes)
+            self.links = Links({name: self._port_of(name) for name in links})
         if self.shape.has_disks:
             self.disks = Disks.mount(self.layout, self.shape.nats_nodes)
         self.up()
@@ -130,7 +131,10 @@ class Ground:
     def up(self) -> None:
         options: dict[str, Any] = self.shape.options()
         if self.links is not None:
-            options["links"] = self.links.ports
+            ports = self.links.ports
+            options["links"] = {name: ports[name] for name in LINKED} | {
+                "nats": [ports[name] for name in ports if name.startswith("nats")]
+            }
         up(self.state_dir, **options)
 
     # --- who runs -------------------------------------------------------------------------------
@@ -142,6 +146,8 @@ class Ground:
         if record is not None:
             if record.supervisor.is_alive():
                 found["supervisor"] = record.supervisor
+            if record.keeper is not None and record.keeper.is_alive():
+                found["keeper"] = record.keeper
             for component in record.components:
                 if component.process is not None and component.process.is_alive():
                     found[component.name] = component.process
@@ -151,19 +157,12 @@ class Ground:
             found |= _of_site(site)
         return found
 
-    def names(self) -> list[str]:
-        """What `processes` names when all is well, without those that come and go."""
-        return sorted(
-            set(self.processes()) | {"backend"} | {f"worker-{s.name}" for s in self.sites}
-        )
-
     # --- the operator ---------------------------------------------------------------------------
 
     def tend(self) -> list[str]:
         """Start what nobody else starts: called every now and then. Says what was started."""
         said = []
-        record = read_record(self.layout)
-        if record is None or not record.is_supervised():
+        if not self._is_kept():
             with suppress(EmbeddedError):
                 self.up()
                 said.append("supervisor")
@@ -177,11 +176,10 @@ class Ground:
 
     def restart_all(self) -> None:
         """SIGKILL to every process at once, the runners too; `tend` starts them again."""
-        for process in self.processes().values():
-            process.signal(signal.SIGKILL)
-        record = read_record(self.layout)
-        if record is not None:
-            until(lambda: not record.is_supervised() or None, "the supervisor is gone", 10)
+        there = self.processes()
+        for name in sorted(there, key=lambda name: not name.startswith("keeper")):
+            there[name].signal(signal.SIGKILL)
+        until(lambda: not self._is_kept() or None, "the supervisor and its keeper are gone", 10)
 
     def skew(self, site: str, seconds: float) -> None:
         """Set the clock of a site's runner wrong, or right again with 0."""
@@ -204,8 +202,13 @@ class Ground:
         ready = all(component.state == "ready" for component in record.components)
         return ready and all(running_agent(StateDir(site.home)) for site in self.sites)
 
+    def _is_kept(self) -> bool:
+        record = read_record(self.layout)
+        return record is not None and (record.is_supervised() or record.is_kept())
+
     def _is_missing(self, site: Site) -> bool:
-        if running_agent(StateDir(site.home)) is not None:
+        state = StateDir(site.home)
+        if running_agent(state) is not None or running_keeper(state) is not None:
             self._missing_since.pop(site.name, None)
             return False
         since = self._missing_since.setdefault(site.name, time.monotonic())
@@ -231,6 +234,11 @@ class Ground:
         return lambda: self.stack.port(name)
 
 
+def linked(nats_nodes: int) -> tuple[str, ...]:
+    """The links of a stack: one to each server, and one to each node of NATS."""
+    return (*LINKED, *(f"nats-{number}" for number in range(2, nats_nodes + 1)))
+
+
 def _backend(server: ProcessId) -> Mapping[str, ProcessId]:
     """The oldest Postgres process that serves a client."""
     try:
@@ -244,11 +252,12 @@ def _backend(server: ProcessId) -> Mapping[str, ProcessId]:
 
 
 def _of_site(site: Site) -> Mapping[str, ProcessId]:
-    agent = running_agent(StateDir(site.home))
-    identity = ProcessId.of(agent.pid) if agent is not None else None
-    if agent is None or identity is None:
-        return {}
-    found = {f"agent-{site.name}": identity}
+    state = StateDir(site.home)
+    found = {}
+    for role, running in (("agent", running_agent(state)), ("keeper", running_keeper(state))):
+        identity = ProcessId.of(running.pid) if running is not None else None
+        if identity is not None:
+            found[f"{role}-{site.name}"] = identity
     with suppress(psutil.Error, OSError, json.JSONDecodeError):
         for worker in site.workers():
             if (process := ProcessId.of(worker.pid)) is not None:

@@ -11,13 +11,14 @@ from itertools import count
 from typing import Any, Literal
 
 from flowerbed.contracts.topology import SERVICES
-from scripts.faults.ground import LINKED, Shape
+from scripts.faults.ground import Shape, linked
 from tests.e2e.documents import hospital
 
 Kind = Literal["kill", "stop", "cut", "hole", "slow", "fill", "skew", "restart"]
 Order = Literal["", "pause", "cancel"]
 
-SERVERS = ("postgres", "backend", "s3", "caddy", "supervisor")
+SERVERS = ("postgres", "backend", "s3", "caddy", "supervisor", "keeper")
+AT_SITES = ("agent", "worker", "runner-keeper")
 PAUSE = (2.0, 6.0)
 STOPPED = (1.0, 12.0)
 BROKEN = (1.0, 8.0)
@@ -84,12 +85,12 @@ def targets(shape: Shape, sites: Sequence[str]) -> list[tuple[Kind, str]]:
         for n in range(1, shape.replicas + 1)
     ]
     nodes = ["nats" if n == 1 else f"nats-{n}" for n in range(1, shape.nats_nodes + 1)]
-    processes = [*replicas, *nodes, *SERVERS, "agent", "worker"]
+    processes = [*replicas, *nodes, *SERVERS, *AT_SITES]
     signals: tuple[Kind, ...] = ("kill", "stop")
     found: list[tuple[Kind, str]] = [(kind, name) for name in processes for kind in signals]
     if shape.has_links:
         breaks: tuple[Kind, ...] = ("cut", "hole", "slow")
-        found += [(kind, link) for link in LINKED for kind in breaks]
+        found += [(kind, link) for link in linked(shape.nats_nodes) for kind in breaks]
     if shape.has_disks:
         found += [("fill", "jetstream"), ("fill", "s3")]
     if sites:
@@ -122,8 +123,8 @@ def faults(seed: int, deck: Sequence[tuple[Kind, str]], sites: Sequence[str]) ->
 def _fault(dice: random.Random, kind: Kind, target: str, sites: Sequence[str]) -> Fault:
     after = dice.uniform(*PAUSE)
     site = dice.choice(list(sites)) if sites else ""
-    if target in ("agent", "worker"):
-        target = f"{target}-{site}"
+    if target in AT_SITES:
+        target = f"{target.removeprefix('runner-')}-{site}"
     match kind:
         case "stop":
             seconds = dice.uniform(*STOPPED)

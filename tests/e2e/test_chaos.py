@@ -18,7 +18,7 @@ from scripts.faults.ground import SITES, Ground, Shape
 from scripts.faults.matrix import met, points, sample
 
 SEED = 7
-SHORT = ["kill:lease", "kill:aggregator", "kill:postgres", "stop:orchestrator", "kill:worker"]
+SHORT = ["kill:lease", "kill:aggregator", "stop:orchestrator", "cut:postgres", "kill:worker"]
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(300)
 def ground() -> Iterator[Ground]:
     root = Path(tempfile.mkdtemp(prefix="flowerbed-e2e-chaos-"))
     root.chmod(0o755)
-    ground = Ground(root, Shape(has_links=False, has_disks=Disks.can_mount()))
+    ground = Ground(root, Shape(has_disks=Disks.can_mount()))
     try:
         ground.start()
         yield ground

@@ -9,7 +9,7 @@ from flwr.clientapp import ClientApp
 app = ClientApp()
 
 
-@app.train()  # type: ignore[untyped-decorator]  # flwr says no type
+@app.train()
 def train(message: Message, context: Context) -> Message:
     time.sleep(float(context.run_config["train-seconds"]))
     arrays = message.content.array_records["arrays"].to_numpy_ndarrays()

@@ -42,7 +42,7 @@ class Telling(FedAvg):
             file.write(json.dumps({**facts, "at": time.time()}) + "\n")
 
 
-@app.main()  # type: ignore[untyped-decorator]  # flwr says no type
+@app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     Telling(Path(str(config["log"]))).start(
