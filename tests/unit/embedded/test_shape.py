@@ -16,7 +16,7 @@ from flowerbed.embedded.ports import ensure_ports
 from flowerbed.embedded.record import ComponentRecord
 from flowerbed.embedded.services import settings
 from flowerbed.embedded.setup import Setup
-from flowerbed.embedded.shape import Shape, from_json, read_shape, to_json, wanted_shape
+from flowerbed.embedded.shape import Links, Shape, from_json, read_shape, to_json, wanted_shape
 from flowerbed.embedded.stack import Stack
 
 
@@ -28,7 +28,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_shape_is_kept_until_another_is_asked_for(layout: Layout) -> None:
-    links = {"nats": [1, 2], "postgres": 3}
+    links: Links = {"nats": [1, 2], "postgres": 3}
     wanted = wanted_shape(layout, replicas=2, nats_nodes=3, links=links)
     Setup.prepare(layout, wanted)
 
