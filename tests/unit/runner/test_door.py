@@ -60,7 +60,7 @@ async def test_wish_to_wait_is_handed_on() -> None:
 
 async def test_door_that_takes_the_call_and_never_answers_is_given_up() -> None:
     """As a process does that is stopped, or a machine that sleeps."""
-    server = await asyncio.start_server(lambda *_: asyncio.Event().wait(), "127.0.0.1", 0)
+    server = await asyncio.start_server(_never, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     hanging = Door(f"http://127.0.0.1:{port}", httpx.AsyncClient)
     try:
@@ -100,3 +100,7 @@ async def test_calls_under_way_end_on_the_line_they_began_on() -> None:
     assert clients[1].is_closed, "an idle line is closed at once"
     await door.close()
     assert clients[2].is_closed
+
+
+async def _never(*_: object) -> None:
+    await asyncio.Event().wait()
