@@ -13,6 +13,7 @@ from pathlib import Path
 OVERALL, CORE = 85.0, 95.0
 DECIDERS = {
     "orchestrator/decider.py", "orchestrator/evolve.py", "orchestrator/exchanges.py",
+    "orchestrator/cohorts.py", "orchestrator/rounds.py", "orchestrator/steering.py",
     "lease/clients.py", "lease/leases.py", "aggregator/decider.py", "artifact/decider.py",
 }  # fmt: skip
 
