@@ -168,7 +168,7 @@ def test_each_service_is_named_while_it_stands_still(field: Field, stops: Stops)
 def test_a_silent_site_is_named_with_its_label_and_a_pause_waits_beside_it(
     field: Field, stops: Stops
 ) -> None:
-    train = {"local_epochs": 150, "learning_rate": 0.005, "seed": 3}
+    train = {"local_epochs": 60, "learning_rate": 0.005, "seed": 3}
     identity = field.submit(hospital(num_rounds=2, train=train))
     site = field.sites[0]
     until(site.training_now, "the site trains")

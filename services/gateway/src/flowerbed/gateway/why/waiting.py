@@ -149,7 +149,7 @@ def _absent(facts: Facts, at: datetime) -> tuple[WaitedFor, ...]:
 
 def _operator(facts: Facts) -> WaitedFor:
     tags = ", ".join(facts.spec.client_selector.tags) if facts.spec else ""
-    doing = "can start a client more: nobody else is enrolled" + (f" with {tags}" if tags else "")
+    doing = f"can start a client: no other{f' tagged {tags}' if tags else ''} is enrolled"
     return WaitedFor(kind="person", id="site-operator", label=tags, doing=doing)
 
 
