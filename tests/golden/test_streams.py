@@ -2,6 +2,8 @@
 
 streams/hospital: a real run of the four hospitals, all services' events (see record.py).
 streams/trouble: made by the deciders, for the facts that a good run does not have.
+streams/policies: made by the deciders: a client declines, another is replaced, an update is late,
+    a person changes the policy.
 """
 
 import json
@@ -24,7 +26,7 @@ from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, train
 from flowerbed.orchestrator.state import Member
 from tests.golden.replay import STREAMS, Stored, by_stream, load, states
 
-RECORDINGS = ("hospital", "trouble")
+RECORDINGS = ("hospital", "trouble", "policies")
 HOSPITAL = load("hospital")
 
 
@@ -164,3 +166,19 @@ def test_every_aggregate_holds_the_accepted_updates_in_cohort_order() -> None:
             )
             folded = [(u.place, u.client_id, u.weight) for u in one.event.updates]
             assert folded == accepted
+
+
+# --- late updates ------------------------------------------------------------------------------
+
+
+def test_recorded_late_work_is_traced_from_its_order_to_the_aggregate_that_counts_it() -> None:
+    told = [one.event for one in load("policies")]
+    (owing,) = next(e.owing for e in told if isinstance(e, ArtifactRecorded) and e.owing)
+    second = next(e for e in told if isinstance(e, RoundStarted) and e.owed)
+    assert [one.work_id for one in second.owed] == [owing]
+    late = next(e for e in told if isinstance(e, UpdateAccepted) and e.work_id == owing)
+    assert (late.round_number, late.staleness, late.base) == (2, 1, second.owed[0].base)
+    done = [e for e in told if isinstance(e, AggregateCompleted)][-1]
+    assert (late.client_id, late.place, 1) in [
+        (one.client_id, one.place, one.staleness) for one in done.updates
+    ]

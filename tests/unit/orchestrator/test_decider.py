@@ -316,5 +316,9 @@ def test_a_round_that_ends_out_of_place_is_obeyed_without_harm() -> None:
     failed_round = RoundFailed(
         federation_id=FED, round_number=1, attempt=1, code="c", reason="r", attempts_left=1
     )
+    done = RoundCompleted(
+        federation_id=FED, round_number=1, attempt=1, checkpoint=BASE, n_updates=1
+    )
     waiting = federation.replay([created()])
-    assert federation.evolve(waiting, failed_round) == waiting
+    for event in (failed_round, done):
+        assert federation.evolve(waiting, event) == waiting
