@@ -132,8 +132,9 @@ def test_killed_supervisor_is_followed_by_one_that_goes_on_with_its_processes(
     eventually(lambda: record(servers).is_kept() and len(all_processes(servers)) == len(running))
 
     assert all_processes(servers) == running
-    process(servers, "nats").signal(signal.SIGKILL)  # no child of the new one: it is watched
-    eventually(lambda: all_processes(servers)["nats"] not in (None, running["nats"]))
+    process(servers, "postgres").signal(signal.SIGKILL)  # no child of the new one: it is watched
+    eventually(lambda: all_processes(servers)["postgres"] not in (None, running["postgres"]))
+    eventually(lambda: component(servers, "postgres").state == "ready")
     eventually(lambda: (found := status(servers, SERVICE)) is not None and found.ready)
 
 

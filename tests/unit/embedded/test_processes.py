@@ -17,6 +17,7 @@ from flowerbed.embedded.child import Child, ChildSpec
 from flowerbed.embedded.errors import ComponentFailed
 from flowerbed.embedded.identity import ProcessId, stop_all
 from flowerbed.embedded.listening import listens
+from flowerbed.embedded.postgres import clear_leftovers
 from flowerbed.embedded.probes import NotReady
 from flowerbed.embedded.record import ComponentRecord, ComponentState
 from tests.integration.embedded.observing import descendants
@@ -150,6 +151,38 @@ async def test_dead_child_is_started_again(tmp_path: Path) -> None:
     await observed.child.stop()
     assert observed.record.state == "stopped"
     assert observed.record.process is None
+
+
+async def test_process_of_an_earlier_supervisor_is_watched(
+    tmp_path: Path, sleeper: "subprocess.Popen[bytes]"
+) -> None:
+    observed = Observed(tmp_path, "import time; time.sleep(60)", probe=never, start_seconds=0.05)
+    process = identity(sleeper.pid)
+    earlier = replace(observed.record, state="ready", process=process, restarts=4)
+
+    observed.child.resume(earlier)
+    await observed.until(lambda: observed.states == ["ready"])
+    assert observed.process == process
+    process.signal(signal.SIGKILL)
+    await observed.until(lambda: "starting" in observed.states)
+
+    assert observed.states[:3] == ["ready", "restarting", "starting"]
+    assert observed.record.restarts == 5
+    await observed.child.stop()
+
+
+def test_lock_of_a_dead_server_does_not_keep_the_next_one_out(
+    tmp_path: Path, sleeper: "subprocess.Popen[bytes]"
+) -> None:
+    lock = tmp_path / "postmaster.pid"
+    lock.write_text(f"{sleeper.pid}\n{tmp_path}\n")
+    ours = identity(sleeper.pid)
+    sleeper.kill()  # and nobody asks for its exit code
+    assert ours.wait(5)
+
+    clear_leftovers(tmp_path)
+
+    assert not lock.exists()
 
 
 async def test_death_is_noticed_at_once(tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class ChildSpec:
     log: Path
     directory: Path
     env: Mapping[str, str]
+    before: Callable[[], None] = lambda: None
+    """Called in a thread before each start."""
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10
@@ -158,6 +160,7 @@ class Child:
         user: dict[str, object] = {}
         if spec.account is not None:
             user = {"user": spec.account.uid, "group": spec.account.gid, "extra_groups": []}
+        await asyncio.to_thread(spec.before)
         with open_log(spec.log) as log:
             process = await asyncio.create_subprocess_exec(
                 *spec.argv,
@@ -173,6 +176,8 @@ class Child:
         self._id = ProcessId.of(process.pid) or ProcessId(process.pid, 0, "")  # it ended at once
         self._since = datetime.now(UTC).isoformat(timespec="seconds")
         self._become("starting")
+        if self._stopping.is_set():  # since a moment ago: nobody has told this process
+            self._id.signal(spec.stop_signal)
         return asyncio.ensure_future(process.wait())
 
     async def _until_ready(self, pid: int) -> str | None:

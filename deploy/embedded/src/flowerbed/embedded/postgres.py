@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,11 +57,10 @@ class Place:
 
 
 async def prepare_postgres(setup: Setup) -> Place:
-    """Make the database cluster at the first start; afterwards clear what a killed one left."""
+    """Make the database cluster at the first start; afterwards only find it."""
     place = await find_postgres(setup)
     if not (place.data / "PG_VERSION").exists():
         await _make_cluster(setup, place)
-    await asyncio.to_thread(_clear_leftovers, place.data)
     return place
 
 
@@ -89,6 +89,7 @@ def postgres_spec(setup: Setup, place: Place) -> ChildSpec:
         log=setup.layout.log("postgres"),
         directory=place.data,
         env=setup.server_env(),
+        before=partial(clear_leftovers, place.data),
         account=place.account,
         stop_signal=signal.SIGINT,  # "fast": ends sessions, writes a checkpoint
         stop_seconds=30,
@@ -169,10 +170,11 @@ def _end_with(parent: int) -> None:
         os._exit(1)
 
 
-def _clear_leftovers(data: Path) -> None:
-    """What a killed stack left: a server on our data, or a lock file whose pid is someone else's.
+def clear_leftovers(data: Path) -> None:
+    """What a killed server left: itself on our data, or a lock file with a pid that means nothing.
 
-    Postgres itself cannot tell that its old pid has gone to another process of the same user.
+    Postgres itself cannot tell that its old pid has gone to another process of the same user, nor
+    that the old process is dead while nobody has asked for its exit code.
     """
     lock = data / "postmaster.pid"
     if not lock.exists():
@@ -182,7 +184,7 @@ def _clear_leftovers(data: Path) -> None:
     if process is not None and _works_in(pid, data):
         process.signal(signal.SIGINT)
         stop_all([process], 30)
-    elif process is not None:
+    else:
         lock.unlink()
 
 
