@@ -49,7 +49,7 @@ WHERE s.stream = $1 AND {LATE} ORDER BY s.submitted_at, s.client_id
 
 _CONCERNED = f"""
 SELECT e.stream FROM exchanges e JOIN federations f USING (federation_id)
-WHERE e.federation_id = $1
+WHERE e.federation_id = $1 AND (f.is_ended OR e.counts_late)
 AND EXISTS (SELECT FROM submissions s WHERE s.stream = e.stream AND {LATE})
 """
 
@@ -96,7 +96,7 @@ async def late(tx: Connection, stream: str) -> list[Report]:
 
 
 async def streams_with_late(tx: Connection, federation_id: str) -> list[str]:
-    """The federation's exchanges that have late reports to refuse."""
+    """The federation's exchanges with reports that are late since it ended or a round started."""
     return [row["stream"] for row in await tx.fetch(_CONCERNED, federation_id)]
 
 
