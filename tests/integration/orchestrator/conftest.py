@@ -98,6 +98,11 @@ class House:
         await self.heard(identity, "federation.created")
         return identity
 
+    async def change(self, federation: str, **changes: Any) -> httpx.Response:
+        path = f"/internal/federations/{federation}/policy"
+        body = {"tenant": "acme", "actor": "alice", "reason": "slow site", "changes": changes}
+        return await self.http.post(path, json=body)
+
     async def command(self, verb: str, federation: str, **body: str) -> httpx.Response:
         path = f"/internal/federations/{federation}/{verb}"
         return await self.http.post(path, json={"tenant": "acme", "actor": "alice", **body})
@@ -147,6 +152,7 @@ class House:
         attempt: int = 1,
         kind: str = "",
         tenant: str = "acme",
+        owing: tuple[str, ...] = (),
     ) -> None:
         """The artifact service has verified it. Round 0 is the base."""
         recorded = ArtifactRecorded(
@@ -158,6 +164,7 @@ class House:
             artifact=artifact,
             n_updates=2 if number else 0,
             metrics={"train-loss": 0.5} if number else {},
+            owing=owing,
         )
         await self.say("artifact", f"lineage-{federation}", federation, recorded, tenant)
 

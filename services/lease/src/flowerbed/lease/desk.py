@@ -30,7 +30,7 @@ from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database, after_commit
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.events.store import EventStore, Recorded
-from flowerbed.lease import federations, heartbeats, terms, work
+from flowerbed.lease import federations, heartbeats, reports, terms, work
 from flowerbed.lease.clients import ClientNotAdmitted
 from flowerbed.lease.datasets import admit
 from flowerbed.lease.leases import (
@@ -60,13 +60,6 @@ class WorkClosed(Rejected):
     """The exchange is over, or was never ordered from this client."""
 
     code = "work-closed"
-
-
-class ReportRefused(Rejected):
-    """The report does not fit the work: with an update where none was asked for, or without."""
-
-    code = "report-refused"
-    status = 422
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,9 +130,9 @@ class Desk:
             held, owed = await self._owed(tx, peer, lease_key, work_id, report.epoch)
             if owed is None:
                 return
-            await self._check_fits(tx, held, owed, report)
+            await reports.check_fits(tx, held, owed, report)
             update = UpdateSubmitted(
-                **self._identity(held, owed, report.epoch),
+                **reports.identity(held, owed, report.epoch),
                 artifact=report.artifact,
                 n_examples=report.n_examples,
                 metrics=report.metrics,
@@ -156,7 +149,7 @@ class Desk:
             if owed is None:
                 return
             failed = UpdateFailed(
-                **self._identity(held, owed, failure.epoch),
+                **reports.identity(held, owed, failure.epoch),
                 code=failure.code,
                 detail=failure.detail,
             )
@@ -247,21 +240,6 @@ class Desk:
             return held, None
         raise WorkClosed(f"work {work_id} is not open: its exchange has ended")
 
-    @staticmethod
-    async def _check_fits(tx: Connection, held: Lease, owed: Work, report: WorkReport) -> None:
-        """An update lies where the order said; an evaluation has none."""
-        if owed.exchange.exchange != "train":
-            if report.artifact is not None:
-                raise ReportRefused(f"{owed.exchange.exchange} work needs no update")
-            return
-        federation = await federations.find(tx, held.federation_id)
-        if federation is None:
-            raise LeaseLost("the federation is over")
-        ordered = terms.upload_uri(federation.spec, owed.exchange, held.client_id)
-        named = None if report.artifact is None else report.artifact.uri
-        if named != ordered:
-            raise ReportRefused(f"the update was ordered at {ordered}, not {named}")
-
     async def _own(self, tx: Connection, peer: Peer, lease_key: str) -> Lease:
         """Row-level security hides other tenants' leases; this hides other clients'."""
         client = await clients.find(tx, peer.client_id)
@@ -301,18 +279,6 @@ class Desk:
             expires_at=heartbeats.expires_at(self.now(), held.ttl_seconds),
             heartbeat_seconds=heartbeats.interval(held.ttl_seconds),
         )
-
-    @staticmethod
-    def _identity(held: Lease, owed: Work, epoch: int) -> dict[str, str | int]:
-        return {
-            "federation_id": held.federation_id,
-            "round_number": owed.exchange.round_number,
-            "attempt": owed.exchange.attempt,
-            "exchange": owed.exchange.exchange,
-            "client_id": held.client_id,
-            "work_id": owed.work_id,
-            "lease_epoch": epoch,
-        }
 
 
 def _stream(held: Lease) -> str:

@@ -7,7 +7,6 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from flowerbed.contracts.federation import FederationPolicyChanged
-from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.round import RoundStarted
 from flowerbed.contracts.values import Token, Words
 from flowerbed.events.context import Context
@@ -48,12 +47,12 @@ class Answer(BaseModel):
 
 
 class PolicyAnswer(Answer):
-    """`policy`: as it is now. `changed`: its keys that are another than before.
+    """`policy`: as it is now, snake_case. `changed`: its keys that are another than before.
 
     `counts_from`: in words, what follows it first.
     """
 
-    policy: RoundPolicy
+    policy: dict[str, Any]
     changed: tuple[str, ...]
     counts_from: str
 
@@ -125,7 +124,7 @@ def _policy_answer(
     return PolicyAnswer(
         federation_id=federation_id,
         events=[event.type for event in events],
-        policy=policy_of(state),
+        policy=policy_of(state).model_dump(mode="json"),
         changed=changed[0].changed if changed else (),
         counts_from=_counts_from(state, is_opened=any(isinstance(e, RoundStarted) for e in events)),
     )

@@ -28,11 +28,6 @@ class Situation:
     is_upgraded: bool
 
 
-async def is_upgraded(tx: Connection) -> bool:
-    """True: this is the first release whose replicas may run beside those of another."""
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Federations:
     store: EventStore
@@ -51,7 +46,7 @@ class Federations:
             base=await membership.base(tx, federation_id),
             pool=await membership.pool(tx, federation_id),
             at=self.now(),
-            is_upgraded=await is_upgraded(tx),
+            is_upgraded=await self.is_upgraded(tx),
         )
         stream = _stream(federation_id)
         recorded = await execute(tx, self.store, federation, stream, make(situation), context)
@@ -68,6 +63,10 @@ class Federations:
         """In a transaction of its own; the lock makes a conflict impossible."""
         async with database.transaction(context.tenant) as tx:
             return await self.command(tx, federation_id, make, context)
+
+    async def is_upgraded(self, tx: Connection) -> bool:
+        """True: this is the first release whose replicas may run beside those of another."""
+        return True
 
     async def state(self, tx: Connection, federation_id: str) -> State:
         history = await self.store.read(tx, _stream(federation_id))

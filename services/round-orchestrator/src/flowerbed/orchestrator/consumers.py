@@ -10,7 +10,7 @@ from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Connection
 from flowerbed.events.store import Recorded
 from flowerbed.orchestrator import membership
-from flowerbed.orchestrator.commanding import Federations, Situation, is_upgraded
+from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.commands import (
     Command,
     CompleteEvaluation,
@@ -53,7 +53,7 @@ class Reactions:
         self, tx: Connection, recorded: Recorded[ClientJoined | ClientDropped | ClientReleased]
     ) -> None:
         """Who left the open training is replaced as soon as another client is there."""
-        if await is_upgraded(tx):
+        if await self.federations.is_upgraded(tx):
             federation_id = recorded.event.federation_id
             await self.federations.command(tx, federation_id, _replace, recorded.consequence())
 
