@@ -137,6 +137,9 @@ def _readable_errors() -> Iterator[None]:
     except RunnerError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2 if isinstance(error, BadInput) else 1) from error
+    except OSError as error:  # a full disk, say
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
 
 
 def _settings(state: StateDir, uri: str, task: str | None) -> AgentSettings:

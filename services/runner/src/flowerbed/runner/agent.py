@@ -9,10 +9,8 @@ import asyncio
 import logging
 import math
 import shutil
-import sqlite3
 import time
 from collections.abc import Coroutine
-from contextlib import suppress
 from typing import Any
 
 from flowerbed.contracts.door import LeaseKey, LeaseOffer
@@ -200,8 +198,7 @@ class Agent:
         self._site.held.discard(key.lease_id)
         self._site.board.drop(key.lease_id)
         shutil.rmtree(self._site.state.bases(key.lease_id), ignore_errors=True)
-        with suppress(OSError, sqlite3.Error):  # a full disk: another time
-            self._site.forget_results()
+        self._site.tidy()
 
     def _leave_alone(
         self, key: LeaseKey, reason: str, pause: float = REFUSED_PAUSE, code: str | None = None

@@ -113,7 +113,7 @@ class Bench:
         finally:
             site.under_way.discard(key.digest)
         site.take_over(key.digest)
-        site.forget_results()
+        site.tidy()
         return finished
 
     async def _run(self, order: WorkOrder, key: WorkKey, folder: WorkFolder) -> Finished:

@@ -69,7 +69,8 @@ async def _run(state: StateDir, worker_command: Sequence[str], keeper: int | Non
     store = IdentityStore(state)
     async with open_site(state, store, worker_command) as site:
         agent = Agent(site, store)
-        _tidy(site)
+        state.clear_leftovers()
+        site.tidy()
         logger.info("client %s polls %s", site.identity.client_id, site.identity.client_url)
         beside = [keep_the_keeper(state, keeper)] if keeper is not None else []
         try:
@@ -145,15 +146,6 @@ async def _show_dataset(dataset: Dataset, board: StatusBoard) -> None:
     except BadInput as error:
         logger.warning("%s", error)
         board.error(str(error))
-
-
-def _tidy(site: Site) -> None:
-    """What an agent that was killed has left; before any work begins."""
-    try:
-        site.state.clear_leftovers()
-        site.tidy()
-    except (OSError, sqlite3.Error) as error:
-        logger.warning("the state directory is not tidied up: %s", error)
 
 
 def _connect(store: IdentityStore, identity: Identity) -> httpx.AsyncClient:

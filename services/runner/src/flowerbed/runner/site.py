@@ -1,6 +1,8 @@
 """What all the work at one site shares: who we are, our data, our journal, and the ways out."""
 
 import asyncio
+import logging
+import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,8 @@ from flowerbed.runner.status import StatusBoard
 from flowerbed.runner.verify import KeyRing, Terms
 from flowerbed.runner.warm import WORKER_COMMAND
 from flowerbed.runner.work_folder import WorkFolder, prune
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +87,18 @@ class Site:
             folder.remove()
 
     def tidy(self) -> None:
-        """Take over what a crash has left, and remove what no order can ask for any more."""
-        for path in self.state.work.glob("*"):
-            if path.name not in self.under_way:
-                self.take_over(path.name)
-        prune(self.state.work, self.under_way)
-        self.forget_results()
+        """Take over what a crash has left, and remove what no order can ask for any more.
+
+        What the disk does not allow now waits for the next time.
+        """
+        try:
+            for path in self.state.work.glob("*"):
+                if path.name not in self.under_way:
+                    self.take_over(path.name)
+            prune(self.state.work, self.under_way)
+            self.forget_results()
+        except (OSError, sqlite3.Error) as error:
+            logger.warning("the state directory is not tidied up: %s", error)
 
     def forget_results(self) -> None:
         """Remove result files that no order can ask for any more, and memories of no app."""
