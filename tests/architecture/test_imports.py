@@ -53,8 +53,9 @@ LENT = {
 DECIDERS = (
     "lease/leases.py", "lease/clients.py", "lease/datasets.py",
     "orchestrator/decider.py", "orchestrator/evolve.py", "orchestrator/exchanges.py",
-    "orchestrator/state.py", "aggregator/decider.py", "aggregator/quorum.py",
-    "artifact/decider.py",
+    "orchestrator/cohorts.py", "orchestrator/rounds.py", "orchestrator/steering.py",
+    "orchestrator/commands.py", "orchestrator/state.py", "aggregator/decider.py",
+    "aggregator/quorum.py", "artifact/decider.py",
 )  # fmt: skip
 PURE = {
     "dataclasses", "typing", "collections", "math", "datetime", "functools", "enum", "random",

@@ -9,7 +9,6 @@ from typing import assert_never
 
 from flowerbed.contracts.federation import FederationCreated, FederationRejected
 from flowerbed.events.decider import Decider
-from flowerbed.orchestrator import rounds, steering
 from flowerbed.orchestrator.cohorts import replacements
 from flowerbed.orchestrator.commands import (
     CancelFederation,
@@ -26,8 +25,16 @@ from flowerbed.orchestrator.commands import (
     SubmitFederation,
 )
 from flowerbed.orchestrator.evolve import OrchestratorEvent, evolve
-from flowerbed.orchestrator.rounds import Events
+from flowerbed.orchestrator.rounds import (
+    Events,
+    checkpoint,
+    deadline,
+    evaluated,
+    exchange_failed,
+    open_round,
+)
 from flowerbed.orchestrator.state import Nothing, State, Training
+from flowerbed.orchestrator.steering import cancel, change_policy, pause, resume
 
 
 def decide(state: State, command: Command) -> Events:
@@ -35,25 +42,25 @@ def decide(state: State, command: Command) -> Events:
         case SubmitFederation():
             return _submit(state, command)
         case OpenRound():
-            return rounds.open_round(state, command.base, command.pool, command.at)
+            return open_round(state, command.base, command.pool, command.at)
         case RecordCheckpoint():
-            return rounds.checkpoint(state, command)
+            return checkpoint(state, command)
         case CompleteEvaluation():
-            return rounds.evaluated(state, command)
+            return evaluated(state, command)
         case FailExchange():
-            return rounds.exchange_failed(state, command)
+            return exchange_failed(state, command)
         case CheckDeadline():
-            return rounds.deadline(state, command)
+            return deadline(state, command)
         case ReplaceMembers():
             return _replace(state, command)
         case PauseFederation():
-            return steering.pause(state, command)
+            return pause(state, command)
         case ResumeFederation():
-            return steering.resume(state, command)
+            return resume(state, command)
         case ChangePolicy():
-            return steering.change_policy(state, command)
+            return change_policy(state, command)
         case CancelFederation():
-            return steering.cancel(state, command)
+            return cancel(state, command)
         case _:
             assert_never(command)
 

@@ -8,7 +8,7 @@ from flowerbed.contracts.policy import Budget
 from flowerbed.contracts.round import RoundEvaluationStarted, RoundStarted
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.values import ArtifactRef, Scalar
-from flowerbed.orchestrator import cohorts
+from flowerbed.orchestrator.cohorts import cohort, everybody, idle, round_seed, share, sizes
 from flowerbed.orchestrator.state import Cohort, Owed, Pool
 
 
@@ -40,17 +40,17 @@ def training_exchange(
     """
     round_number, attempt = place
     policy, budget = spec.spec.round_policy, Budget.of(spec.spec.round_policy)
-    free = cohorts.idle(pool, owed)
-    sizes = cohorts.sizes(spec.spec, n_joined=len(pool), n_idle=len(free), n_owed=len(owed))
-    seed = cohorts.round_seed(spec, round_number)
+    free = idle(pool, owed)
+    counts = sizes(spec.spec, n_joined=len(pool), n_idle=len(free), n_owed=len(owed))
+    seed = round_seed(spec, round_number)
     return RoundStarted(
         federation_id=federation_id,
         round_number=round_number,
         attempt=attempt,
         base=base,
-        cohort=cohorts.cohort(asked_before, free, sizes.n_asked, seed, attempt),
-        goal=sizes.goal,
-        n_required=sizes.n_required,
+        cohort=cohort(asked_before, free, counts.n_asked, seed, attempt),
+        goal=counts.goal,
+        n_required=counts.n_required,
         deadline_at=at + budget.exchange,
         seed=seed,
         config=_config(spec, round_number),
@@ -72,15 +72,15 @@ def evaluation_exchange(
     """Everybody joined evaluates, but for those who are still at the work they owe."""
     round_number, attempt = place
     seed = derive_seed(spec.spec.train.seed, "evaluation", round_number)
-    policy, free = spec.spec.round_policy, cohorts.idle(pool, trained.owed)
+    policy, free = spec.spec.round_policy, idle(pool, trained.owed)
     return RoundEvaluationStarted(
         federation_id=federation_id,
         round_number=round_number,
         attempt=attempt,
         base=trained.checkpoint,
-        cohort=cohorts.everybody(free, seed),
+        cohort=everybody(free, seed),
         goal=len(free),
-        n_required=cohorts.share(policy.quorum, len(free)),
+        n_required=share(policy.quorum, len(free)),
         deadline_at=at + Budget.of(policy).exchange,
         seed=seed,
         config=_config(spec, round_number),
