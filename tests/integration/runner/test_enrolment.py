@@ -1,15 +1,17 @@
 """Enrolment and renewal over real TLS."""
 
 import stat
+import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import httpx
 import pytest
 
 from flowerbed.contracts.door import Invite
+from flowerbed.runner import clock, renewal
 from flowerbed.runner import enrol as enrolment
-from flowerbed.runner import renewal
 from flowerbed.runner.enrol import enrol, ensure_enrolled
 from flowerbed.runner.errors import BadInput, NotReachable
 from flowerbed.runner.identity import IdentityStore
@@ -93,6 +95,25 @@ def test_expired_identity_takes_a_new_invite(control_plane: ControlPlane, state:
     control_plane.certificate_ttl = timedelta(hours=1)
     ensure_enrolled(state, control_plane.invite())
     assert ensure_enrolled(state).client_id == CLIENT
+
+
+@pytest.mark.parametrize("wrong", [3600, -3600])
+def test_certificate_is_as_old_as_the_control_plane_says(
+    wrong: int,
+    control_plane: ControlPlane,
+    state: StateDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "skew").write_text(str(wrong))
+    monkeypatch.setenv(clock.OFFSET_FILE_VARIABLE, str(tmp_path / "skew"))
+    ours = clock.Clock()
+    monkeypatch.setattr(clock, "now", ours.now)
+    monkeypatch.setattr(clock, "learn", ours.learn)
+    control_plane.certificate_ttl = timedelta(hours=1)
+    enrol(control_plane.invite(), state)
+    received_at = IdentityStore(state).received_at()
+    assert abs(received_at.timestamp() - time.time()) < 60, "else it would be renewed too late"
 
 
 def test_authority_that_the_invite_does_not_name_is_not_trusted(

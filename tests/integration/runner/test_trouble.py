@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.runner import agent as agent_module
-from flowerbed.runner import clock, storage
+from flowerbed.runner import clock, lease_work, storage
+from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import read_status
@@ -26,6 +28,8 @@ StartProcess = Callable[..., AgentProcess]
 @pytest.fixture(autouse=True)
 def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_module, "PASSING_PAUSE", 0.1)
+    monkeypatch.setattr(lease_work, "TROUBLE_SECONDS", 0.2)
+    monkeypatch.setattr(lease_work, "TROUBLE_STEP", 0.05)
 
 
 def test_dataset_that_is_gone_is_declined_once_and_claimed_when_it_is_back(
@@ -53,6 +57,7 @@ def test_dataset_that_goes_away_under_a_lease_fails_the_work_and_keeps_the_lease
     start_agent: Start,
     folder: Path,
     enrolled: StateDir,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     control_plane.offer()
     start_agent()
@@ -61,9 +66,19 @@ def test_dataset_that_goes_away_under_a_lease_fails_the_work_and_keeps_the_lease
     control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256)]
     wait_for(lambda: control_plane.failures, "the failure")
     assert control_plane.failures[0][1].code == "dataset-gone"
-    away.rename(folder)
+    monkeypatch.setattr(lease_work, "TROUBLE_SECONDS", 30.0)
     control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256, attempt=2)]
+    looked, look = threading.Event(), Dataset.look
+
+    def see(dataset: Dataset) -> None:
+        looked.set()
+        look(dataset)
+
+    monkeypatch.setattr(Dataset, "look", see)
+    assert looked.wait(10), "the next attempt waits for the data"
+    away.rename(folder)
     wait_for(lambda: control_plane.reports, "the report")
+    assert len(control_plane.failures) == 1, "the attempt was not wasted"
     assert finished_runs(enrolled) == [1]
 
 
@@ -166,12 +181,17 @@ def test_full_disk_is_reported_through_the_door_and_over_when_there_is_room(
     enrolled: StateDir,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    start_agent()
+    wait_for(lambda: control_plane.polls, "the first poll")
     filler = fill(small_disk)
     control_plane.offer()
-    start_agent()
     wait_for(lambda: control_plane.declines, "the refusal")
     ((code, detail),) = control_plane.declines
     assert (code, detail) == ("disk-full", "4.0 MiB are needed at the site, 0 bytes free")
+    status = read_status(enrolled)
+    assert status is not None
+    assert status.last_error is not None
+    assert status.last_error.code == "disk-full", "it is written over, where no file can be made"
     filler.unlink()
     wait_for(lambda: control_plane.claims, "the claim")
 

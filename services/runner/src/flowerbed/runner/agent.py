@@ -15,7 +15,6 @@ from typing import Any
 
 from flowerbed.contracts.door import LeaseKey, LeaseOffer
 from flowerbed.contracts.signed import Manifest
-from flowerbed.runner import storage
 from flowerbed.runner.errors import (
     DoorRefused,
     LeaseLost,
@@ -28,7 +27,7 @@ from flowerbed.runner.identity import IdentityStore
 from flowerbed.runner.lease_work import LeaseWork
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.renewal import keep_renewed
-from flowerbed.runner.site import Site
+from flowerbed.runner.site import MAY_PASS, Site
 from flowerbed.runner.verify import check_offer, read_claims
 
 logger = logging.getLogger(__name__)
@@ -36,7 +35,6 @@ logger = logging.getLogger(__name__)
 POLL_SECONDS = 45.0
 REFUSED_PAUSE = 60.0
 """How long a refused offer is left alone before it is looked at again."""
-MAY_PASS = frozenset({"disk-full", "dataset-gone", "dataset-unreadable"})
 PASSING_PAUSE = 15.0
 """The same for what the site itself may put right at any moment."""
 NOT_ADMITTED_PAUSE = 30.0
@@ -162,8 +160,7 @@ class Agent:
     async def _claimed(self, key: LeaseKey, offer: LeaseOffer) -> LeaseWork:
         signing_key = await patiently(lambda: self._site.keys.find(offer.manifest))
         manifest = read_claims(offer.manifest, signing_key, Manifest)
-        terms = await self._site.terms()
-        storage.check_free(self._site.state.root, storage.RESERVE)
+        terms = await self._site.ready()
         check_offer(manifest, offer, terms)
         held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
         logger.info("claimed lease %s of %s", key.lease_id, manifest.federation_id)

@@ -6,8 +6,8 @@ Deadlines and the times in signed claims are the control plane's, so its clock j
 whose own clock is an hour wrong works as every other. The door says what time it is in the `Date`
 header of each answer (RFC 9110, section 6.6.1), over TLS with the control plane's own CA on both
 sides: whoever could forge that header could sign the orders as well, so believing it opens no door.
-No time is learned from anyone else. In between, time goes on with the clock since boot, which
-counts sleep and which nobody can set.
+(The enrolment door is as good: its CA is the one that the invite names.) Nobody else is asked.
+In between, time goes on with the clock since boot, which counts sleep and which nobody can set.
 
 Until the first answer there is only the machine's clock; `doubt` says how far it may be wrong.
 

@@ -125,7 +125,9 @@ def _request(
         csr_pem=signing_request(key, invite.client_id, invite.tenant),
     )
     body = enrolment.model_dump_json().encode()
+    sent_at = clock.since_boot()
     answer = _answer(url, context, "POST", "/v1/enrol", body)
+    clock.learn(answer.headers.get("date"), sent_at, clock.since_boot())
     try:
         return Enrolled.model_validate_json(answer.content)
     except ValidationError as error:

@@ -7,6 +7,7 @@ the same key pair is the same enrolment. Key and certificate share one file, so 
 replaces both at once.
 """
 
+import os
 import ssl
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -73,6 +74,8 @@ class IdentityStore:
         if certificate.public_key() != key.public_key():
             raise BadInput("the control plane sent a certificate for another key")
         write_private(self._state.client_pem, key_pem(key) + certificate_pem.encode())
+        received_at = clock.now()  # the machine's own clock may be wrong
+        os.utime(self._state.client_pem, (received_at, received_at))
 
     def server_context(self, ca_pem: str) -> ssl.SSLContext:
         return ssl.create_default_context(cadata=ca_pem)

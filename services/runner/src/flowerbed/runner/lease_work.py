@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+import time
 
 from flowerbed.contracts.door import LeaseHeld, LeaseKey, WorkFailure, WorkReport
 from flowerbed.contracts.signed import Manifest, WorkOrder
@@ -11,7 +12,7 @@ from flowerbed.runner.bench import Bench
 from flowerbed.runner.door import ANSWER_SECONDS, LATE_SECONDS
 from flowerbed.runner.errors import DoorRefused, NotAdmitted, Refused
 from flowerbed.runner.patience import patiently, pause
-from flowerbed.runner.site import Site
+from flowerbed.runner.site import MAY_PASS, Site
 from flowerbed.runner.status import LeaseStatus
 from flowerbed.runner.verify import check_order, read_claims, unverified_work_id
 
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 45.0
 NOT_ADMITTED_PAUSE = 30.0
+TROUBLE_SECONDS = 60.0
+"""How long the next order waits for the site to be put right, after one that failed for it."""
+TROUBLE_STEP = 1.0
 SHORTEST_PATIENCE = 3.0
 """Seconds for an answer. Otherwise it is the time between two heartbeats: a door that hangs must
 be given up and found again before the lease has run out."""
@@ -35,6 +39,7 @@ class LeaseWork:
         self._beat_seconds = held.heartbeat_seconds
         self._last_work_id = ""
         self._repeats = 0
+        self._is_in_trouble = False
 
     async def run(self) -> None:
         """Work until told to stop.
@@ -100,6 +105,7 @@ class LeaseWork:
         work_id = unverified_work_id(token)
         await self._slow_down(work_id)
         try:
+            await self._wait_out()
             order = await self._verified(token)
             self._show(f"{order.exchange} of round {order.round_number}")
             logger.info("%s: attempt %d begins", order.work_id, order.attempt)
@@ -121,6 +127,18 @@ class LeaseWork:
         if self._repeats > 1 or work_id is None:
             await asyncio.sleep(pause(self._repeats + 2))
 
+    async def _wait_out(self) -> None:
+        """Give trouble that was told time to pass: told again at once for each new attempt, it
+        would use the round's attempts up while somebody frees the disk."""
+        end = time.monotonic() + TROUBLE_SECONDS
+        while self._is_in_trouble and time.monotonic() < end:
+            try:
+                await self._site.ready()
+            except Refused:
+                await asyncio.sleep(TROUBLE_STEP)
+            else:
+                return
+
     async def _verified(self, token: str) -> WorkOrder:
         key = await patiently(lambda: self._site.keys.find(token))
         order = read_claims(token, key, WorkOrder)
@@ -137,6 +155,7 @@ class LeaseWork:
             board.error(f"{work_id}: the report was refused: {error}")
             board.work(work_id, "report refused", report.train_seconds)
         else:
+            self._is_in_trouble = False
             logger.info("%s: reported after %.2f s in the app", work_id, report.train_seconds)
             board.work(work_id, "reported", report.train_seconds)
 
@@ -144,6 +163,7 @@ class LeaseWork:
         logger.warning("%s: %s", work_id or "an order without a name", refusal.in_full)
         board = self._site.board
         board.error(f"{work_id}: {refusal.in_full}", refusal.code)
+        self._is_in_trouble = refusal.code in MAY_PASS
         if work_id is None:
             return
         board.work(work_id, refusal.code)

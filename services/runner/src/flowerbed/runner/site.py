@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 
+from flowerbed.runner import storage
 from flowerbed.runner.dataset import Dataset, DatasetGone, DatasetUnreadable
 from flowerbed.runner.door import Door
 from flowerbed.runner.errors import BadInput, Refused
@@ -22,6 +23,9 @@ from flowerbed.runner.warm import WORKER_COMMAND
 from flowerbed.runner.work_folder import WorkFolder, prune
 
 logger = logging.getLogger(__name__)
+
+MAY_PASS = frozenset({storage.DISK_FULL, DatasetGone.code, DatasetUnreadable.code})
+"""Refusals whose cause the site itself may put right at any moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +62,16 @@ class Site:
             dataset=reference,
             dataset_uri=self.dataset.uri,
         )
+
+    async def ready(self) -> Terms:
+        """The same, if there is room for work as well.
+
+        Raises:
+            Refused: the dataset is gone or cannot be read, or the disk is full.
+        """
+        terms = await self.terms()
+        storage.check_free(self.state.root, storage.RESERVE)
+        return terms
 
     def scrubbed(self, text: str) -> str:
         return scrub(text, self.dataset.folder, self.dataset.names())

@@ -1,6 +1,8 @@
 """What the agent says of itself: one file, replaced whole at every change. No port is opened."""
 
 import logging
+from contextlib import suppress
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
@@ -70,9 +72,12 @@ class StatusBoard:
     def write(self) -> None:
         """Write it down; a disk without room for it stops no work."""
         self.status.clock_wrong_by = round(clock.wrong_by(), 1)
+        document = self.status.model_dump_json(indent=2) + "\n"
         try:
-            write_private(self._path, self.status.model_dump_json(indent=2) + "\n")
+            write_private(self._path, document)
         except OSError as error:
+            with suppress(OSError):
+                _write_over(self._path, document.encode())
             if self._is_written:
                 logger.warning("the status is not written: %s", error.strerror)
             self._is_written = False
@@ -104,6 +109,12 @@ class StatusBoard:
 
     def _others(self, lease_id: str) -> list[LeaseStatus]:
         return [lease for lease in self.status.leases if lease.lease_id != lease_id]
+
+
+def _write_over(path: Path, content: bytes) -> None:
+    """Without a new file: what a full disk still allows, as long as it is not much longer."""
+    with path.open("rb+", buffering=0) as file:
+        file.write(content.ljust(path.stat().st_size))
 
 
 def read_status(state: StateDir) -> Status | None:
