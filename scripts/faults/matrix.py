@@ -60,7 +60,7 @@ def _of_owners() -> Iterator[MatrixPoint]:
 
 
 def _of_consumers() -> Iterator[MatrixPoint]:
-    for durable in DURABLES:
-        for event_type in durable.types:
-            for point in CONSUMED:
-                yield MatrixPoint(service=durable.service, point=point, event_type=event_type)
+    read = dict.fromkeys((one.service, kind) for one in DURABLES for kind in one.types)
+    for service, event_type in read:
+        for point in CONSUMED:
+            yield MatrixPoint(service=service, point=point, event_type=event_type)

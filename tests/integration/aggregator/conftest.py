@@ -16,7 +16,8 @@ from safetensors.numpy import save
 
 from flowerbed.aggregator import MIGRATIONS
 from flowerbed.aggregator.__main__ import wire
-from flowerbed.aggregator.exchanges import Exchanges
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.exchanges import AllExchanges
 from flowerbed.aggregator.settings import AggregatorSettings
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.federation import FederationCreated
@@ -70,7 +71,7 @@ class Garden:
     http: httpx.AsyncClient
     federation_id: str = FED
     shell: Shell | None = None
-    exchanges: Exchanges | None = None
+    exchanges: AllExchanges | None = None
     base: ArtifactRef | None = None
     _count: int = field(default=0)
 
@@ -85,6 +86,11 @@ class Garden:
         if self.shell is not None:
             await self.shell.stop()
             self.shell = None
+
+    @property
+    def bridge(self) -> Bridge:
+        assert self.exchanges is not None
+        return self.exchanges.parts[0].bridge
 
     # --- S3 ---------------------------------------------------------------------------------
 

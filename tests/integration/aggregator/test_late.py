@@ -141,8 +141,8 @@ async def test_what_no_round_lists_is_refused_as_late_when_that_is_certain(garde
     await garden.submit("c", garden.put_model(3))
     own = garden.stream(1)
     assert garden.shell is not None
-    intake = garden.shell.intakes["lease"]
-    await eventually(lambda: intake.handled == 3, "the late report is heard")
+    shell = garden.shell
+    await eventually(lambda: shell.handled("lease") == 3, "the late report is heard")
     assert len(await garden.events(own)) == 3, "nobody knows yet whether it will count"
     await second_round(garden, base, owed=())
     events = await garden.heard(own, 4)

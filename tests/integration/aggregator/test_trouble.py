@@ -65,23 +65,23 @@ def away(garden: Garden) -> None:
     """From now on S3 does not answer the bridge."""
     assert garden.exchanges is not None
     blobs = Blobs(NOBODY, "nobody", "listens")
-    garden.exchanges.bridge.blobs._s3 = blobs._s3
+    garden.bridge.blobs._s3 = blobs._s3
 
 
 async def test_while_s3_is_away_the_exchange_waits_and_then_goes_on(garden: Garden) -> None:
     await garden.create()
     await garden.outcome(garden.stream(0, 1, "initialize"))
     assert garden.exchanges is not None
-    client = garden.exchanges.bridge.blobs._s3
+    client = garden.bridge.blobs._s3
     away(garden)
     stream = await garden.start_round(("a", "b"))
     await garden.submit("a", garden.put_model(1))
     await garden.submit("b", garden.put_model(2))
     assert garden.shell is not None
-    intake = garden.shell.intakes["lease"]
-    await eventually(lambda: intake.handled == 2, "both reports are heard")
+    shell = garden.shell
+    await eventually(lambda: shell.handled("lease") == 2, "both reports are heard")
     assert await garden.events(stream) == []
-    garden.exchanges.bridge.blobs._s3 = client
+    garden.bridge.blobs._s3 = client
     assert (await garden.outcome(stream))["type"] == "aggregate.completed"
 
 

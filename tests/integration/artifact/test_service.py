@@ -110,8 +110,8 @@ async def test_an_evaluation_records_nothing(service: ArtifactService) -> None:
     evaluation = event.model_copy(update={"checkpoint": None, "exchange": "evaluate"})
     await say(service, evaluation)
     assert service.shell is not None
-    intake = service.shell.intakes["aggregator"]
-    await eventually(lambda: intake.handled == 1, "the event is handled")
+    shell = service.shell
+    await eventually(lambda: shell.handled("aggregator") == 1, "the event is handled")
     assert await types(service) == []
 
 
@@ -151,8 +151,8 @@ async def test_what_was_heard_before_a_restart_is_verified_after_it(
     assert service.shell is not None and service.verifier is not None
     service.verifier.blobs = Blobs("http://127.0.0.1:9", "nobody", "listens")
     await say(service, completed(base))
-    intake = service.shell.intakes["aggregator"]
-    await eventually(lambda: intake.handled == 1, "the event is handled")
+    shell = service.shell
+    await eventually(lambda: shell.handled("aggregator") == 1, "the event is handled")
     await service.stop()
     assert await types(service) == []
     await service.start()

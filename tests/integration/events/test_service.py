@@ -137,7 +137,9 @@ async def test_roles_move_to_another_replica(
         await eventually(lambda: standby.leadership.holds("relay"), "the first leads")
         async with served(service_settings(lease)) as (second, http):
             owner = await lease.owner()
-            pids = await owner.fetch("SELECT pid FROM pg_locks WHERE locktype = 'advisory'")
+            pids = await owner.fetch(
+                "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'"
+            )
             assert len(pids) == 1
             await standby.leadership._connection.close()  # type: ignore[union-attr]
             await standby._end(["leadership"], 0)

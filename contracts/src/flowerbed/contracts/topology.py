@@ -4,12 +4,18 @@ Streams and durables are declared from here by a migration, never by a subscribe
 One JetStream stream an owner, because a relay's fence counts every message of its stream.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 SUBMISSION_SUBJECT = "fl.federation.submitted"
 """Where a FederationSpec is published; a tenant and an id may follow as two more tokens."""
 
 SERVICES = ("orchestrator", "lease", "aggregator", "artifact", "gateway")
+
+PARTITIONS = 4
+"""A federation's events are handled in one partition, and a partition by one replica at a time."""
+
+WHOLE = frozenset({"gateway"})
+"""Services that read each stream as one: the gateway keeps everything in one order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +33,51 @@ class StreamSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DurableSpec:
-    """A durable consumer: one reader's place in one stream, and the types that it wants."""
+    """A durable consumer: one reader's place in one stream, and the types that it wants.
+
+    A reader of one `partition` also gets what was stored before there were partitions, of every
+    federation; it has to leave aside what is not its own.
+    """
 
     service: str
     stream: str
     types: tuple[str, ...]
+    partition: int | None = None
 
     @property
     def name(self) -> str:
-        return self.service
+        return self.service if self.partition is None else f"{self.service}-p{self.partition}"
 
     @property
     def filter_subjects(self) -> tuple[str, ...]:
-        return tuple(f"{event_type}.>" for event_type in self.types)
+        if self.partition is None:
+            return tuple(f"{event_type}.>" for event_type in self.types)
+        forms = (f"*.*.{self.partition}", "*.*")
+        return tuple(f"{event_type}.{form}" for event_type in self.types for form in forms)
+
+
+def partition(federation_id: str) -> int:
+    """Where a federation's events are handled: 32-bit FNV-1a, as JetStream's `partition` has it."""
+    digest = 0x811C9DC5
+    for byte in federation_id.encode():
+        digest = (digest ^ byte) * 0x01000193 & 0xFFFF_FFFF
+    return digest % PARTITIONS
+
+
+def partition_of_subject(subject: str) -> int:
+    """`fl.<entity>.<fact>.<tenant>.<federation_id>[.<partition>]`; 0 for what is none of these."""
+    tokens = subject.split(".")
+    if len(tokens) == 6 and tokens[5].isdecimal():
+        return int(tokens[5])
+    return partition(tokens[4]) if len(tokens) == 5 else 0
+
+
+STORED_SUBJECT = {
+    "src": "fl.*.*.*.*",
+    "dest": "fl.{{wildcard(1)}}.{{wildcard(2)}}.{{wildcard(3)}}.{{wildcard(4)}}."
+    f"{{{{partition({PARTITIONS},4)}}}}",
+}
+"""What a JetStream stream makes of a subject when it stores the event: it adds the partition."""
 
 
 SUBMISSIONS = "FL_SUBMISSIONS"
@@ -90,7 +128,7 @@ STREAMS = (
 
 _ENDED = ("fl.federation.completed", "fl.federation.failed", "fl.federation.cancelled")
 
-DURABLES = (
+_READERS = (
     DurableSpec(
         service="orchestrator",
         stream="FL_LEASE",
@@ -132,6 +170,16 @@ DURABLES = (
 )  # fmt: skip
 
 
+def partitions(service: str) -> tuple[int | None, ...]:
+    """The parts in which a service reads; a single None where it reads streams as one."""
+    return (None,) if service in WHOLE else tuple(range(PARTITIONS))
+
+
+DURABLES = tuple(
+    replace(reader, partition=one) for reader in _READERS for one in partitions(reader.service)
+)
+
+
 def owned_stream(service: str) -> StreamSpec | None:
     """The JetStream stream that this service's relay fills, if it has one."""
     return next((stream for stream in STREAMS if stream.owner == service), None)
@@ -156,8 +204,9 @@ def inbox_prefix(user: str) -> str:
 
 def permissions(user: str) -> Permissions:
     """Of a service, or of `submitter`, who may publish FederationSpecs and nothing else."""
-    publish = [f"wake.{user}"]
-    subscribe = [f"{inbox_prefix(user)}.>", f"wake.{user}"]
+    wakes = [f"wake.{user}", f"wake.{user}.>"]
+    publish = list(wakes)
+    subscribe = [f"{inbox_prefix(user)}.>", *wakes]
     if user in ("submitter", "gateway"):
         publish += [SUBMISSION_SUBJECT, f"{SUBMISSION_SUBJECT}.>"]
     if user == "orchestrator":

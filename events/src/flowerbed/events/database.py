@@ -14,13 +14,15 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 
 from flowerbed.events.connection import Connection
-from flowerbed.events.errors import Unavailable
+from flowerbed.events.errors import RoleLost, Unavailable
 
 __all__ = [
     "Address",
     "Connection",
     "Database",
+    "Fence",
     "after_commit",
+    "fence",
     "mark_appended",
     "set_tenant",
     "translated",
@@ -45,11 +47,23 @@ _AWAY = (
 # A long transaction holds the relay back (it waits for everything older), so none may idle.
 _SERVER_SETTINGS = {
     "statement_timeout": "30s",
-    "idle_in_transaction_session_timeout": "10s",
+    "idle_in_transaction_session_timeout": "5s",
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",
     "tcp_keepalives_count": "3",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A role as it is held: whoever takes it next has a higher epoch."""
+
+    role: str
+    epoch: int
+
+
+fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
+"""The role in which this task works; its transactions commit only while the role is held."""
 
 _appended: ContextVar[list[bool] | None] = ContextVar("appended", default=None)
 _committed: ContextVar[list[Callable[[], None]] | None] = ContextVar("committed", default=None)
@@ -107,6 +121,21 @@ def after_commit(wake: Callable[[], None]) -> None:
 async def set_tenant(tx: Connection, tenant: str) -> None:
     """From here to the end of the transaction, rows of `tenant` are seen and written."""
     await tx.execute("SELECT set_config('flowerbed.tenant', $1, true)", tenant)
+
+
+async def _enter(tx: Connection, tenant: str) -> None:
+    held = fence.get()
+    if held is None:
+        await set_tenant(tx, tenant)
+        return
+    is_held = await tx.fetchval(
+        "SELECT enter_role($2, $3) FROM set_config('flowerbed.tenant', $1, true)",
+        tenant,
+        held.role,
+        held.epoch,
+    )
+    if not is_held:
+        raise RoleLost(f"another replica has taken the role of {held.role!r}")
 
 
 @contextmanager
@@ -183,6 +212,7 @@ class Database:
         """One transaction as the app role, on rows of `tenant`.
 
         Raises:
+            RoleLost: this task works in a role that another replica has taken.
             Unavailable: Postgres is away; whether a commit under way was made is not known.
         """
         flag, wakes = [False], list[Callable[[], None]]()
@@ -190,7 +220,7 @@ class Database:
         try:
             with translated():
                 async with self._acquired(self._pool) as tx, tx.transaction():
-                    await set_tenant(tx, tenant)
+                    await _enter(tx, tenant)
                     yield tx
         finally:
             _reset(*tokens)

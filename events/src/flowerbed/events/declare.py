@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from flowerbed.contracts.topology import (
     DURABLES,
+    STORED_SUBJECT,
     STREAMS,
     SUBMISSION_SUBJECT,
     SUBMISSIONS,
@@ -30,7 +31,10 @@ async def ensure_topology(
     """Create or update every stream and durable; needs a user who may administer JetStream."""
     submissions = (SUBMISSION_SUBJECT, f"{SUBMISSION_SUBJECT}.>")
     await asyncio.gather(
-        *(_stream(bus, one.name, one.subjects, max_age, replicas) for one in STREAMS),
+        *(
+            _stream(bus, one.name, one.subjects, max_age, replicas, stored_subject=STORED_SUBJECT)
+            for one in STREAMS
+        ),
         _stream(bus, SUBMISSIONS, submissions, max_age, replicas),
     )
     await asyncio.gather(
@@ -40,9 +44,14 @@ async def ensure_topology(
 
 
 async def _stream(
-    bus: Api, name: str, subjects: tuple[str, ...], max_age: timedelta, replicas: int
+    bus: Api,
+    name: str,
+    subjects: tuple[str, ...],
+    max_age: timedelta,
+    replicas: int,
+    stored_subject: dict[str, str] | None = None,
 ) -> None:
-    config = {
+    config: dict[str, Any] = {
         "name": name,
         "subjects": list(subjects),
         "storage": "file",
@@ -56,6 +65,8 @@ async def _stream(
         "deny_delete": True,
         "deny_purge": True,
     }
+    if stored_subject is not None:
+        config["subject_transform"] = stored_subject
     answer = await bus.api(f"STREAM.CREATE.{name}", config)
     if answer.get("error", {}).get("err_code") == NAME_IN_USE:
         answer = await bus.api(f"STREAM.UPDATE.{name}", config)

@@ -5,6 +5,7 @@ FlowerbedError
 ├── NotFound            nothing is stored under that name (404)
 ├── Conflict            someone wrote first; load again and retry (409, retried)
 ├── Unavailable         Postgres or NATS is away; retry later (503)
+│   └── RoleLost        another replica leads now; what was begun as the leader is undone
 └── UnknownEvent        a payload that this version of the code cannot read (500)
 """
 
@@ -45,6 +46,10 @@ class Conflict(FlowerbedError):
 
 class Unavailable(FlowerbedError):
     """A dependency did not answer; the same call may work later."""
+
+
+class RoleLost(Unavailable):
+    """Another replica leads now, or may; nothing may be changed in this role any more."""
 
 
 class UnknownEvent(FlowerbedError):

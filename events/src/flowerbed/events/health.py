@@ -108,7 +108,7 @@ async def lags(shell: "Shell") -> dict[str, float]:
     measures: dict[str, tuple[Lag, Gauge]] = {}
     if shell.relaying is not None:
         measures["outbox"] = shell.outbox_lag, metrics.outbox_lag.labels(shell.service)
-    for name in shell.intakes:
+    for name in shell.consumers:
         gauge = metrics.projection_lag.labels(shell.service, name)
         measures[name] = partial(shell.consumer_lag, name), gauge
     for name, measure in shell.lags.items():

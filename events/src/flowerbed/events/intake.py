@@ -19,6 +19,7 @@ from typing import TypeAlias
 
 from pydantic import ValidationError
 
+from flowerbed.contracts.topology import partition_of_subject
 from flowerbed.events import dead_letters, failpoints, metrics
 from flowerbed.events.connection import Connection
 from flowerbed.events.consumer import Consumer
@@ -68,12 +69,22 @@ class Item:
 
 
 class Intake:
-    """Runs one consumer. Only the replica that leads it may."""
+    """Runs one consumer, of one partition or of all. Only the replica that leads it may."""
 
     def __init__(
-        self, service: str, consumer: Consumer, database: Database, subscribe: Subscribe
+        self,
+        service: str,
+        consumer: Consumer,
+        database: Database,
+        subscribe: Subscribe,
+        *,
+        partition: int | None = None,
     ) -> None:
         self.consumer = consumer
+        self.partition = partition
+        self.is_idle = asyncio.Event()
+        """Nothing is under way: it does not run, or not any more."""
+        self.is_idle.set()
         self.handled = 0
         self.waits_for: str | None = None
         """What is away, as long as nothing can be handled."""
@@ -82,12 +93,18 @@ class Intake:
         self._subscribe = subscribe
         self._stopping = asyncio.Event()
         self._current: Deliveries | None = None
-        self._lag = metrics.projection_lag.labels(service, consumer.name)
         self._redelivered = metrics.redeliveries.labels(service, consumer.name)
         self._dead = metrics.dead_letters.labels(service, consumer.name)
 
     async def run(self) -> None:
         """Consume until `stop`."""
+        self.is_idle.clear()
+        try:
+            await self._sessions()
+        finally:
+            self.is_idle.set()
+
+    async def _sessions(self) -> None:
         wait, quiet_until = 0.05, 0.0
         while not self._stopping.is_set():
             before = self.handled
@@ -123,11 +140,12 @@ class Intake:
                 self._current = None
 
     async def process(self, deliveries: Deliveries, batch: Sequence[Delivery]) -> None:
-        """Apply a batch and acknowledge it."""
-        items = [_item(delivery) for delivery in batch]
+        """Apply a batch and acknowledge it; what belongs to another partition is not applied."""
+        items = [_item(delivery) for delivery in batch if self._is_ours(delivery)]
         self._redelivered.inc(sum(1 for delivery in batch if delivery.attempt > 1))
         try:
-            await self._apply(items)
+            if items:
+                await self._apply(items)
         except Unavailable:
             raise
         except Exception as error:
@@ -136,12 +154,15 @@ class Intake:
                 if not await self._settle(item):
                     return
                 await deliveries.ack([item.delivery])
+            await deliveries.ack([one for one in batch if not self._is_ours(one)])
         else:
             failpoints.reach("consume-after", *(item.envelope.type for item in items))
             await deliveries.ack(batch)
         self.handled += len(batch)
         self.waits_for = None
-        self._lag.set(batch[-1].pending)
+
+    def _is_ours(self, delivery: Delivery) -> bool:
+        return self.partition in (None, partition_of_subject(delivery.message.subject))
 
     async def _settle(self, item: Item) -> bool:
         """Apply one event, or make it a dead letter; False if stopped before either."""

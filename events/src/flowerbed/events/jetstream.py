@@ -8,12 +8,13 @@ stream's tail again, a consumer by resetting its durable to the last acknowledge
 import asyncio
 import json
 import logging
+import random
 import re
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from uuid import uuid4
 
 import nats.errors
@@ -34,6 +35,10 @@ __all__ = ["Bus", "ensure_topology"]
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Told: TypeAlias = Callable[[bytes], None]
+
+PINGS: dict[str, Any] = {"ping_interval": 2, "max_outstanding_pings": 1}
+"""A server that is stopped, or beyond a cut link, is left after some 4 s."""
 
 _MARK_LINE = re.compile(rf"^{MARK}: (.+?)\r$", re.MULTILINE)
 
@@ -91,8 +96,16 @@ class Link:
             asking.cancel()
 
 
+def servers(url: str) -> list[str]:
+    """The addresses in a list with commas."""
+    return [one.strip() for one in url.split(",")]
+
+
 class Bus:
-    """A user's connection to NATS, kept up for ever between `start` and `close`."""
+    """A user's connection to NATS, kept up for ever between `start` and `close`.
+
+    `url` may be several, with commas between: servers of one cluster, tried in turn.
+    """
 
     def __init__(
         self,
@@ -103,7 +116,8 @@ class Bus:
         timeout: float = 5.0,
         expires: float = EXPIRES,
     ) -> None:
-        self._url = url
+        self._urls = servers(url)
+        self._turn = random.randrange(len(self._urls))
         self._user = user
         self._password = password
         self._timeout = timeout
@@ -111,11 +125,11 @@ class Bus:
         self._link: Link | None = None
         self._up = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
-        self._listeners: dict[str, Callable[[], None]] = {}
+        self._listeners: dict[str, Told] = {}
         self._nudges: set[asyncio.Future[None]] = set()
 
     def __repr__(self) -> str:
-        return f"Bus({self._user}@{self._url})"
+        return f"Bus({self._user}@{','.join(self._urls)})"
 
     @property
     def is_connected(self) -> bool:
@@ -236,15 +250,15 @@ class Bus:
 
     # --- waking -----------------------------------------------------------------------------
 
-    def nudge(self, subject: str) -> None:
+    def nudge(self, subject: str, what: bytes = b"") -> None:
         """Tell whoever listens on `subject`; nobody is told when NATS is away."""
         link = self._link
         if link is not None:
-            task = asyncio.ensure_future(_quietly(link.client.publish(subject, b"")))
+            task = asyncio.ensure_future(_quietly(link.client.publish(subject, what)))
             self._nudges.add(task)
             task.add_done_callback(self._nudges.discard)
 
-    async def listen(self, subject: str, told: Callable[[], None]) -> None:
+    async def listen(self, subject: str, told: Told) -> None:
         """Call `told` at every nudge on `subject`, on this connection and those to come."""
         self._listeners[subject] = told
         if self._link is not None:
@@ -300,15 +314,16 @@ class Bus:
             if not closed.done():
                 closed.set_result(None)
 
+        self._turn = (self._turn + 1) % len(self._urls)
         await client.connect(
-            self._url,
+            self._urls[self._turn],
             user=self._user,
             password=self._password,
             name=self._user,
             inbox_prefix=inbox_prefix(self._user),
             allow_reconnect=False,
             connect_timeout=2,
-            ping_interval=10,
+            **PINGS,
             error_cb=_log_error,
             closed_cb=on_closed,
         )
@@ -317,9 +332,9 @@ class Bus:
         return Link(client, closed)
 
 
-async def _subscribe(client: Client, subject: str, told: Callable[[], None]) -> None:
+async def _subscribe(client: Client, subject: str, told: Told) -> None:
     async def on_message(message: Msg) -> None:
-        told()
+        told(message.data)
 
     await client.subscribe(subject, cb=on_message)
 

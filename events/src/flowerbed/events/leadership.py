@@ -4,44 +4,90 @@ A session advisory lock a role, all on one direct connection of the process. Eve
 connection is used: to show life, and to try for the roles not held. Postgres ends a session
 that was idle for `SESSION_TIMEOUT` (a stopped process) or whose peer is gone, so a role moves
 to another replica within 5 s.
+
+Partitions are roles that replicas share out: each holds at most its share of them, and gives up
+what is more when another replica has come. A role has an epoch that rises when it is taken; the
+work's transactions carry it (`database.fence`), so what a replica begins in a role that it lost
+without noticing is not committed.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, field
 
 from flowerbed.events.connection import Connection
-from flowerbed.events.database import Database, translated
-from flowerbed.events.errors import Unavailable
+from flowerbed.events.database import Database, Fence, fence, translated
+from flowerbed.events.errors import RoleLost, Unavailable
 from flowerbed.events.wakeup import Wakeup
+
+__all__ = ["Leadership", "RoleLost", "partition_role"]
 
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 1.0
 SESSION_TIMEOUT = "4s"
+SURE_SECONDS = 3.0
+"""After the last sign of life the session lives at least so long, so nobody else can lead."""
+
+PATIENCE = 8.0
+"""Seconds: a role's new holder waits for transactions of the old one, which may idle for 5."""
+
+_PREFIX = "partition "
+_PRESENT = (20_741, 1)
+
+_LIVE = """
+SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted
+AND classid = $1::int::oid AND objid = $2::int::oid AND objsubid = 2
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 
 _TRY = """
 SELECT name FROM unnest($1::text[]) AS name
-WHERE pg_try_advisory_lock(hashtextextended('flowerbed.' || name, 0))
+WHERE pg_try_advisory_lock(hashtextextended('flowerbed.' || name, 0)) LIMIT $2
 """
 
 
-class RoleLost(Unavailable):
-    """The session that held the lock is over; another replica may lead now."""
+def partition_role(number: int) -> str:
+    return f"{_PREFIX}{number}"
+
+
+@dataclass(slots=True)
+class Held:
+    """`over` is set when the role is lost, or to be given up."""
+
+    fence: Fence
+    over: "asyncio.Future[None]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def end(self) -> None:
+        if not self.over.done():
+            self.over.set_result(None)
 
 
 class Leadership:
-    def __init__(self, database: Database, *, heartbeat: float = HEARTBEAT) -> None:
+    """`shared`: how many partitions there are to share out among the replicas."""
+
+    def __init__(
+        self, database: Database, *, heartbeat: float = HEARTBEAT, shared: int = 0
+    ) -> None:
         self._database = database
         self._heartbeat = heartbeat
+        self._shared = shared
         self._connection: Connection | None = None
         self._using = asyncio.Lock()
         self._poke = Wakeup()
-        self._wanted: dict[str, asyncio.Future[None]] = {}
-        self._held: dict[str, asyncio.Future[None]] = {}
+        self._wanted: dict[str, asyncio.Future[Held]] = {}
+        self._held: dict[str, Held] = {}
+        self._confirmed_at = -math.inf
 
     def holds(self, role: str) -> bool:
-        return role in self._held
+        """Held, and nobody else can hold it yet, even if this process was stopped meanwhile."""
+        return role in self._held and time.monotonic() - self._confirmed_at < SURE_SECONDS
 
     @property
     def roles(self) -> list[str]:
@@ -51,12 +97,14 @@ class Leadership:
         """Run `work` as the leader, and give the role up when it ends or fails.
 
         Raises:
-            RoleLost: the role was lost meanwhile; the work has been cancelled.
+            RoleLost: the role was lost or given up meanwhile; the work has been cancelled.
         """
-        lost = await self._acquire(role)
-        task = asyncio.ensure_future(work())
+        held = await self._acquire(role)
+        context = copy_context()
+        context.run(fence.set, held.fence)
+        task = asyncio.get_running_loop().create_task(_awaited(work), context=context)
         try:
-            await asyncio.wait((task, lost), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, held.over), return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 task.result()
             else:
@@ -84,25 +132,58 @@ class Leadership:
             return
         async with self._using:
             with translated():
-                if self._connection is None or self._connection.is_closed():
-                    self._drop()
-                    self._connection = await self._database.connect_app(
-                        idle_session_timeout=SESSION_TIMEOUT,
-                        tcp_keepalives_idle="1",
-                        tcp_keepalives_interval="1",
-                        tcp_keepalives_count="3",
-                        tcp_user_timeout="4000",
-                    )
-                rows = await self._connection.fetch(_TRY, list(self._wanted), timeout=3)
-        for row in rows:
-            wanted = self._wanted.pop(row["name"], None)
-            if wanted is None or wanted.done():  # nobody waits any more
-                await self._unlock(row["name"])
-                continue
-            self._held[row["name"]] = asyncio.get_running_loop().create_future()
-            wanted.set_result(None)
+                connection = await self._connected()
+                began = time.monotonic()
+                n_live = await connection.fetchval(_LIVE, *_PRESENT, timeout=3)
+                self._confirmed_at = began
+                share = math.ceil(self._shared / max(1, n_live))
+                for role in await self._try(connection, share):
+                    await self._take(connection, role)
+        self._give_up_beyond(share)
 
-    async def _acquire(self, role: str) -> asyncio.Future[None]:
+    async def _connected(self) -> Connection:
+        if self._connection is not None and not self._connection.is_closed():
+            return self._connection
+        self._drop()
+        self._connection = connection = await self._database.connect_app(
+            idle_session_timeout=SESSION_TIMEOUT,
+            tcp_keepalives_idle="1",
+            tcp_keepalives_interval="1",
+            tcp_keepalives_count="3",
+            tcp_user_timeout="4000",
+        )
+        await connection.execute("SELECT pg_advisory_lock_shared($1, $2)", *_PRESENT, timeout=3)
+        return connection
+
+    async def _try(self, connection: Connection, share: int) -> Sequence[str]:
+        """Roles whose lock is ours now: any of the single ones, of partitions up to our share."""
+        single = [role for role in self._wanted if not role.startswith(_PREFIX)]
+        shared = [role for role in self._wanted if role.startswith(_PREFIX)]
+        room = max(0, share - len(self._partitions()))
+        taken: list[str] = []
+        for roles, most in ((single, len(single)), (shared, room)):
+            if roles and most:
+                rows = await connection.fetch(_TRY, roles, most, timeout=3)
+                taken += [row["name"] for row in rows]
+        return taken
+
+    async def _take(self, connection: Connection, role: str) -> None:
+        epoch = await connection.fetchval("SELECT take_role($1)", role, timeout=PATIENCE)
+        wanted = self._wanted.pop(role, None)
+        if wanted is None or wanted.done():  # nobody waits any more
+            await self._unlock_on(connection, role)
+            return
+        self._held[role] = held = Held(Fence(role, epoch))
+        wanted.set_result(held)
+
+    def _partitions(self) -> list[str]:
+        return sorted(role for role in self._held if role.startswith(_PREFIX))
+
+    def _give_up_beyond(self, share: int) -> None:
+        for role in self._partitions()[share:]:
+            self._held[role].end()
+
+    async def _acquire(self, role: str) -> Held:
         while role not in self._held:
             wanted = asyncio.get_running_loop().create_future()
             self._wanted[role] = wanted
@@ -125,16 +206,17 @@ class Leadership:
             async with self._using:
                 if self._connection is not None:
                     with translated():
-                        await self._connection.execute(
-                            "SELECT pg_advisory_unlock(hashtextextended('flowerbed.' || $1, 0))",
-                            role,
-                            timeout=3,
-                        )
+                        await self._unlock_on(self._connection, role)
         except Unavailable:
             self._drop()  # the lock has gone with its session, and so have the others
         except asyncio.CancelledError:
             self._drop()  # whether it was let go is not known, so the session ends
             raise
+
+    async def _unlock_on(self, connection: Connection, role: str) -> None:
+        await connection.execute(
+            "SELECT pg_advisory_unlock(hashtextextended('flowerbed.' || $1, 0))", role, timeout=3
+        )
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -142,11 +224,14 @@ class Leadership:
             self._connection = None
         held, self._held = self._held, {}
         for lost in held.values():
-            if not lost.done():
-                lost.set_result(None)
+            lost.end()
 
 
-async def _ended(task: "asyncio.Future[None]") -> None:
+async def _awaited(work: Callable[[], Awaitable[None]]) -> None:
+    await work()
+
+
+async def _ended(task: "asyncio.Task[None]") -> None:
     """Cancel `task` if it still runs, and wait until it has ended."""
     if task.done():
         return

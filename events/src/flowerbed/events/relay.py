@@ -11,7 +11,7 @@ knows (the fence), so a relay that is no longer the leader is refused and stores
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
@@ -77,6 +77,7 @@ class Relay:
         sink: Sink,
         *,
         wakeup: Wakeup | None = None,
+        may_publish: Callable[[], bool] = lambda: True,
         page: int = 500,
         batch_above: int = 4,
     ) -> None:
@@ -87,6 +88,7 @@ class Relay:
         self.wakeup = wakeup or Wakeup()
         self._source = source
         self._sink = sink
+        self._may_publish = may_publish
         self._page = page
         self._batch_above = batch_above
         self._is_drained = False
@@ -167,6 +169,8 @@ class Relay:
 
     async def _publish(self, rows: Sequence[Any]) -> None:
         assert self.mark is not None
+        if not self._may_publish():
+            raise Fenced("it is not sure that this relay still leads")
         marks = [replace(self.mark, gpos=row["gpos"]) for row in rows]
         messages = [
             outgoing(row, self.service, mark) for row, mark in zip(rows, marks, strict=True)

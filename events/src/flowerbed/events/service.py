@@ -11,12 +11,13 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 
-from flowerbed.contracts.topology import durables, owned_stream
+from flowerbed.contracts.topology import PARTITIONS, durables, owned_stream
 from flowerbed.events import dead_letters
 from flowerbed.events.codec import Codec
 from flowerbed.events.consumer import Consumer
@@ -26,7 +27,7 @@ from flowerbed.events.health import health_routes
 from flowerbed.events.http import new_app, prepare
 from flowerbed.events.intake import Intake
 from flowerbed.events.jetstream import Bus
-from flowerbed.events.leadership import Leadership
+from flowerbed.events.leadership import Leadership, partition_role
 from flowerbed.events.logs import set_up_logging
 from flowerbed.events.message import Mark
 from flowerbed.events.outbox import NO_TENANT, Outbox
@@ -41,6 +42,7 @@ from flowerbed.events.wakeup import Wakeup
 logger = logging.getLogger(__name__)
 
 Work: TypeAlias = Callable[[], Awaitable[None]]
+PartWork: TypeAlias = Callable[[int], Awaitable[None]]
 Check: TypeAlias = Callable[[], Awaitable[None]]
 Lag: TypeAlias = Callable[[], Awaitable[float]]
 Status: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
@@ -64,17 +66,23 @@ class Shell:
         self.bus = Bus(
             settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value()
         )
-        self.leadership = Leadership(self.database)
+        self.leadership = Leadership(self.database, shared=PARTITIONS)
         self.outbox = Outbox(self.database)
         self.app = new_app(f"flowerbed {self.service}")
         self.intakes: dict[str, Intake] = {}
+        """By the consumer's name, or by `<name>/<partition>`."""
+        self.consumers: dict[str, Consumer] = {}
         self.checks: dict[str, Check] = {}
         self.lags: dict[str, Lag] = {}
         self.statuses: list[Status] = []
         self.failing: dict[str, str] = {}
         self.relaying: Relay | None = None
         self._work: dict[str, tuple[Work, bool]] = {}
-        self._durables: dict[str, str] = {}
+        self._durables: dict[str, list[str]] = {}
+        self._parts: dict[str, PartWork] = {}
+        self._heard: dict[str, Callable[[bytes], None]] = {
+            f"wake.{self.service}": lambda _: self.wakeup.wake()
+        }
         self._served: list[tuple[FastAPI, Path]] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
@@ -89,26 +97,49 @@ class Shell:
         return EventStore(codec, projections)
 
     def consume(self, consumer: Consumer) -> None:
-        """Run a consumer on the durable that `contracts.topology` gives this service."""
+        """Run a consumer on the durables that `contracts.topology` gives this service."""
         mine = [durable for durable in durables(self.service) if durable.stream == consumer.stream]
         if not mine:
             raise FlowerbedError(f"{self.service} has no durable on {consumer.stream}")
-        if consumer.name in self.intakes:
+        if consumer.name in self.consumers:
             raise FlowerbedError(f"two consumers are called {consumer.name!r}")
-        durable = mine[0].name
-        intake = Intake(
-            self.service,
-            consumer,
-            self.database,
-            lambda: self.bus.subscription(consumer.stream, durable),
-        )
-        self.intakes[consumer.name] = intake
-        self._durables[consumer.name] = durable
-        self.background(f"consumer {consumer.name}", intake.run, leader=True)
+        self.consumers[consumer.name] = consumer
+        self._durables[consumer.name] = [durable.name for durable in mine]
+        for durable in mine:
+            name = consumer.name
+            if durable.partition is not None:
+                name = f"{name}/{durable.partition}"
+            self.intakes[name] = Intake(
+                self.service,
+                consumer,
+                self.database,
+                partial(self.bus.subscription, consumer.stream, durable.name),
+                partition=durable.partition,
+            )
+        if mine[0].partition is None:
+            self.background(f"consumer {consumer.name}", self.intakes[name].run, leader=True)
+        else:
+            self.in_partitions(
+                f"consumer {consumer.name}",
+                lambda number: self.intakes[f"{consumer.name}/{number}"].run(),
+            )
+
+    def in_partitions(self, name: str, work: PartWork) -> None:
+        """Run `work` for each partition, beside the partition's consumers, on one replica each."""
+        if name in self._parts:
+            raise FlowerbedError(f"two works in partitions are called {name!r}")
+        self._parts[name] = work
 
     def relay(self, jetstream: str) -> None:
         """Publish the events of this service; done already if the topology says it owns one."""
-        relay = Relay(self.service, jetstream, self.outbox, self.bus, wakeup=self.wakeup)
+        relay = Relay(
+            self.service,
+            jetstream,
+            self.outbox,
+            self.bus,
+            wakeup=self.wakeup,
+            may_publish=lambda: self.leadership.holds("relay"),
+        )
         self.relaying = relay
         self.background("relay", relay.run, leader=True)
 
@@ -120,6 +151,10 @@ class Shell:
         if name in self._work and name != "relay":
             raise FlowerbedError(f"two background works are called {name!r}")
         self._work[name] = work, leader
+
+    def hear(self, subject: str, told: Callable[[bytes], None]) -> None:
+        """Call `told` with what other replicas nudge on `subject`, which begins with `wake.`."""
+        self._heard[subject] = told
 
     def readiness(self, name: str, check: Check) -> None:
         """A further condition of being ready; it raises when it is not met."""
@@ -139,10 +174,14 @@ class Shell:
 
     async def replay(self, consumer: str, lane: str) -> int:
         """Handle the dead letters of a federation (or a stream), in order."""
-        intake = self.intakes.get(consumer)
-        if intake is None:
+        found = self.consumers.get(consumer)
+        if found is None:
             raise NotFound(f"{self.service} has no consumer {consumer!r}")
-        return await dead_letters.replay(self.database, intake.consumer, lane)
+        return await dead_letters.replay(self.database, found, lane)
+
+    def handled(self, consumer: str) -> int:
+        """How many events this replica has handled as that consumer."""
+        return sum(one.handled for one in self.intakes.values() if one.consumer.name == consumer)
 
     # --- what it can be asked ---------------------------------------------------------------
 
@@ -165,8 +204,10 @@ class Shell:
         return await self.outbox.lag(mark)
 
     async def consumer_lag(self, name: str) -> float:
-        jetstream = self.intakes[name].consumer.stream
-        return await self.bus.pending(jetstream, self._durables[name])
+        """Over all partitions, whichever replica has them."""
+        jetstream = self.consumers[name].stream
+        lags = [self.bus.pending(jetstream, durable) for durable in self._durables[name]]
+        return sum(await asyncio.gather(*lags))
 
     # --- its life ---------------------------------------------------------------------------
 
@@ -176,10 +217,14 @@ class Shell:
         sockets += [(app, unix_socket(path)) for app, path in self._served]
         await self.database.open()
         await self.bus.start()
-        await self.bus.listen(f"wake.{self.service}", self.wakeup.wake)
+        for subject, told in self._heard.items():
+            await self.bus.listen(subject, told)
         self._spawn("leadership", self.leadership.run)
         for name, (work, leader) in self._work.items():
             self._spawn(name, _led(self.leadership, name, work) if leader else work)
+        for number in range(PARTITIONS) if self._parts else ():
+            role = partition_role(number)
+            self._spawn(role, _led(self.leadership, role, partial(self._run_part, number)))
         for app, listening in sockets:
             listener = Listener(app, listening)
             self._listeners.append(listener)
@@ -192,8 +237,9 @@ class Shell:
         self.stopping.set()
         for intake in self.intakes.values():
             intake.stop()
-        consumers = [f"consumer {name}" for name in self.intakes]
-        await self._end(consumers, patience=10.0)
+        idle = [asyncio.ensure_future(one.is_idle.wait()) for one in self.intakes.values()]
+        if idle:
+            await asyncio.wait(idle, timeout=10.0)
         for listener in self._listeners:
             listener.stop()
         await self._end([name for name in self._tasks if name.startswith("http")], patience=10.0)
@@ -221,6 +267,13 @@ class Shell:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=5)
+
+    async def _run_part(self, number: int) -> None:
+        """All that is done for one partition, until it is lost."""
+        async with asyncio.TaskGroup() as group:
+            for name, work in self._parts.items():
+                described = f"{name}, partition {number}"
+                group.create_task(self._supervised(described, partial(work, number)))
 
     def _spawn(self, name: str, work: Work) -> None:
         self._tasks[name] = asyncio.create_task(self._supervised(name, work), name=name)

@@ -7,7 +7,7 @@ from typing import Any
 from flowerbed.aggregator.app import routes
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.consumers import consumers
-from flowerbed.aggregator.exchanges import Exchanges
+from flowerbed.aggregator.exchanges import AllExchanges
 from flowerbed.aggregator.projections.answers import answers
 from flowerbed.aggregator.projections.outcomes import outcomes
 from flowerbed.aggregator.screening import Limits
@@ -19,7 +19,7 @@ from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
 
 
-def wire(shell: Shell, settings: AggregatorSettings) -> Exchanges:
+def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
     """Put the service together. No I/O."""
     blobs = Blobs(
         settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key.get_secret_value()
@@ -35,10 +35,10 @@ def wire(shell: Shell, settings: AggregatorSettings) -> Exchanges:
         screening=asyncio.Semaphore(settings.n_screenings),
         has_heard_all=lambda: _has_heard_all(shell),
     )
-    exchanges = Exchanges(bridge)
+    exchanges = AllExchanges.of(bridge)
     for consumer in consumers(exchanges):
         shell.consume(consumer)
-    shell.background("exchanges", exchanges.run, leader=True)
+    shell.in_partitions("exchanges", exchanges.run)
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(exchanges))
     shell.app.include_router(routes(bridge, settings.internal_token))
@@ -46,11 +46,11 @@ def wire(shell: Shell, settings: AggregatorSettings) -> Exchanges:
 
 
 async def _has_heard_all(shell: Shell) -> bool:
-    lags = [await shell.consumer_lag(name) for name in shell.intakes]
+    lags = [await shell.consumer_lag(name) for name in shell.consumers]
     return not any(lags)
 
 
-async def _status(exchanges: Exchanges) -> dict[str, Any]:
+async def _status(exchanges: AllExchanges) -> dict[str, Any]:
     return {"open_exchanges": exchanges.streams}
 
 

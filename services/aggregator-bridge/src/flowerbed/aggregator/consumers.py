@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from flowerbed.aggregator.exchanges import Exchanges
+from flowerbed.aggregator.exchanges import AllExchanges
 from flowerbed.aggregator.projections.exchanges import (
     end_federation,
     remember_exchange,
@@ -40,13 +40,13 @@ from flowerbed.events.database import after_commit
 from flowerbed.events.recorded import Recorded
 
 
-def consumers(exchanges: Exchanges) -> tuple[Consumer, Consumer]:
+def consumers(exchanges: AllExchanges) -> tuple[Consumer, Consumer]:
     """Of the orchestrator's facts, and of the lease service's."""
 
     async def on_federation_created(tx: Connection, recorded: Recorded[FederationCreated]) -> None:
         await remember_federation(tx, recorded)
         await remember_exchange(tx, recorded)
-        after_commit(partial(exchanges.wake, terms_of(recorded.event).stream))
+        wake(recorded.event.federation_id, terms_of(recorded.event).stream)
 
     async def on_policy_changed(
         tx: Connection, recorded: Recorded[FederationPolicyChanged]
@@ -55,25 +55,28 @@ def consumers(exchanges: Exchanges) -> tuple[Consumer, Consumer]:
 
     async def on_exchange_started(tx: Connection, recorded: Recorded[ExchangeStarted]) -> None:
         await remember_exchange(tx, recorded)
-        wake(terms_of(recorded.event).stream)
-        wake(*await streams_with_late(tx, recorded.event.federation_id))
+        federation_id = recorded.event.federation_id
+        late = await streams_with_late(tx, federation_id)
+        wake(federation_id, terms_of(recorded.event).stream, *late)
 
     async def on_member_replaced(tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
-        wake(await remember_replacement(tx, recorded.event))
+        wake(recorded.event.federation_id, await remember_replacement(tx, recorded.event))
 
     async def on_federation_ended(tx: Connection, recorded: Recorded[Any]) -> None:
-        await end_federation(tx, recorded.event.federation_id)
-        after_commit(partial(exchanges.drop, recorded.event.federation_id))
-        wake(*await streams_with_late(tx, recorded.event.federation_id))
+        federation_id = recorded.event.federation_id
+        await end_federation(tx, federation_id)
+        after_commit(partial(exchanges.drop, federation_id))
+        wake(federation_id, *await streams_with_late(tx, federation_id))
 
     async def on_report(tx: Connection, recorded: Recorded[Any]) -> None:
         await remember_report(tx, recorded)
         event = recorded.event
-        wake(stream_of(event), *await streams_that_list(tx, event.federation_id, event.work_id))
+        listing = await streams_that_list(tx, event.federation_id, event.work_id)
+        wake(event.federation_id, stream_of(event), *listing)
 
-    def wake(*streams: str) -> None:
+    def wake(federation_id: str, *streams: str) -> None:
         for stream in streams:
-            after_commit(partial(exchanges.wake, stream))
+            after_commit(partial(exchanges.wake, federation_id, stream))
 
     codec = Codec(EVENTS)
     return (

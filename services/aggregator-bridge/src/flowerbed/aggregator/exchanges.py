@@ -20,6 +20,7 @@ from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.gathering import Gathering
 from flowerbed.aggregator.initializing import Initializing
 from flowerbed.aggregator.projections.exchanges import Asked, open_exchanges
+from flowerbed.contracts.topology import PARTITIONS, partition
 from flowerbed.events.errors import Conflict, NotFound, Rejected, Unavailable
 from flowerbed.events.wakeup import Wakeup
 
@@ -39,7 +40,10 @@ class Worker:
 
 @dataclass(slots=True)
 class Exchanges:
+    """Of one partition of the federations."""
+
     bridge: Bridge
+    partition: int
     look_seconds: float = LOOK_SECONDS
     _workers: dict[str, Worker] = field(default_factory=dict)
     _woken: set[str] = field(default_factory=set)
@@ -68,7 +72,7 @@ class Exchanges:
 
     async def run(self) -> None:
         """Until cancelled. Only one replica does this at a time."""
-        await asyncio.to_thread(_empty, self.bridge.spool)
+        await asyncio.to_thread(_empty, self._spool)
         self._leads, is_woken = True, False
         self._has_looked_back = False
         try:
@@ -98,11 +102,19 @@ class Exchanges:
         with_ended = streams is not None or not self._has_looked_back
         found = await open_exchanges(self.bridge.database, streams, with_ended=with_ended)
         self._has_looked_back |= streams is None
+        found = {stream: asked for stream, asked in found.items() if self._is_ours(asked)}
         for stream, asked in found.items():
             if stream not in self._workers:
                 self._start(stream, asked)
         if streams is None:
             self._drop_all_but(found)
+
+    def _is_ours(self, asked: Asked) -> bool:
+        return partition(asked.terms.federation_id) == self.partition
+
+    @property
+    def _spool(self) -> Path:
+        return self.bridge.spool / f"partition-{self.partition}"
 
     def _drop_all_but(self, found: Mapping[str, Asked]) -> None:
         for stream, worker in self._workers.items():
@@ -143,7 +155,7 @@ class Exchanges:
             await asyncio.sleep(0.1 * attempt)
 
     async def _work(self, asked: Asked, wakeup: Wakeup) -> None:
-        folder = self.bridge.spool / f"{asked.terms.stream}-{uuid.uuid4().hex[:8]}"
+        folder = self._spool / f"{asked.terms.stream}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         kind = Initializing if asked.started is None else Gathering
         try:
@@ -161,6 +173,33 @@ class Exchanges:
     def _log(self, asked: Asked) -> ExchangeLog:
         bridge = self.bridge
         return ExchangeLog(bridge.database, bridge.store, asked.context.tenant, asked.terms.stream)
+
+
+@dataclass(frozen=True, slots=True)
+class AllExchanges:
+    """Those of every partition; each partition is at work where it is led."""
+
+    parts: tuple[Exchanges, ...]
+
+    @classmethod
+    def of(cls, bridge: Bridge) -> "AllExchanges":
+        return cls(tuple(Exchanges(bridge, number) for number in range(PARTITIONS)))
+
+    @property
+    def streams(self) -> list[str]:
+        return sorted(stream for part in self.parts for stream in part.streams)
+
+    def wake(self, federation_id: str, stream: str) -> None:
+        """There may be something to do for this exchange."""
+        self.parts[partition(federation_id)].wake(stream)
+
+    def drop(self, federation_id: str) -> None:
+        """The federation has ended."""
+        self.parts[partition(federation_id)].drop(federation_id)
+
+    async def run(self, number: int) -> None:
+        """One partition, until cancelled."""
+        await self.parts[number].run()
 
 
 def _empty(spool: Path) -> None:

@@ -28,7 +28,7 @@ def wire(shell: Shell, settings: ArtifactSettings) -> Verifier:
         missing_attempts=settings.missing_attempts,
     )
     shell.consume(aggregator_consumer(verifier))
-    shell.background("verifier", verifier.run, leader=True)
+    shell.in_partitions("verifier", verifier.run)
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(verifier))
     shell.app.include_router(routes(verifier, settings.internal_token))

@@ -79,7 +79,6 @@ def routes(verifier: Verifier, token: SecretStr) -> APIRouter:
     @router.post("/verifications/{event_id}/retry", status_code=202)
     async def retry(event_id: UUID) -> None:
         """Read back once more what was refused."""
-        await verifications.retry(database, event_id)
-        verifier.wakeup.wake()
+        verifier.wake(await verifications.retry(database, event_id))
 
     return router

@@ -1,5 +1,7 @@
 """What the artifact service does about the bridge's facts: note what is to be read back."""
 
+from functools import partial
+
 from flowerbed.artifact.projections.verifications import remember
 from flowerbed.artifact.verifier import Verifier
 from flowerbed.contracts.aggregate import AggregateCompleted
@@ -16,7 +18,7 @@ def aggregator_consumer(verifier: Verifier) -> Consumer:
     ) -> None:
         if recorded.event.checkpoint is not None:
             await remember(tx, recorded)
-            after_commit(verifier.wakeup.wake)
+            after_commit(partial(verifier.wake, recorded.event.federation_id))
 
     return Consumer(
         "aggregator",

@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 
 from flowerbed.artifact import metrics
 from flowerbed.artifact.blobs import Blobs, DigestDiffers
@@ -15,6 +16,7 @@ from flowerbed.artifact.decider import RecordArtifact, lineage, stream_of
 from flowerbed.artifact.projections import verifications
 from flowerbed.artifact.projections.verifications import Verification
 from flowerbed.contracts.aggregate import AggregateCompleted
+from flowerbed.contracts.topology import PARTITIONS, partition
 from flowerbed.contracts.values import ArtifactKind, ArtifactRef
 from flowerbed.events.commands import execute
 from flowerbed.events.database import Database
@@ -39,14 +41,20 @@ class Verifier:
     blobs: Blobs
     missing_attempts: int = 5
     look_seconds: float = LOOK_SECONDS
-    wakeup: Wakeup = field(default_factory=Wakeup)
+    _wakeups: dict[int, Wakeup] = field(
+        default_factory=lambda: {number: Wakeup() for number in range(PARTITIONS)}
+    )
 
-    async def run(self) -> None:
-        """Until cancelled. Only one replica does this at a time."""
+    def wake(self, federation_id: str) -> None:
+        """There may be something to read back."""
+        self._wakeups[partition(federation_id)].wake()
+
+    async def run(self, number: int) -> None:
+        """One partition, until cancelled. Only one replica does this at a time."""
         wait = FIRST_WAIT
         while True:
             try:
-                todo = await verifications.to_do(self.database, AT_ONCE)
+                todo = await self._to_do(number)
                 done = await asyncio.gather(*(self._verify(one) for one in todo))
             except Unavailable as error:
                 logger.warning("verification waits: %s", error)
@@ -54,10 +62,15 @@ class Verifier:
             if all(done):
                 wait = FIRST_WAIT
                 if len(done) < AT_ONCE:
-                    await self.wakeup.wait(self.look_seconds)
+                    await self._wakeups[number].wait(self.look_seconds)
             else:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LAST_WAIT)
+
+    async def _to_do(self, number: int) -> list[Verification]:
+        found = await verifications.to_do(self.database)
+        ours = (one for one in found if partition(one.completed.federation_id) == number)
+        return list(islice(ours, AT_ONCE))
 
     async def _verify(self, one: Verification) -> bool:
         """True once it is settled: recorded, or refused for good."""

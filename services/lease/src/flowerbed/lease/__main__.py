@@ -22,11 +22,15 @@ from flowerbed.lease.waiting import Waiting
 
 now = partial(datetime.now, UTC)
 
+WAITING = "wake.lease.waiting"
+"""Where replicas tell each other whose long poll may have an answer."""
+
 
 async def build(settings: LeaseSettings, shell: Shell) -> None:
     codec = Codec(EVENTS)
     store = shell.store(codec, projections=[clients, leases])
-    waiting = Waiting(shell.stopping)
+    waiting = Waiting(shell.stopping, partial(shell.bus.nudge, WAITING))
+    shell.hear(WAITING, waiting.hear)
     signer = Signer.load(settings.signing_key_file)
     enrolments = Enrolments(
         database=shell.database,

@@ -12,19 +12,45 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LOOK_AGAIN = 10.0
-"""Seconds. Another replica may have written what this one waits for."""
+"""Seconds. Another replica may have written what this one waits for, and its word been lost."""
+
+TOGETHER = 1000
 
 
 class Waiting:
-    """Waiters by key; a key is a lease id, or a tenant for those who wait for a lease."""
+    """Waiters by key; a key is a lease id, or a tenant for those who wait for a lease.
 
-    def __init__(self, stopping: asyncio.Event) -> None:
+    `tell`: passes keys on to the other replicas, which `hear` them.
+    """
+
+    def __init__(
+        self, stopping: asyncio.Event, tell: Callable[[bytes], None] = lambda keys: None
+    ) -> None:
         self._stopping = stopping
+        self._tell = tell
+        self._untold: set[str] = set()
         self._events: dict[str, set[asyncio.Event]] = {}
 
     def wake(self, key: str) -> None:
+        """Whoever waits for `key`, here and in the other replicas."""
+        self._wake(key)
+        if not self._untold:
+            asyncio.get_running_loop().call_soon(self._tell_all)
+        self._untold.add(key)
+
+    def hear(self, keys: bytes) -> None:
+        for key in keys.decode().split("\n"):
+            self._wake(key)
+
+    def _wake(self, key: str) -> None:
         for event in self._events.get(key, ()):
             event.set()
+
+    def _tell_all(self) -> None:
+        """All keys of this turn of the loop in as few messages as they fit in."""
+        keys, self._untold = sorted(self._untold), set()
+        for start in range(0, len(keys), TOGETHER):
+            self._tell("\n".join(keys[start : start + TOGETHER]).encode())
 
     async def until(
         self, key: str, look: Callable[[], Awaitable[T | None]], seconds: float

@@ -22,6 +22,7 @@ from flowerbed.events.context import Context
 from flowerbed.events.database import Database
 from flowerbed.events.documents import DocumentUnreadable, read_document
 from flowerbed.events.errors import Conflict, Unavailable
+from flowerbed.events.jetstream import PINGS, servers
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.commands import Command, SubmitFederation
@@ -101,7 +102,7 @@ class Submissions:
         self, settings: ServiceSettings, database: Database, federations: Federations
     ) -> None:
         self._broker = NatsBroker(
-            settings.nats_url,
+            servers(settings.nats_url),
             security=SASLPlaintext(
                 username=settings.nats_user,
                 password=settings.nats_password.get_secret_value(),
@@ -111,6 +112,7 @@ class Submissions:
             allow_reconnect=True,
             max_reconnect_attempts=-1,
             logger=None,
+            **PINGS,
         )
         inbox = f"{inbox_prefix(settings.nats_user)}.".encode()
         subscribe(self._broker, database, federations, inbox)

@@ -34,11 +34,11 @@ async def remember(tx: Connection, recorded: Recorded[AggregateCompleted]) -> No
     )
 
 
-async def to_do(database: Database, limit: int) -> list[Verification]:
+async def to_do(database: Database) -> list[Verification]:
     """Of every tenant, oldest first."""
     async with database.read_all() as connection:
         rows = await connection.fetch(
-            "SELECT * FROM verifications WHERE error IS NULL ORDER BY heard_at LIMIT $1", limit
+            "SELECT * FROM verifications WHERE error IS NULL ORDER BY heard_at"
         )
     return [_verification(row) for row in rows]
 
@@ -67,22 +67,26 @@ async def refused(database: Database) -> list[dict[str, str]]:
     return [{key: str(value) for key, value in dict(row).items()} for row in rows]
 
 
-async def retry(database: Database, event_id: UUID) -> None:
-    """Look once more, e.g. after the object was put back.
+async def retry(database: Database, event_id: UUID) -> str:
+    """Look once more, e.g. after the object was put back. Whose federation's it is.
 
     Raises:
         NotFound: no such verification was refused.
     """
     async with database.read_all() as connection:
-        tenant = await connection.fetchval(
-            "SELECT tenant FROM verifications WHERE event_id = $1 AND error IS NOT NULL", event_id
+        row = await connection.fetchrow(
+            "SELECT tenant, federation_id FROM verifications"
+            " WHERE event_id = $1 AND error IS NOT NULL",
+            event_id,
         )
-    if tenant is None:
+    if row is None:
         raise NotFound(f"no refused verification {event_id}")
-    async with database.transaction(tenant) as tx:
+    async with database.transaction(row["tenant"]) as tx:
         await tx.execute(
             "UPDATE verifications SET error = NULL, n_missing = 0 WHERE event_id = $1", event_id
         )
+    federation_id: str = row["federation_id"]
+    return federation_id
 
 
 def _verification(row: Row) -> Verification:
