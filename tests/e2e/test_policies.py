@@ -1,0 +1,68 @@
+"""Real rounds under other policies than the default: k of n with late updates, a changed one."""
+
+import json
+import subprocess
+from typing import Any
+
+from tests.e2e.documents import hospital
+from tests.support.field import FLOWERBED, Field
+
+
+async def of_type(field: Field, service: str, identity: str, kind: str) -> list[dict[str, Any]]:
+    history = await field.history(service, identity)
+    return [one["data"] for one in history if one["type"] == f"fl.{kind}"]
+
+
+async def test_rounds_close_with_the_kth_update_and_the_others_count_in_the_next(
+    field: Field,
+) -> None:
+    policy = {"close_at": 3, "late_updates": "next_round", "deadline_seconds": 60}
+    spec = hospital(num_rounds=3, round_policy=policy)
+    identity = field.submit(spec)
+    field.completed(identity)
+    started = await of_type(field, "orchestrator", identity, "round.started")
+    closed = [
+        one
+        for one in await of_type(field, "aggregator", identity, "aggregate.completed")
+        if one["exchange"] == "train"
+    ]
+    assert [one["round_number"] for one in closed] == [1, 2, 3]
+    for begun, done in zip(started, closed, strict=True):
+        assert len(done["updates"]) == begun["goal"]
+        wanted = {one["client_id"] for one in (*begun["cohort"], *begun["owed"])}
+        assert {one["client_id"] for one in done["updates"]} <= wanted
+        late = {one["client_id"] for one in begun["owed"]}
+        assert {one["client_id"] for one in done["updates"] if one["staleness"]} <= late
+    owing = [len(one["owing"]) for one in closed]
+    assert all(len(begun["owed"]) <= n for begun, n in zip(started[1:], owing, strict=False))
+
+    accepted = await of_type(field, "aggregator", identity, "update.accepted")
+    works = [one["work_id"] for one in accepted]
+    assert len(works) == len(set(works)), "no update counts twice"
+    for number in (1, 2, 3):
+        again = field.api.post(f"/artifacts/{identity}/{number}/verify", patience=60)
+        assert again["identical"], again
+
+
+def flowerbed(field: Field, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [FLOWERBED, "federation", "policy", *arguments]
+    command += ["--state-dir", str(field.stack.state_dir)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+async def test_a_person_changes_the_policy_of_a_running_federation(field: Field) -> None:
+    identity = field.submit(hospital(num_rounds=2, min_clients=4))
+    field.api.post(f"/federations/{identity}/pause", {"reason": "a slow site"})
+    bad = flowerbed(field, identity, "--quorum", "2", "--budget-seconds", "5")
+    assert bad.returncode == 2
+    assert "round_policy.quorum" in bad.stderr and "1 broken rule" in bad.stderr
+    good = flowerbed(field, identity, "--close-at", "2", "--reason", "a slow site")
+    assert good.returncode == 0, good.stderr
+    assert "changed close_at; counts from" in good.stdout
+    field.api.post(f"/federations/{identity}/resume")
+    field.completed(identity)
+    started = await of_type(field, "orchestrator", identity, "round.started")
+    assert (started[-1]["goal"], len(started[-1]["cohort"])) == (2, 4)
+    shown = json.loads(flowerbed(field, identity, "--show", "--output", "json").stdout)
+    assert shown["policy"]["close_at"] == 2
+    assert len(await of_type(field, "orchestrator", identity, "federation.policy_changed")) == 1
