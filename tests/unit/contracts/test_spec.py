@@ -170,3 +170,12 @@ def test_whatever_is_written_is_a_spec_or_refused_in_words_that_can_be_stored(
             problem.model_dump_json()
     else:
         assert parse_spec(json.loads(spec.model_dump_json())) == spec
+
+
+def test_the_brief_form_is_what_the_first_release_wrote_and_means_the_same() -> None:
+    first = {"quorum", "deadline_seconds", "max_attempts", "over_select", "join_deadline_seconds"}
+    plain, late = spec_of(), spec_of(round_policy={"late_updates": "next_round", "close_at": 3})
+    assert set(plain.brief()["spec"]["round_policy"]) == first
+    assert set(late.brief()["spec"]["round_policy"]) == first | {"late_updates", "close_at"}
+    for spec in (plain, late):
+        assert parse_spec(json.loads(json.dumps(spec.brief()))) == spec

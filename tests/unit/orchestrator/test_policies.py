@@ -12,6 +12,7 @@ import pytest
 
 from flowerbed.contracts.federation import (
     FederationCompleted,
+    FederationCreated,
     FederationFailed,
     FederationPolicyChanged,
     FederationRejected,
@@ -37,11 +38,12 @@ from flowerbed.orchestrator.commands import (
     RecordCheckpoint,
     ReplaceMembers,
     ResumeFederation,
+    SubmitFederation,
 )
 from flowerbed.orchestrator.decider import decide, federation
 from flowerbed.orchestrator.state import Evaluating, Pool, Training, Waiting, policy_of
 from flowerbed.orchestrator.steering import FederationEnded, PolicyRefused
-from tests.support.federations import BASE, FED, MINUTE, NOON, created, pool, ref
+from tests.support.federations import BASE, CODE, FED, MINUTE, NOON, created, pool, ref, spec_of
 
 LATE = {"late_updates": "next_round", "deadline_seconds": 60.0, "max_attempts": 2}
 ALL = pool("a", "b", "c")
@@ -314,6 +316,20 @@ def test_what_is_over_keeps_its_policy() -> None:
         FederationEnded, match="was rejected"
     )
     given(federation).when(change(quorum=0.5)).then_rejected(NotFound, match="no such federation")
+
+
+# --- beside replicas of the release before ----------------------------------
+
+
+def test_beside_older_replicas_a_federation_is_created_in_the_words_that_they_read() -> None:
+    submit = SubmitFederation(
+        federation_id=FED, submission_id="s1", spec=spec_of(), problems=(), code_hash=CODE, at=NOON,
+        is_upgraded=False,
+    )  # fmt: skip
+    (event,) = decide(federation.initial, submit)
+    assert isinstance(event, FederationCreated)
+    assert event.spec == spec_of().brief() != spec_of().document()
+    assert event.federation_spec == spec_of()
 
 
 # --- commands at any moment -------------------------------------------------

@@ -26,6 +26,12 @@ SHORTEST_EXCHANGE = 1.0
 LONGEST_WORK = 7 * 86_400.0
 """Seconds: as long as a presigned URL may be valid."""
 
+ADDED_LATER = (
+    "mode", "close_at", "buffer_size", "late_updates", "staleness_exponent", "max_staleness",
+    "replace_dropped", "budget_seconds",
+)  # fmt: skip
+"""Keys that the first release did not know."""
+
 
 class RoundPolicy(Section):
     """When a round ends.

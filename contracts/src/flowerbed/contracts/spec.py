@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_snake
 
-from flowerbed.contracts.policy import RoundPolicy
+from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
 from flowerbed.contracts.values import Scalar, Sha256, Token
 
@@ -268,4 +268,13 @@ class FederationSpec(Section):
     def document(self) -> dict[str, object]:
         """The spec as plain JSON values, snake_case, every default written out."""
         document: dict[str, object] = self.model_dump(mode="json")
+        return document
+
+    def brief(self) -> dict[str, Any]:
+        """As the first release writes and reads it: later keys only where they say something."""
+        document: dict[str, Any] = self.model_dump(mode="json")
+        policy, defaults = document["spec"]["round_policy"], RoundPolicy().model_dump(mode="json")
+        for key in ADDED_LATER:
+            if policy[key] == defaults[key]:
+                del policy[key]
         return document

@@ -16,6 +16,7 @@ from typing import Any
 from uuid import uuid4
 
 from flowerbed.contracts.event import subject
+from flowerbed.contracts.federation import FederationCreated
 from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.problems import SpecRefused, parse_spec
 from flowerbed.contracts.spec import FederationSpec
@@ -107,7 +108,7 @@ def read_spec(raw: bytes, tenant: str | None) -> FederationSpec:
 async def _remember(
     tx: Connection, spec: FederationSpec, submission_id: str, identity: str
 ) -> None:
-    document = _canonical(spec.document())
+    document = _canonical(spec.brief())
     digest = hashlib.sha256(document.encode()).hexdigest()
     inserted = await tx.fetchval(
         "INSERT INTO submissions"
@@ -131,13 +132,19 @@ async def _known_digest(tx: Connection, identity: str, *, fresh: bool) -> str | 
             "SELECT spec_sha256 FROM submissions WHERE federation_id = $1", identity
         )
         return posted
-    published = await tx.fetchval("SELECT spec FROM federations WHERE federation_id = $1", identity)
+    published = await tx.fetchval(
+        "SELECT data -> 'spec' FROM events WHERE stream = $1 AND type = $2",
+        f"federation-{identity}",
+        FederationCreated.type,
+    )
     if published is None:
         return None
-    return hashlib.sha256(_canonical(json.loads(published)).encode()).hexdigest()
+    spec = FederationSpec.model_validate_json(published)
+    return hashlib.sha256(_canonical(spec.brief()).encode()).hexdigest()
 
 
 def _canonical(document: Any) -> str:
+    """Of a spec's brief form, which is the same in every release: a key posted again is known."""
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
@@ -161,5 +168,5 @@ def _message(spec: FederationSpec, submission_id: str, identity: str) -> Message
     return Message(
         subject=subject(SUBMISSION_SUBJECT, spec.metadata.tenant, identity),
         headers=headers,
-        data=json.dumps(spec.document(), ensure_ascii=False).encode(),
+        data=json.dumps(spec.brief(), ensure_ascii=False).encode(),
     )

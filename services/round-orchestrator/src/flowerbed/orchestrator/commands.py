@@ -12,12 +12,15 @@ from flowerbed.orchestrator.state import Pool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubmitFederation:
+    """`is_upgraded`: no replica of the release before reads what is recorded."""
+
     federation_id: str
     submission_id: str
     spec: FederationSpec | None
     problems: tuple[Problem, ...]
     code_hash: str
     at: datetime
+    is_upgraded: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -76,12 +76,13 @@ def _submit(state: State, command: SubmitFederation) -> Events:
                 problems=command.problems,
             )
         ]
+    spec = command.spec.document() if command.is_upgraded else command.spec.brief()
     wait = timedelta(seconds=command.spec.spec.round_policy.join_deadline_seconds)
     return [
         FederationCreated(
             federation_id=command.federation_id,
             submission_id=command.submission_id,
-            spec=command.spec.document(),
+            spec=spec,
             code_hash=command.code_hash,
             join_deadline_at=command.at + wait,
         )

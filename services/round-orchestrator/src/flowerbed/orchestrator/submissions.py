@@ -55,6 +55,7 @@ async def submit(
             problems=problems,
             code_hash=code_hash,
             at=now.at,
+            is_upgraded=now.is_upgraded,
         )
 
     context = Context(
