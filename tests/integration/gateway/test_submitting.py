@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import yaml
 
-from flowerbed.contracts.federation import FederationCreated
+from flowerbed.contracts.federation import FederationCreated, FederationPolicyChanged
 from flowerbed.contracts.ids import federation_id
+from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.problems import parse_spec
 from flowerbed.contracts.topology import SUBMISSIONS
 from flowerbed.events.documents import MAX_BYTES
@@ -110,9 +111,15 @@ async def test_the_key_of_a_spec_published_on_nats_is_taken_too(gateway: Gateway
             join_deadline_at=NOON,
         ),
     )
+    policy = RoundPolicy(quorum=0.5).model_dump(mode="json")
+    story.tell(
+        f"federation-{identity}",
+        FederationPolicyChanged(federation_id=identity, policy=policy, changed=("quorum",)),
+    )
     await gateway.hear(story.told)
 
-    assert (await _post(gateway, document(), key="s1")).status_code == 202
+    again = await _post(gateway, document(), key="s1")
+    assert again.status_code == 202, "a policy changed since makes it no other spec"
     assert (await _post(gateway, document(num_rounds=3), key="s1")).status_code == 409
 
 
