@@ -254,7 +254,8 @@ def test_a_person_may_pause_resume_and_cancel_at_any_moment(data: st.DataObject)
         return
     pause = PauseFederation(reason="", at=walk.at)
     resume = ResumeFederation(base=BASE, pool=walk.pool, at=walk.at)
-    for command in data.draw(st.permutations([pause, resume])):
+    both: list[Command] = [pause, resume]
+    for command in data.draw(st.permutations(both)):
         walk.tell(command)
         (end,) = decide(walk.state, CancelFederation(reason=""))
         assert isinstance(federation.evolve(walk.state, end), Ended)
