@@ -66,7 +66,7 @@ class Ground:
     links: Links | None = None
     disks: Disks | None = None
     _missing_since: dict[str, float] = field(default_factory=dict)
-    _starting: list["subprocess.Popen[str]"] = field(default_factory=list)
+    _starting: dict[str, "subprocess.Popen[str]"] = field(default_factory=dict)
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -112,7 +112,7 @@ class Ground:
 
     def stop(self, *, keep: bool = False) -> None:
         """End every process; delete all data unless `keep`."""
-        for process in self._starting:
+        for process in self._starting.values():
             process.kill()
         with ThreadPoolExecutor() as pool:
             stopped: list[Future[Any]] = [pool.submit(site.stop) for site in self.sites]
@@ -168,10 +168,8 @@ class Ground:
                 said.append("supervisor")
         for site in self.sites:
             if self._is_missing(site):
-                self._starting.append(self._start_runner(site))
-                self._missing_since[site.name] = time.monotonic()
+                self._starting[site.name] = self._start_runner(site)
                 said.append(f"agent-{site.name}")
-        self._starting = [one for one in self._starting if one.poll() is None]
         return said
 
     def restart_all(self) -> None:
@@ -207,7 +205,9 @@ class Ground:
         return record is not None and (record.is_supervised() or record.is_kept())
 
     def _is_missing(self, site: Site) -> bool:
-        state = StateDir(site.home)
+        starting, state = self._starting.get(site.name), StateDir(site.home)
+        if starting is not None and starting.poll() is None:
+            return False
         if running_agent(state) is not None or running_keeper(state) is not None:
             self._missing_since.pop(site.name, None)
             return False
