@@ -62,7 +62,9 @@ async def test_every_service_and_a_worker_killed_mid_round_change_no_byte(
     nothing_is_trained_twice(field, identity)
 
 
-async def nothing_accepted_is_lost(field: Field, federation_id: str) -> None:
+async def nothing_accepted_is_lost(
+    field: Field, federation_id: str, n_rounds: int = ROUNDS
+) -> None:
     history = await field.history("aggregator", federation_id)
     accepted = {
         (e["data"]["round_number"], e["data"]["exchange"], e["data"]["client_id"])
@@ -78,14 +80,14 @@ async def nothing_accepted_is_lost(field: Field, federation_id: str) -> None:
     assert len(folded) == len(set(folded)), "an update was counted twice"
     assert accepted == set(folded)
     trained = [one for one in folded if one[1] == "train"]
-    assert len(trained) == ROUNDS * len(field.sites)
+    assert len(trained) == n_rounds * len(field.sites)
 
 
-def nothing_is_trained_twice(field: Field, federation_id: str) -> None:
+def nothing_is_trained_twice(field: Field, federation_id: str, n_rounds: int = ROUNDS) -> None:
     for site in field.sites:
         rows = site.journal(
             "SELECT f.round_number, count(*) FROM runs r JOIN finished f USING (work)"
             f" WHERE f.federation_id = '{federation_id}' AND f.exchange = 'train'"
             " AND r.finished_at IS NOT NULL GROUP BY f.round_number ORDER BY 1"
         )
-        assert rows == [(number, 1) for number in range(1, ROUNDS + 1)], site.name
+        assert rows == [(number, 1) for number in range(1, n_rounds + 1)], site.name

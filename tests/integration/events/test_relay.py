@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from flowerbed.contracts.topology import partition
 from flowerbed.events.commands import handle
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection
@@ -76,7 +77,7 @@ async def test_event_arrives_as_a_cloud_event(
     recorded = (await handle(made.database, store, bed, "bed-1", Sow(seed="a"), context))[0]
     await drain(relay_of(made, await bus("lease")))
     (message,) = await relayed(fresh_streams)
-    assert message.subject == "fl.client.enrolled.roses.fed-1"
+    assert message.subject == f"fl.client.enrolled.roses.fed-1.{partition('fed-1')}"
     assert message.data == b'{"seed":"a"}'
     mark = message.headers["Fl-Pos"]
     assert Mark.parse(mark).gpos == recorded.position
