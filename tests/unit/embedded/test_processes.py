@@ -185,6 +185,21 @@ def test_lock_of_a_dead_server_does_not_keep_the_next_one_out(
     assert not lock.exists()
 
 
+async def test_child_that_is_stuck_for_several_looks_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_module, "WATCH_EVERY", 0.02)
+    running = Observed(tmp_path, "import time; time.sleep(60)")
+    looks = iter([None, "full", None, "full", "full", "full"])
+    running.child.spec = replace(running.child.spec, stuck=lambda: next(looks, None))
+    await running.child.start()
+    first = running.process
+    await running.until(lambda: running.states.count("ready") == 2)
+    assert not first.is_alive()
+    assert next(looks, "all looked at") == "all looked at"
+    await running.child.stop()
+
+
 async def test_death_is_noticed_at_once(tmp_path: Path) -> None:
     observed = Observed(tmp_path, "import time; time.sleep(60)")
     await observed.child.start()

@@ -25,6 +25,7 @@ from flowerbed.embedded.record import ComponentRecord, ComponentState, Kind
 
 logger = logging.getLogger(__name__)
 
+WATCH_EVERY, LOOKS_UNTIL_STUCK = 2.0, 3
 FIRST_DELAY, LONGEST_DELAY, HEALTHY_AFTER = 0.2, 10.0, 30.0
 ATTEMPTS_AT_START = 3
 
@@ -49,6 +50,8 @@ class ChildSpec:
     env: Mapping[str, str]
     before: Callable[[], None] = lambda: None
     """Called in a thread before each start."""
+    stuck: Callable[[], str | None] | None = None
+    """Called in a thread while it runs: why only another start helps, or None."""
     account: Account | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_seconds: float = 10
@@ -148,8 +151,10 @@ class Child:
                 self._was_ready.set_result(None)
         elif late is not None:
             self._kill_group()
+        watch = asyncio.ensure_future(self._watch())
         code = await ended
         ready.cancel()
+        watch.cancel()
         self._kill_group()  # what it may have started and left behind
         self._id = None
         return late or _how_it_ended(code)
@@ -195,6 +200,21 @@ class Child:
                     return f"was not ready after {self.spec.start_seconds:.0f} s: {error}"
             await asyncio.sleep(pause)
             pause = min(pause * 1.5, 0.1)
+
+    async def _watch(self) -> None:
+        """End it where it runs and will never work again by itself."""
+        n_looks = 0
+        while self.spec.stuck is not None:
+            await asyncio.sleep(WATCH_EVERY)
+            try:
+                reason = await asyncio.to_thread(self.spec.stuck)
+            except (NotReady, OSError, ValueError):
+                continue  # it does not answer: its end, or its start, is somebody else's to see
+            n_looks = n_looks + 1 if reason is not None else 0
+            if n_looks >= LOOKS_UNTIL_STUCK:
+                logger.warning("%s is started again: %s", self.spec.name, reason)
+                self._kill_group()
+                return
 
     def _fail(self, reason: str) -> None:
         self._become("stopped")

@@ -37,6 +37,7 @@ def _spec(setup: Setup, node: str) -> ChildSpec:
         argv=(program("nats-server"), "-c", str(configuration)),
         address=setup.address(node),
         probe=lambda pid: probes.nats(port, name, "admin", password),
+        stuck=lambda: probes.nats_stuck(port, setup.credentials.nats["system"]),
         log=layout.log(node),
         directory=store,
         env=setup.server_env(),

@@ -45,6 +45,27 @@ def nats(port: int, server_name: str, user: str, password: str) -> None:
         raise NotReady(f"NATS refused our user: {answer.decode(errors='replace').strip()}")
 
 
+def nats_stuck(port: int, password: str) -> str | None:
+    """Why the server cannot store anything until it is started again; None if it can.
+
+    NATS refuses every message of a stream after one failed write, also when there is room again.
+    """
+    with _connect(port) as connection, connection.makefile("rb") as lines:
+        server = json.loads(lines.readline().removeprefix(b"INFO ") or b"{}").get("server_id")
+        options = {"user": "system", "pass": password, "verbose": False, "pedantic": False}
+        asked = f"$SYS.REQ.SERVER.{server}.HEALTHZ"
+        connection.sendall(
+            b"CONNECT " + json.dumps(options).encode() + b"\r\n"
+            b"SUB health 1\r\n" + f"PUB {asked} health 2\r\n".encode() + b"{}\r\n"
+        )
+        line = lines.readline()
+        while line and not line.startswith(b"MSG "):
+            line = lines.readline()
+        body = lines.read(int(line.rsplit(b" ", 1)[1])) if line else b"{}"
+    error = str(json.loads(body).get("data", {}).get("error", ""))
+    return error if "write error" in error or "not enabled" in error else None
+
+
 def tls(port: int, ca_file: Path) -> None:
     """Who answers holds a key that our own CA has certified."""
     context = ssl.create_default_context(cafile=str(ca_file))
