@@ -85,8 +85,10 @@ def test_agent_that_is_killed_is_started_again_and_so_is_its_keeper(
     other = wait_for(lambda: running_keeper(enrolled), "another keeper")
     assert running_agent(enrolled) == agent, "the agent goes on meanwhile"
     agent.kill()
-    again = wait_for(lambda: running_agent(enrolled), "another agent")
-    assert (again != agent, running_keeper(enrolled)) == (True, other)
+    again = wait_for(
+        lambda: (found := running_agent(enrolled)) and found != agent and found, "another agent"
+    )
+    assert running_keeper(enrolled) == other
     again.kill()
     polls = control_plane.polls
     wait_for(lambda: control_plane.polls > polls, "the next agent's poll")

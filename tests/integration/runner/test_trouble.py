@@ -12,7 +12,7 @@ import pytest
 
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.runner import agent as agent_module
-from flowerbed.runner import clock, lease_work, storage
+from flowerbed.runner import bench, clock, lease_work, storage
 from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.state import StateDir
@@ -139,6 +139,32 @@ def test_journal_that_cannot_be_written_claims_nothing_done_and_loses_nothing(
     control_plane.orders = [control_plane.order(BASE, dataset_sha256=reference.sha256, attempt=2)]
     wait_for(lambda: control_plane.reports, "the report")
     assert (finished_runs(enrolled), resumptions(enrolled)) == ([1], [(1, 1, 0)])
+
+
+def test_app_that_keeps_too_much_is_ended(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    enrolled: StateDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(bench, "LARGEST", 10)
+    monkeypatch.setattr(bench, "SIZE_SECONDS", 0.05)
+    block = tmp_path / "block"
+    block.touch()
+    control_plane.offer()
+    config = {"behave": "keep-and-block", "block": str(block)}
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, config=config)
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.failures, "the failure")
+    failure = control_plane.failures[0][1]
+    assert (failure.code, failure.detail) == (
+        "checkpoint-too-large", "the app keeps 14 bytes, at most 10",
+    )  # fmt: skip
+    assert list(enrolled.work.iterdir()) == []
 
 
 @pytest.fixture

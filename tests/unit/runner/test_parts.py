@@ -1,6 +1,7 @@
 """The small parts: scrubbing, waiting, renewing, what a worker inherits, what status says."""
 
 import getpass
+import os
 import socket
 import subprocess
 import sys
@@ -20,7 +21,13 @@ from flowerbed.runner.pipe import Hello, Result
 from flowerbed.runner.renewal import renewal_at
 from flowerbed.runner.scrub import LONGEST, scrub
 from flowerbed.runner.settings import AgentSettings
-from flowerbed.runner.state import StateDir, default_state_dir, read_json, write_json
+from flowerbed.runner.state import (
+    BASES_KEPT_SECONDS,
+    StateDir,
+    default_state_dir,
+    read_json,
+    write_json,
+)
 from flowerbed.runner.status import read_status
 from flowerbed.runner.warm import environment
 
@@ -120,6 +127,17 @@ def test_state_directory_is_the_users_own(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="cannot hold a client"):
         StateDir.at(tmp_path / "file" / "state").make()
+
+
+def test_base_checkpoints_outlive_an_agent_but_not_for_ever(tmp_path: Path) -> None:
+    state = StateDir.at(tmp_path)
+    for name, age in (("new", 60), ("old", BASES_KEPT_SECONDS + 60)):
+        base = state.bases("lease") / f"{name}.safetensors"
+        base.parent.mkdir(parents=True, exist_ok=True)
+        base.touch()
+        os.utime(base, (time.time() - age,) * 2)
+    state.clear_leftovers()
+    assert [base.stem for base in state.bases("lease").iterdir()] == ["new"]
 
 
 def test_damaged_or_missing_documents_are_none(tmp_path: Path) -> None:
