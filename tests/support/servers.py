@@ -459,11 +459,14 @@ def service_settings(nats_server: NatsServer) -> MakeSettings:
 
 
 class Proxy:
-    """A TCP proxy that can be cut, so that a server is away for one client only."""
+    """A TCP proxy that can be cut or stopped, so that a server is away for one client only."""
 
     def __init__(self, port: int) -> None:
         self.target = port
         self.port = free_port()
+        self.flows = asyncio.Event()
+        """Cleared, it accepts and passes nothing on, as a server does that stands still."""
+        self.flows.set()
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -485,13 +488,19 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, onward[1]}
-        await asyncio.gather(_copy(reader, onward[1]), _copy(onward[0], writer))
+        await asyncio.gather(self._copy(reader, onward[1]), self._copy(onward[0], writer))
         self._writers -= {writer, onward[1]}
 
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _copy(reader, writer, self.flows)
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flows: asyncio.Event
+) -> None:
     with suppress(OSError):
         while data := await reader.read(65536):
+            await flows.wait()
             writer.write(data)
             await writer.drain()
     writer.transport.abort()

@@ -37,8 +37,11 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Told: TypeAlias = Callable[[bytes], None]
 
-PINGS: dict[str, Any] = {"ping_interval": 2, "max_outstanding_pings": 1}
-"""A server that is stopped, or beyond a cut link, is left after some 4 s."""
+PINGS: dict[str, Any] = {"ping_interval": 1, "max_outstanding_pings": 2}
+"""A server that is stopped, or beyond a cut link, is left after some 3 s."""
+
+CONNECT_SECONDS = 3.0
+"""nats-py itself would try a server that refuses for two minutes before it says so."""
 
 _MARK_LINE = re.compile(rf"^{MARK}: (.+?)\r$", re.MULTILINE)
 
@@ -168,6 +171,8 @@ class Bus:
         if found["error"].get("err_code") != NO_MESSAGE:
             raise Unavailable(f"{jetstream}: {found['error'].get('description')}")
         info = await self.api(f"STREAM.INFO.{jetstream}", {})
+        if "error" in info:
+            raise Unavailable(f"{jetstream}: {info['error'].get('description')}")
         return Tail(int(info["state"]["last_seq"]), None)
 
     async def publish(self, message: Message, expected: int | None = None) -> int:
@@ -315,20 +320,28 @@ class Bus:
                 closed.set_result(None)
 
         self._turn = (self._turn + 1) % len(self._urls)
-        await client.connect(
-            self._urls[self._turn],
-            user=self._user,
-            password=self._password,
-            name=self._user,
-            inbox_prefix=inbox_prefix(self._user),
-            allow_reconnect=False,
-            connect_timeout=2,
-            **PINGS,
-            error_cb=_log_error,
-            closed_cb=on_closed,
-        )
-        for subject, told in self._listeners.items():
-            await _subscribe(client, subject, told)
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await client.connect(
+                    self._urls[self._turn],
+                    user=self._user,
+                    password=self._password,
+                    name=self._user,
+                    inbox_prefix=inbox_prefix(self._user),
+                    allow_reconnect=False,
+                    max_reconnect_attempts=1,
+                    reconnect_time_wait=0,
+                    connect_timeout=2,
+                    no_echo=True,
+                    **PINGS,
+                    error_cb=_log_error,
+                    closed_cb=on_closed,
+                )
+                for subject, told in self._listeners.items():
+                    await _subscribe(client, subject, told)
+        except BaseException:
+            await _quietly(client.close())
+            raise
         return Link(client, closed)
 
 

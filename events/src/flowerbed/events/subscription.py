@@ -23,7 +23,8 @@ EXPIRES = 5.0
 """How long one request stands. A replica that was stopped (not ended) may take events for so
 long after another has replaced it, so it is short; renewing costs a message or two."""
 
-GRACE = 5.0
+GRACE = 2.0
+"""How much later than that its end may arrive, before what was asked for counts as forgotten."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
