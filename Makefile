@@ -3,7 +3,7 @@ PY := .venv/bin/python
 APP ?= hospital
 
 help: ## say what there is
-	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 24
 
 setup: ## make .venv what the lock file says (the others do it first)
 	@bash scripts/setup.sh
@@ -19,6 +19,23 @@ test: setup ## the whole suite, with real servers of its own
 
 idle-cost: setup ## processor time of an idle stack with four runners (75 s)
 	@$(PY) -m scripts.bench.idle
+
+chaos: setup ## 100 federations while everything is killed, stopped and cut off (SEED=n, 20 to 40 min)
+	@$(PY) -m scripts.chaos --federations 100 --batch 10 $(if $(SEED),--seed $(SEED))
+
+crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
+	@$(PY) -m scripts.crash_matrix
+
+bench: setup bench-recovery bench-recovery-flower bench-policies idle-cost ## all of these
+
+bench-recovery: setup ## what a kill of each process costs a round, 20 times each
+	@$(PY) -m scripts.bench.recovery --kills 20
+
+bench-recovery-flower: setup ## what the same kills cost stock Flower
+	@$(PY) -m scripts.bench.recovery_flower --kills 5
+
+bench-policies: setup ## accuracy and time of each round policy, with and without a slow site
+	@$(PY) -m scripts.bench.policies --updates 40 --share 0.1
 
 check: setup ## formatting, lint and types
 	.venv/bin/ruff format --check -q .
@@ -38,4 +55,5 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test idle-cost check verify generate format lock
+.PHONY: help setup demo demo-stop test idle-cost chaos crash-matrix \
+	bench bench-recovery bench-recovery-flower bench-policies check verify generate format lock
