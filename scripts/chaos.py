@@ -61,11 +61,11 @@ class Chaos:
             self.say(f"undisturbed: {name} gives {found[name][:12]}")
         return found
 
-    def run(self, undisturbed: Mapping[str, str]) -> list[Column]:
-        """Federations of the specs in `undisturbed` (spec to digest), and faults, to the end."""
+    def run(self, undisturbed: Mapping[str, str], specs: Sequence[str]) -> list[Column]:
+        """Federations of `specs`, and faults, to the end. `undisturbed`: digests, by spec."""
         load = Load(
             stack=lambda: self.ground.stack,
-            planned=plan.federations(self.seed, self.n_federations, list(undisturbed)),
+            planned=plan.federations(self.seed, self.n_federations, specs),
             batch=self.batch,
             key=f"chaos-{self.seed}",
             said=self.say,
@@ -84,7 +84,7 @@ class Chaos:
         expected = {
             one.federation_id: undisturbed[one.planned.spec]
             for one in load.all
-            if one.planned.order != "cancel"
+            if one.planned.order != "cancel" and one.planned.spec in undisturbed
         }
         ground, gaps = self.ground, frozenset(load.gaps)
         return check(
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         ground.start()
         chaos = Chaos(ground, seed, options.federations, options.batch, deck)
-        columns = chaos.run(chaos.undisturbed())
+        columns = chaos.run(chaos.undisturbed(), (*plan.SPECS, *plan.POLICIES))
     finally:
         is_kept = options.keep and not is_clean(columns)
         ground.stop(keep=is_kept)

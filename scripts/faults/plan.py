@@ -31,7 +31,14 @@ SPECS: dict[str, dict[str, Any]] = {
     "long training": {"num_rounds": 2, "train": {"local_epochs": 60, "seed": 6}},
     "many rounds": {"num_rounds": 8, "train": {"local_epochs": 2, "seed": 7}},
 }
-"""What is trained. Each is run once undisturbed; the others must end with the same bytes."""
+"""What is trained by rounds that wait for all: each is run once undisturbed, and those that are
+run among faults must end with the same bytes."""
+POLICIES: dict[str, dict[str, Any]] = {
+    "k of n": {"close_at": 3, "quorum": 0.75, "late_updates": "next_round"},
+    "over-selection": {"close_at": 3, "over_select": 1.34},
+    "buffered": {"mode": "buffered", "buffer_size": 3},
+}
+"""Rounds that close without waiting for all: who is in time decides the bytes, so none compare."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +71,12 @@ class Planned:
 
 def document(spec: str) -> dict[str, Any]:
     """A client that is silent for 20 s is dropped, so some of the stops end in a new lease."""
-    return hospital(
-        **SPECS[spec], lease={"ttl_seconds": 20}, round_policy={"deadline_seconds": 90.0}
-    )
+    trained = SPECS.get(spec, SPECS["four rounds"])
+    policy = {"deadline_seconds": 90.0, **POLICIES.get(spec, {})}
+    return hospital(**trained, lease={"ttl_seconds": 20}, round_policy=policy)
 
 
-def federations(seed: int, n: int, specs: Sequence[str] = tuple(SPECS)) -> list[Planned]:
+def federations(seed: int, n: int, specs: Sequence[str] = (*SPECS, *POLICIES)) -> list[Planned]:
     dice = random.Random(f"{seed} federations")
     return [
         Planned(number=number, spec=dice.choice(specs), order=_order(dice))

@@ -41,7 +41,7 @@ def test_faults_change_no_byte_and_points_of_the_crash_matrix_pass(ground: Groun
     said = matrix.undisturbed()
     deck = plan.chosen(plan.targets(ground.shape, SITES), SHORT)
     chaos = Chaos(ground, SEED, n_federations=3, batch=3, deck=deck)
-    columns = chaos.run({SPEC: matrix.sha256})
+    columns = chaos.run({SPEC: matrix.sha256}, [SPEC])
     assert {column.name: column.findings for column in columns if column.findings} == {}
 
     for point in sample(SEED, 3, met(points(), said)):
