@@ -88,6 +88,7 @@ async def status_report(shell: "Shell") -> dict[str, Any]:
         "service": shell.service,
         "uptime_seconds": round(time.time() - shell.started_at, 1),
         "leads": shell.leadership.roles,
+        "partitions": shell.leadership.partitions,
         "failing": shell.failing,
         "lags": await lags(shell),
         "relay": None

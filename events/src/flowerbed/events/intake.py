@@ -92,12 +92,14 @@ class Intake:
         self._database = database
         self._subscribe = subscribe
         self._stopping = asyncio.Event()
+        self._is_passed_on = False
         self._current: Deliveries | None = None
         self._redelivered = metrics.redeliveries.labels(service, consumer.name)
         self._dead = metrics.dead_letters.labels(service, consumer.name)
 
     async def run(self) -> None:
-        """Consume until `stop`."""
+        """Consume until `stop` or `pass_on`."""
+        self._is_passed_on = False
         self.is_idle.clear()
         try:
             await self._sessions()
@@ -106,7 +108,7 @@ class Intake:
 
     async def _sessions(self) -> None:
         wait, quiet_until = 0.05, 0.0
-        while not self._stopping.is_set():
+        while not self._is_over:
             before = self.handled
             try:
                 await self._session()
@@ -123,8 +125,17 @@ class Intake:
     def stop(self) -> None:
         """Finish the batch under way, give back the rest, end."""
         self._stopping.set()
+        self.pass_on()
+
+    def pass_on(self) -> None:
+        """The same for now: another replica goes on, and this one may run again later."""
+        self._is_passed_on = True
         if self._current is not None:
             self._current.interrupt()
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_passed_on or self._stopping.is_set()
 
     async def _session(self) -> None:
         async with self._database.read_all() as connection:
@@ -132,7 +143,7 @@ class Intake:
         async with self._subscribe() as deliveries:
             self._current = deliveries
             try:
-                while not self._stopping.is_set():
+                while not self._is_over:
                     batch = await deliveries.next_batch(BATCH)
                     if batch:
                         await self.process(deliveries, batch)
@@ -158,7 +169,7 @@ class Intake:
         else:
             failpoints.reach("consume-after", *(item.envelope.type for item in items))
             await deliveries.ack(batch)
-        self.handled += len(batch)
+        self.handled += len(items)
         self.waits_for = None
 
     def _is_ours(self, delivery: Delivery) -> bool:
@@ -179,7 +190,7 @@ class Intake:
                     return True
                 self._redelivered.inc()
                 await self._pause(retry.delay(attempt))
-                if self._stopping.is_set():
+                if self._is_over:
                     return False
         raise AssertionError("unreachable")
 

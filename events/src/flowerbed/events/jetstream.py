@@ -10,6 +10,7 @@ import json
 import logging
 import random
 import re
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -127,6 +128,7 @@ class Bus:
         self._expires = expires
         self._link: Link | None = None
         self._up = asyncio.Event()
+        self._away_since = time.monotonic()
         self._keeper: asyncio.Task[None] | None = None
         self._listeners: dict[str, Told] = {}
         self._nudges: set[asyncio.Future[None]] = set()
@@ -137,6 +139,11 @@ class Bus:
     @property
     def is_connected(self) -> bool:
         return self._link is not None and self._link.client.is_connected
+
+    @property
+    def away_seconds(self) -> float:
+        """For how long there has been no connection."""
+        return 0.0 if self.is_connected else time.monotonic() - self._away_since
 
     async def start(self) -> None:
         """Begin to connect; it does not wait for the connection."""
@@ -306,6 +313,7 @@ class Bus:
                 logger.warning("nats closed the connection")
             finally:
                 self._up.clear()
+                self._away_since = time.monotonic()
                 self._link = None
                 if not link.closed.done():
                     link.closed.set_result(None)

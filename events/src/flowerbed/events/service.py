@@ -50,6 +50,12 @@ Build: TypeAlias = Callable[["Shell"], Awaitable[None]]
 
 FIRST_RESTART, LAST_RETRY, LAST_RESTART = 0.2, 1.0, 10.0
 WELL_AFTER = 5.0
+BUS_PATIENCE = 5.0
+"""Seconds without NATS, after which this replica leaves roles to one that may have it."""
+
+ON_THE_BUS = ("relay", "consumer ", "partition ")
+"""How the roles begin whose work needs NATS."""
+
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -66,7 +72,7 @@ class Shell:
         self.bus = Bus(
             settings.nats_url, settings.nats_user, settings.nats_password.get_secret_value()
         )
-        self.leadership = Leadership(self.database, shared=PARTITIONS)
+        self.leadership = Leadership(self.database, shared=PARTITIONS, is_able=self._is_able)
         self.outbox = Outbox(self.database)
         self.app = new_app(f"flowerbed {self.service}")
         self.intakes: dict[str, Intake] = {}
@@ -221,10 +227,11 @@ class Shell:
             await self.bus.listen(subject, told)
         self._spawn("leadership", self.leadership.run)
         for name, (work, leader) in self._work.items():
-            self._spawn(name, _led(self.leadership, name, work) if leader else work)
+            self._spawn(name, partial(self.leadership.lead, name, work) if leader else work)
         for number in range(PARTITIONS) if self._parts else ():
             role = partition_role(number)
-            self._spawn(role, _led(self.leadership, role, partial(self._run_part, number)))
+            work, leave = partial(self._run_part, number), partial(self._leave_part, number)
+            self._spawn(role, partial(self.leadership.lead, role, work, leave))
         for app, listening in sockets:
             listener = Listener(app, listening)
             self._listeners.append(listener)
@@ -275,6 +282,18 @@ class Shell:
                 described = f"{name}, partition {number}"
                 group.create_task(self._supervised(described, partial(work, number)))
 
+    async def _leave_part(self, number: int) -> None:
+        """Let its consumers finish their batches."""
+        mine = [one for one in self.intakes.values() if one.partition == number]
+        for intake in mine:
+            intake.pass_on()
+        for intake in mine:
+            await intake.is_idle.wait()
+
+    def _is_able(self, role: str) -> bool:
+        """Whoever is cut off from NATS leaves what needs it to another replica."""
+        return self.bus.away_seconds < BUS_PATIENCE or not role.startswith(ON_THE_BUS)
+
     def _spawn(self, name: str, work: Work) -> None:
         self._tasks[name] = asyncio.create_task(self._supervised(name, work), name=name)
 
@@ -319,13 +338,6 @@ def address(settings: ServiceSettings) -> Address:
         reader_user=settings.reader_user,
         reader_password=settings.reader_password.get_secret_value(),
     )
-
-
-def _led(leadership: Leadership, name: str, work: Work) -> Work:
-    async def lead() -> None:
-        await leadership.lead(name, work)
-
-    return lead
 
 
 async def serve_until_stopped(settings: ServiceSettings, build: Build) -> None:
