@@ -221,6 +221,8 @@ def permissions(user: str) -> Permissions:
         ]
     for durable in durables(user):
         publish += _reading(durable.stream, durable.name)
+        # A replica of the release without partitions may still run beside the others.
+        publish += _reading(durable.stream, durable.service)
     return Permissions(publish=tuple(dict.fromkeys(publish)), subscribe=tuple(subscribe))
 
 

@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -202,10 +203,13 @@ class Shell:
             raise Unavailable("nats is away")
 
     async def outbox_lag(self) -> float:
+        """Of the whole service, whichever replica relays."""
         assert self.relaying is not None
-        mark = self.relaying.mark
+        jetstream, mark = self.relaying.jetstream, self.relaying.mark
+        if mark is None or not self.leadership.holds("relay"):
+            mark = (await self.bus.tail(jetstream)).mark
         if mark is None:
-            saved = await self.outbox.saved(self.relaying.jetstream)
+            saved = await self.outbox.saved(jetstream)
             mark = saved[0] if saved is not None else Mark()
         return await self.outbox.lag(mark)
 
@@ -244,15 +248,19 @@ class Shell:
         self.stopping.set()
         for intake in self.intakes.values():
             intake.stop()
-        idle = [asyncio.ensure_future(one.is_idle.wait()) for one in self.intakes.values()]
-        if idle:
-            await asyncio.wait(idle, timeout=10.0)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10.0):
+                await asyncio.gather(*(one.is_idle.wait() for one in self.intakes.values()))
+        # Another replica can go on with them while what was asked here is still answered.
+        await self._end([partition_role(number) for number in range(PARTITIONS)], patience=0.0)
         for listener in self._listeners:
             listener.stop()
         await self._end([name for name in self._tasks if name.startswith("http")], patience=10.0)
-        await self._end([name for name in self._tasks if name != "leadership"], patience=0.0)
-        if self.relaying is not None:
+        others = [name for name in self._tasks if name not in ("leadership", "relay")]
+        await self._end(others, patience=0.0)
+        if self.relaying is not None and self.leadership.holds("relay"):
             await self._save_mark(self.relaying)
+        await self._end(["relay"], patience=0.0)
         await self._end(["leadership"], patience=0.0)
         await self.bus.close()
         await self.database.close()
