@@ -49,12 +49,15 @@ FINE, COARSE = 0.01, 0.15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kill:
-    """One trial. Times in seconds since the kill; None: not within LONGEST."""
+    """One trial. Times in seconds since the kill; None: not within LONGEST.
+
+    `into_round`: how far the round was; None: it had just ended.
+    """
 
     victim: str
     process: str
     round_number: int
-    into_round: float
+    into_round: float | None
     noticed: float | None
     moves_again: float | None
     round_seconds: float | None
@@ -84,8 +87,8 @@ class Recovery:
 
     async def kill(self, victim: str) -> Kill:
         """Wait for a clean round, kill within the next, and watch until a later round ends."""
-        began = await self.new_round()
-        await asyncio.sleep(self.dice.uniform(0.05, 0.95) * statistics.median(self.usual))
+        await self.new_round()
+        await asyncio.sleep(self.dice.uniform(0.0, 1.0) * statistics.median(self.usual))
         name = f"{victim}-{self.dice.choice(SITES)}" if victim in ("agent", "worker") else victim
         process = self.ground.processes().get(name)
         while process is None:
@@ -95,20 +98,20 @@ class Recovery:
         at = time.time()
         process.signal(signal.SIGKILL)
         noticed = await self.noticed(name, process, at)
-        # With the supervisor all ends, in order: what is under way may still be recorded.
-        since = at if victim != "supervisor" else at + (noticed or 0.0)
         if victim == "gateway":
             moved = await self.copied(n_copies)
         else:
-            moved = await self.moved(name, since)
-        await self.round_after(began.number + 1)
-        ended = next(one for one in await self.rounds() if one.number == began.number)
-        self._used |= {began.number, began.number + 1}
+            moved = await self.moved(name, at)
+        hit = max((one for one in await self.rounds() if one.began <= at), key=_number)
+        await self.round_after(hit.number + 1)
+        ended = next(one for one in await self.rounds() if one.number == hit.number)
+        self._used |= {hit.number, hit.number + 1}
+        is_between = hit.ended is not None and hit.ended <= at
         return Kill(
             victim=victim,
             process=name,
-            round_number=began.number,
-            into_round=round(at - began.began, 3),
+            round_number=hit.number,
+            into_round=None if is_between else round(at - hit.began, 3),
             noticed=noticed and round(noticed, 3),
             moves_again=moved and round(moved - at, 3),
             round_seconds=ended.ended and round(ended.ended - ended.began, 3),
@@ -177,11 +180,12 @@ class Recovery:
                 await asyncio.sleep(COARSE)
 
     def n_repeated(self) -> int:
-        """Times that a worker began a piece of work that had been begun before, at all sites."""
+        """Times that work was begun again at all sites: by a new agent, or by a new worker."""
         n = 0
         for site in self.ground.sites:
             works = [run.work for run in runs(site.name, site.home)]
             n += len(works) - len(set(works))
+            n += (site.home / "client.log").read_text(errors="replace").count("worker died (")
         return n
 
     async def finish(self) -> list[Column]:
@@ -203,6 +207,10 @@ async def measure(
             kills.append(kill)
             print(f"{turn:>3} {json.dumps(asdict(kill))}", file=sys.stderr, flush=True)
     return kills, await recovery.finish(), recovery.usual
+
+
+def _number(one: Round) -> int:
+    return one.number
 
 
 def table(kills: Sequence[Kill], usual: float) -> str:
