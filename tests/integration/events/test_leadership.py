@@ -3,18 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 
-from flowerbed.events.database import Database
+from flowerbed.events.database import Database, Fence, fence
 from flowerbed.events.errors import Unavailable
-from flowerbed.events.leadership import Leadership, RoleLost
+from flowerbed.events.leadership import Leadership, RoleLost, Work, partition_role
 from tests.support.servers import MakeDatabase, PostgresServer, eventually
 
 
 @asynccontextmanager
-async def campaigning(database: Database, heartbeat: float = 0.1) -> AsyncIterator[Leadership]:
-    leadership = Leadership(database, heartbeat=heartbeat)
+async def campaigning(
+    database: Database, heartbeat: float = 0.1, **options: Any
+) -> AsyncIterator[Leadership]:
+    leadership = Leadership(database, heartbeat=heartbeat, **options)
     task = asyncio.create_task(leadership.run())
     try:
         yield leadership
@@ -135,3 +138,86 @@ async def test_lock_that_cannot_be_let_go_takes_its_session_along(
             await leading
         assert leadership.roles == []
         assert leadership._connection is None
+
+
+async def all_of(leadership: Leadership, leave: Work | None = None) -> list[asyncio.Task[None]]:
+    """Wants every partition."""
+    return [
+        asyncio.create_task(leadership.lead(partition_role(number), forever, leave))
+        for number in range(4)
+    ]
+
+
+async def test_partitions_are_shared_by_who_is_there_and_left_well(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    left: list[str] = []
+
+    async def leave() -> None:
+        left.append("one")
+
+    async with campaigning(database, shared=4) as first:
+        mine = await all_of(first, leave)
+        await eventually(lambda: first.partitions == [0, 1, 2, 3], "the first has all")
+        async with campaigning(database, shared=4) as second:
+            others = await all_of(second)
+            await eventually(lambda: second.partitions == [2, 3], "they share")
+            assert first.partitions == [0, 1]
+            assert len(left) == 2, "work was not asked to end well"
+            for task in others:
+                task.cancel()
+        await eventually(lambda: first.partitions == [0, 1, 2, 3], "the first has all again")
+        for task in mine:
+            task.cancel()
+
+
+async def test_who_cannot_do_the_work_leaves_it_to_another(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    cut_off: set[str] = set()
+
+    def is_able(role: str) -> bool:
+        return not any(role.startswith(one) for one in cut_off)
+
+    async with (
+        campaigning(database, shared=4, is_able=is_able) as first,
+        campaigning(database, shared=4) as second,
+    ):
+        tasks = await all_of(first)
+        tasks += [asyncio.create_task(first.lead(role, forever)) for role in ("relay", "timer")]
+        await eventually(lambda: len(first.partitions) == 2, "the first has its half")
+        await eventually(lambda: first.holds("relay") and first.holds("timer"), "and more")
+        tasks += await all_of(second)
+        tasks += [asyncio.create_task(second.lead(role, forever)) for role in ("relay", "timer")]
+        await eventually(lambda: len(second.partitions) == 2, "the second has the other half")
+        cut_off |= {"partition ", "relay"}
+        await eventually(lambda: second.partitions == [0, 1, 2, 3], "the second has all")
+        await eventually(lambda: second.holds("relay"), "and relays")
+        assert first.roles == ["timer"]
+        cut_off.clear()
+        await eventually(lambda: len(first.partitions) == 2, "they share again")
+        for task in tasks:
+            task.cancel()
+
+
+async def test_what_was_begun_in_one_role_holds_up_no_other(
+    service_database: MakeDatabase,
+) -> None:
+    database = (await service_database("lease")).database
+    async with database.transaction("roses") as tx:
+        epoch = await tx.fetchval("SELECT take_role('relay')")
+    async with campaigning(database) as leadership:
+        fence.set(Fence("relay", epoch))
+        async with database.transaction("roses"):
+            fence.set(None)
+            tasks = [
+                asyncio.create_task(leadership.lead(role, forever)) for role in ("relay", "timer")
+            ]
+            await eventually(lambda: leadership.roles == ["timer"], "another role is free")
+            await asyncio.sleep(1)
+            assert leadership.roles == ["timer"], "led while the last holder's work was under way"
+        await eventually(lambda: leadership.roles == ["relay", "timer"], "then this too")
+        for task in tasks:
+            task.cancel()

@@ -1,10 +1,7 @@
 """Several replicas of one service: what each handles, and what a stopped one may still do."""
 
 import asyncio
-import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +17,7 @@ from flowerbed.events.jetstream import Bus, ensure_topology
 from flowerbed.events.service import Shell
 from tests.support.garden import MIGRATIONS, Sown, Watered, codec
 from tests.support.garden_service import note
+from tests.support.replicas import replica
 from tests.support.servers import MakeDatabase, MakeSettings, ServiceDatabase, eventually
 
 FEDERATIONS = [f"fed-{number}" for number in range(12)]
@@ -116,7 +114,10 @@ async def test_a_stopped_replica_that_wakes_changes_nothing(
     service_settings: MakeSettings, tmp_path: Path,
 ) -> None:  # fmt: skip
     owner, second = Shell(service_settings(lease)), Shell(service_settings(reader))
-    async with running(owner, nothing), replica(service_settings(reader), tmp_path) as stopped:
+    async with (
+        running(owner, nothing),
+        replica(__name__, service_settings(reader), tmp_path) as stopped,
+    ):
         await water(owner, 1)
         await water(owner, 2)
         await eventually(lambda: _is(reader, each(2)), "the process handles them")
@@ -139,32 +140,6 @@ async def _epochs(reader: ServiceDatabase) -> dict[str, int]:
     async with reader.database.read_all() as connection:
         rows = await connection.fetch("SELECT role, epoch FROM roles")
     return {row["role"]: row["epoch"] for row in rows if row["role"] in ROLES}
-
-
-@asynccontextmanager
-async def replica(settings: object, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The reader as a process of its own."""
-    file = folder / "replica.json"
-    file.touch(mode=0o600)
-    file.write_text(json.dumps(_plain(settings)))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.integration.events.test_partitions",
-        env={**os.environ, "FLOWERBED_SETTINGS_FILE": str(file)},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGCONT)
-        process.kill()
-        await process.wait()
-
-
-def _plain(settings: object) -> dict[str, object]:
-    dumped = settings.model_dump()  # type: ignore[attr-defined]
-    return {
-        key: value.get_secret_value() if hasattr(value, "get_secret_value") else value
-        for key, value in dumped.items()
-    }
 
 
 async def test_who_takes_a_role_waits_for_its_transactions_and_ends_the_later_ones(
