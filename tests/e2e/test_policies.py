@@ -5,7 +5,7 @@ import subprocess
 from typing import Any
 
 from tests.e2e.documents import hospital
-from tests.support.field import FLOWERBED, Field
+from tests.support.field import FLOWERBED, Field, until
 
 
 async def of_type(field: Field, service: str, identity: str, kind: str) -> list[dict[str, Any]]:
@@ -66,3 +66,31 @@ async def test_a_person_changes_the_policy_of_a_running_federation(field: Field)
     shown = json.loads(flowerbed(field, identity, "--show", "--output", "json").stdout)
     assert shown["policy"]["close_at"] == 2
     assert len(await of_type(field, "orchestrator", identity, "federation.policy_changed")) == 1
+
+
+async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field: Field) -> None:
+    train = {"local_epochs": 250, "learning_rate": 0.005, "seed": 3}
+    spec = hospital(
+        num_rounds=1, min_clients=2, client_fraction=0.5, train=train, lease={"ttl_seconds": 15}
+    )
+    identity = field.submit(spec)
+    site = until(lambda: next((s for s in field.sites if s.training_now()), None), "one trains")
+    try:
+        site.stop()
+        done = field.completed(identity)
+    finally:
+        assert site.start().wait(60) == 0
+    (replaced,) = await of_type(field, "orchestrator", identity, "round.member_replaced")
+    (started,) = await of_type(field, "orchestrator", identity, "round.started")
+    asked = {one["client_id"] for one in started["cohort"]}
+    assert replaced["client_id"] in asked and replaced["replacement"]["client_id"] not in asked
+    assert started["cohort"][replaced["place"]]["seed"] == replaced["replacement"]["seed"]
+    counted = {
+        one["client_id"]
+        for one in await of_type(field, "aggregator", identity, "update.accepted")
+        if one["exchange"] == "train"
+    }
+    assert counted == asked - {replaced["client_id"]} | {replaced["replacement"]["client_id"]}
+    counts = done["rounds"][0]["train_updates"]
+    assert (counts["accepted"], counts["replaced"], counts["asked"]) == (2, 1, 0)
+    assert [one["attempt"] for one in done["rounds"]] == [1], "no attempt was lost"
