@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,19 @@ from flowerbed.events.consumer import Consumer
 from flowerbed.events.context import Context
 from flowerbed.events.database import Fence, fence
 from flowerbed.events.errors import RoleLost
+from flowerbed.events.intake import Intake
 from flowerbed.events.jetstream import Bus, ensure_topology
 from flowerbed.events.service import Shell
 from tests.support.garden import MIGRATIONS, Sown, Watered, codec
 from tests.support.garden_service import note
 from tests.support.replicas import replica
-from tests.support.servers import MakeDatabase, MakeSettings, ServiceDatabase, eventually
+from tests.support.servers import (
+    MakeBus,
+    MakeDatabase,
+    MakeSettings,
+    ServiceDatabase,
+    eventually,
+)
 
 FEDERATIONS = [f"fed-{number}" for number in range(12)]
 ROLES = [f"partition {number}" for number in range(PARTITIONS)]
@@ -199,6 +207,38 @@ async def test_what_was_stored_without_a_partition_is_handled_in_its_own(
         async with running(shell, build):
             await eventually(lambda: _is(reader, each(2, 3)), "all of it, in order")
             assert await shell.consumer_lag("notes") == 0
+
+
+async def test_a_replica_of_the_release_before_does_no_harm(
+    lease: ServiceDatabase, reader: ServiceDatabase, fresh_streams: Bus, bus: MakeBus,
+    service_settings: MakeSettings,
+) -> None:  # fmt: skip
+    """It reads all partitions through a durable of its own, in the name of the same consumer."""
+    durable = {
+        "durable_name": "orchestrator", "filter_subjects": ["fl.client.joined.>"],
+        "ack_policy": "explicit", "deliver_policy": "all",
+    }  # fmt: skip
+    asked = {"stream_name": "FL_LEASE", "config": durable}
+    answer = await fresh_streams.api("CONSUMER.DURABLE.CREATE.FL_LEASE.orchestrator", asked)
+    assert "error" not in answer
+    theirs = await bus("orchestrator")
+    old = Intake(
+        "orchestrator",
+        Consumer("notes", "FL_LEASE", {Watered: note}, codec),
+        reader.database,
+        partial(theirs.subscription, "FL_LEASE", "orchestrator"),
+    )
+    running_old = asyncio.create_task(old.run())
+    owner, new = Shell(service_settings(lease)), Shell(service_settings(reader))
+    async with running(owner, nothing), running(new, build):
+        for version in range(1, 6):
+            await water(owner, version)
+        await eventually(lambda: _is(reader, each(2, 3, 4, 5)), "each once, in order")
+        await eventually(lambda: old.handled >= 4 * len(FEDERATIONS), "it has seen all of them")
+        assert await noted(reader) == each(2, 3, 4, 5)
+    old.stop()
+    await running_old
+    await fresh_streams.api("CONSUMER.DELETE.FL_LEASE.orchestrator", {})
 
 
 async def _stored(admin: Bus, count: int) -> bool:

@@ -12,14 +12,15 @@ from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.ids import federation_id
 from flowerbed.events.codec import Codec
 from flowerbed.events.errors import Unavailable
+from flowerbed.events.service import Shell
 from flowerbed.events.store import EventStore
-from flowerbed.orchestrator import MIGRATIONS, submissions
+from flowerbed.orchestrator import MIGRATIONS, __main__, submissions
 from flowerbed.orchestrator.commanding import Federations
 from flowerbed.orchestrator.projections.deadlines import deadlines
 from flowerbed.orchestrator.submissions import MAX_PROBLEMS, submit, subscribe
 from tests.integration.orchestrator.conftest import SUBJECT, House
 from tests.support.federations import document, spec_of
-from tests.support.servers import MakeDatabase, ServiceDatabase, eventually
+from tests.support.servers import MakeDatabase, ServiceDatabase, eventually, free_port
 
 REPLY = "$JS.ACK.FL_SUBMISSIONS.orchestrator.1.41.7.1700000000000000000.0"
 """Message 41 of the JetStream stream, as its server says it."""
@@ -84,6 +85,25 @@ async def test_the_same_id_twice_is_one_federation(house: House) -> None:
     events = await house.events(identity)
     assert [event_type for event_type, _ in events] == ["federation.created"]
     assert events[0][1]["spec"]["spec"]["num_rounds"] == 2, "the first one counts"
+
+
+async def test_replicas_share_what_is_submitted(house: House) -> None:
+    port = {"http_port": free_port()}
+    second = Shell(house.settings.model_copy(update=port))
+    await __main__.build(second)
+    await second.start()
+    names = [f"s{number}" for number in range(12)]
+    try:
+        for name in names[:8]:
+            await house.publish(YAML, {"ce-id": name})
+    finally:
+        await second.stop()
+    for name in names[8:]:
+        await house.publish(YAML, {"ce-id": name})
+    for name in names:
+        await house.heard(federation_id("acme", name), "federation.created")
+    await settled(house)
+    assert len(await house.rows("SELECT 1 FROM events")) == len(names)
 
 
 async def test_the_event_says_who_asked_and_in_which_trace(house: House) -> None:

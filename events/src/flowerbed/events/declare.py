@@ -18,6 +18,9 @@ from flowerbed.events.errors import FlowerbedError
 
 NAME_IN_USE = 10058
 ACK_WAIT = 30.0
+SUBMISSION_ACK_WAIT = 5.0
+"""Seconds. Replicas share this durable, so another one gets what a dead one had only then."""
+
 MAX_ACK_PENDING = 5000
 
 
@@ -39,7 +42,7 @@ async def ensure_topology(
     )
     await asyncio.gather(
         *(_durable(bus, one.stream, one.name, one.filter_subjects) for one in DURABLES),
-        _durable(bus, SUBMISSIONS, "orchestrator", submissions),
+        _durable(bus, SUBMISSIONS, "orchestrator", submissions, SUBMISSION_ACK_WAIT),
     )
 
 
@@ -73,13 +76,15 @@ async def _stream(
     _check(answer, name)
 
 
-async def _durable(bus: Api, stream: str, name: str, subjects: tuple[str, ...]) -> None:
+async def _durable(
+    bus: Api, stream: str, name: str, subjects: tuple[str, ...], ack_wait: float = ACK_WAIT
+) -> None:
     config = {
         "durable_name": name,
         "filter_subjects": list(subjects),
         "deliver_policy": "all",
         "ack_policy": "explicit",
-        "ack_wait": int(ACK_WAIT * 1e9),
+        "ack_wait": int(ack_wait * 1e9),
         # What cannot be handled becomes a dead letter of ours; JetStream never gives up on one.
         "max_deliver": -1,
         "max_ack_pending": MAX_ACK_PENDING,
