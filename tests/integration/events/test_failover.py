@@ -132,7 +132,7 @@ async def _status(port: int) -> dict[str, Any]:
 
 async def _leads(port: int, *roles: str) -> bool:
     with suppress(httpx.TransportError):
-        return (await _status(port))["leads"] == list(roles)
+        return bool((await _status(port))["leads"] == list(roles))
     return False
 
 
