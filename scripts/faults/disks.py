@@ -15,6 +15,8 @@ from flowerbed.embedded.layout import Layout
 SIZE = 8 * 1024**3
 """Bytes: what the servers see as their disk. Memory is taken for what they write, no more."""
 
+ATTEMPTS = 20
+
 
 @dataclass(frozen=True, slots=True)
 class Disks:
@@ -43,9 +45,7 @@ class Disks:
     def fill(self, name: str) -> None:
         """No room from now on: a write of a new page fails."""
         for place in self.places[name]:
-            used = os.statvfs(place)
-            size = max(4096, (used.f_blocks - used.f_bfree) * used.f_frsize)
-            _run("mount", "-o", f"remount,size={size}", str(place))
+            _fill(place)
 
     def free(self, name: str) -> None:
         for place in self.places[name]:
@@ -57,6 +57,19 @@ class Disks:
 
     def _all(self) -> list[Path]:
         return [place for places in self.places.values() for place in places]
+
+
+def _fill(place: Path) -> None:
+    """The server writes meanwhile: what it held a moment ago may be too little now."""
+    for attempt in range(1, ATTEMPTS + 1):
+        used = os.statvfs(place)
+        size = max(4096, (used.f_blocks - used.f_bfree) * used.f_frsize)
+        try:
+            _run("mount", "-o", f"remount,size={size}", str(place))
+            return
+        except subprocess.CalledProcessError:
+            if attempt == ATTEMPTS:
+                raise
 
 
 def _run(*command: str) -> None:
