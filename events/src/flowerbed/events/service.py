@@ -213,11 +213,11 @@ class Shell:
             mark = saved[0] if saved is not None else Mark()
         return await self.outbox.lag(mark)
 
-    async def consumer_lag(self, name: str) -> float:
-        """Over all partitions, whichever replica has them."""
-        jetstream = self.consumers[name].stream
-        lags = [self.bus.pending(jetstream, durable) for durable in self._durables[name]]
-        return sum(await asyncio.gather(*lags))
+    async def consumer_lag(self, name: str, partition: int | None = None) -> float:
+        """Of one partition, or over all of them, whichever replica has them."""
+        jetstream, durables = self.consumers[name].stream, self._durables[name]
+        asked = durables if partition is None else durables[partition : partition + 1]
+        return sum(await asyncio.gather(*(self.bus.pending(jetstream, one) for one in asked)))
 
     # --- its life ---------------------------------------------------------------------------
 

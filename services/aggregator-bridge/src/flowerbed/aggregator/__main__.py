@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from flowerbed.aggregator.app import routes
@@ -15,6 +16,7 @@ from flowerbed.aggregator.settings import AggregatorSettings
 from flowerbed.aggregator.transport import BusTransport
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.catalogue import owned_events
+from flowerbed.contracts.topology import partition
 from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
 
@@ -33,7 +35,7 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
         limits=Limits(max_examples=settings.max_examples, max_norm=settings.max_norm),
         initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
         screening=asyncio.Semaphore(settings.n_screenings),
-        has_heard_all=lambda: _has_heard_all(shell),
+        has_heard_all=partial(_has_heard_all, shell),
     )
     exchanges = AllExchanges.of(bridge)
     for consumer in consumers(exchanges):
@@ -45,8 +47,9 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
     return exchanges
 
 
-async def _has_heard_all(shell: Shell) -> bool:
-    lags = [await shell.consumer_lag(name) for name in shell.consumers]
+async def _has_heard_all(shell: Shell, federation_id: str) -> bool:
+    number = partition(federation_id)
+    lags = [await shell.consumer_lag(name, number) for name in shell.consumers]
     return not any(lags)
 
 

@@ -17,13 +17,13 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def always() -> bool:
+async def always(federation_id: str) -> bool:
     return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """`has_heard_all`: whether every report that was made by now has reached us."""
+    """`has_heard_all`: whether every report of a federation made by now has reached us."""
 
     database: Database
     store: EventStore
@@ -32,6 +32,6 @@ class Bridge:
     spool: Path
     limits: Limits = field(default_factory=Limits)
     initialize_timeout: timedelta = timedelta(minutes=5)
-    has_heard_all: Callable[[], Awaitable[bool]] = always
+    has_heard_all: Callable[[str], Awaitable[bool]] = always
     clock: Callable[[], datetime] = now
     screening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

@@ -85,7 +85,8 @@ class Gathering:
             return True
         at = self.bridge.clock()
         has_heard_all = at < self.terms.deadline_at or self._is_past_grace(at)
-        has_heard_all = has_heard_all or await self.bridge.has_heard_all()
+        federation_id = self.terms.federation_id
+        has_heard_all = has_heard_all or await self.bridge.has_heard_all(federation_id)
         if not await self._is_waited_for():
             await self._refuse_late()
             return True

@@ -29,5 +29,4 @@ ALTER TABLE answers
             ) || client_id
         )
     ) STORED;
-ALTER TABLE answers DROP CONSTRAINT answers_pkey, ADD PRIMARY KEY (stream, work_id);
 CREATE INDEX answers_work ON answers (work_id);
