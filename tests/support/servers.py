@@ -283,7 +283,7 @@ async def put_back(server: PostgresServer, made: ServiceDatabase) -> None:
         )
         rows = await admin.fetch(
             "SELECT quote_ident(tablename) AS name FROM pg_tables"
-            " WHERE schemaname = 'public' AND tablename <> 'schema_migrations'"
+            " WHERE schemaname = 'public' AND tablename NOT IN ('schema_migrations', 'release')"
         )
         names = ", ".join(row["name"] for row in rows)
         await admin.execute(f"TRUNCATE {names} RESTART IDENTITY CASCADE")

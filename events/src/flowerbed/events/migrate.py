@@ -2,6 +2,10 @@
 
 0001 to 0099 are the library's (beside this module), 0101 and up a service's own. `:app` and
 `:reader` in a file stand for the service's roles. Every file is a transaction of its own.
+
+    NNNN_what.sql         before services of this release start: those of the release before go
+                          on working beside it, so it adds and takes nothing away
+    NNNN_what.after.sql   when every replica runs this release: what the older one needed goes
 """
 
 import hashlib
@@ -9,17 +13,23 @@ import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 
+from flowerbed.events import release
 from flowerbed.events.connection import Connection
 from flowerbed.events.database import translated
 from flowerbed.events.errors import FlowerbedError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 
+Step: TypeAlias = Literal["before", "after", "both"]
+
 _ROLE = re.compile(r"(?<!:):(app|reader)\b")
-_NAME = re.compile(r"\d{4}_[a-z0-9_]+\.sql")
+_NAME = re.compile(r"\d{4}_[a-z0-9_]+(\.after)?\.sql")
+_AFTER = ".after.sql"
+ATTEMPTS = 5
 
 
 class MigrationChanged(FlowerbedError):
@@ -27,14 +37,26 @@ class MigrationChanged(FlowerbedError):
 
 
 async def migrate(
-    owner: str | Connection, service: str, directories: Sequence[Path] = ()
+    owner: str | Connection,
+    service: str,
+    directories: Sequence[Path] = (),
+    *,
+    step: Step = "both",
 ) -> list[str]:
-    """Bring the database up to date as its owner; the names of the files applied now."""
+    """Bring the database up to date as its owner; the names of the files applied now.
+
+    With `before`, only what the release before can live with; a new database gets everything.
+    What comes `after` also lets the facts of this release be recorded. Repeating changes nothing.
+
+    Raises:
+        MigrationChanged: a file that was applied is no longer what it was.
+        NewerRelease: a later release has been here.
+    """
     with translated():
         async with _connected(owner) as connection:
             await connection.execute("SELECT pg_advisory_lock(hashtext('flowerbed.migrate'))")
             try:
-                return await _apply_all(connection, service, directories)
+                return await _apply_all(connection, service, directories, step)
             finally:
                 if not connection.is_closed():
                     await connection.execute(
@@ -43,37 +65,63 @@ async def migrate(
 
 
 def files(directories: Sequence[Path]) -> list[Path]:
-    """The library's and the service's migrations, by number."""
+    """The library's and the service's migrations, by number; each before its own `after`."""
     found = [path for folder in (MIGRATIONS, *directories) for path in folder.glob("*.sql")]
     for path in found:
         if _NAME.fullmatch(path.name) is None:
-            raise FlowerbedError(f"migration {path.name!r} is not named NNNN_what.sql")
-    return sorted(found, key=lambda path: path.name)
+            raise FlowerbedError(
+                f"migration {path.name!r} is not named NNNN_what.sql or NNNN_what.after.sql"
+            )
+    return sorted(found, key=lambda path: (path.name.partition(".")[0], is_after(path)))
+
+
+def is_after(path: Path) -> bool:
+    """True if it may only be applied when no service of the release before runs any more."""
+    return path.name.endswith(_AFTER)
 
 
 async def _apply_all(
-    connection: Connection, service: str, directories: Sequence[Path]
+    connection: Connection, service: str, directories: Sequence[Path], step: Step
 ) -> list[str]:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations ("
         " name text PRIMARY KEY, sha256 text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now())"
     )
+    await release.refuse_newer(connection)
     rows = await connection.fetch("SELECT name, sha256 FROM schema_migrations")
     applied = {row["name"]: row["sha256"] for row in rows}
+    if not applied:
+        step = "both"  # nobody has been here who could mind
     done = []
     for path in files(directories):
         text = path.read_text(encoding="utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
         if path.name not in applied:
+            if step == "before" and is_after(path):
+                continue
             await _apply(connection, service, path.name, text, digest)
             done.append(path.name)
         elif applied[path.name] != digest:
             raise MigrationChanged(f"{path.name} was changed after it had been applied")
+    if step != "before":
+        await release.raise_to(connection)
     return done
 
 
 async def _apply(connection: Connection, service: str, name: str, text: str, digest: str) -> None:
+    """Services may work on the same tables meanwhile, and a deadlock may end this side."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await _apply_once(connection, service, name, text, digest)
+        except asyncpg.DeadlockDetectedError:
+            if attempt == ATTEMPTS:
+                raise
+
+
+async def _apply_once(
+    connection: Connection, service: str, name: str, text: str, digest: str
+) -> None:
     async with connection.transaction():
         await connection.execute(_ROLE.sub(lambda match: f'"{service}_{match[1]}"', text))
         await connection.execute(

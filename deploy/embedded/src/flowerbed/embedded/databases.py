@@ -16,8 +16,11 @@ from flowerbed.embedded.postgres import SUPERUSER, Place
 from flowerbed.embedded.setup import Setup
 from flowerbed.events.connection import Connection
 from flowerbed.events.errors import FlowerbedError
-from flowerbed.events.migrate import migrate
+from flowerbed.events.migrate import Step, migrate
 from flowerbed.events.provision import RolePasswords, provision
+
+SPEAKS_FIRST = "orchestrator"
+"""Whose new facts the other services must be ready for."""
 
 
 async def provision_databases(setup: Setup, place: Place) -> None:
@@ -32,7 +35,16 @@ async def provision_databases(setup: Setup, place: Place) -> None:
 
 
 async def migrate_databases(setup: Setup, services: tuple[str, ...]) -> None:
-    await asyncio.gather(*(_migrate(setup, service) for service in services))
+    """What comes before the services start; those of the release before could still run."""
+    await asyncio.gather(*(_migrate(setup, service, "before") for service in services))
+
+
+async def finish_migrations(setup: Setup, services: tuple[str, ...]) -> None:
+    """What comes after: every replica runs this release, and its facts may be recorded."""
+    others = [service for service in services if service != SPEAKS_FIRST]
+    await asyncio.gather(*(_migrate(setup, service, "after") for service in others))
+    if SPEAKS_FIRST in services:
+        await _migrate(setup, SPEAKS_FIRST, "after")
 
 
 def scram_verifier(password: str, salt: bytes, iterations: int = 4096) -> str:
@@ -57,13 +69,13 @@ def _verifiers(setup: Setup, service: str) -> RolePasswords:
     return RolePasswords(owner=verifier("owner"), app=verifier("app"), reader=verifier("reader"))
 
 
-async def _migrate(setup: Setup, service: str) -> None:
+async def _migrate(setup: Setup, service: str, step: Step) -> None:
     """The library's migrations and, where the service has some, its own."""
     package = import_module(f"flowerbed.{service}")
     own: list[Path] = [package.MIGRATIONS] if hasattr(package, "MIGRATIONS") else []
     connection = await _connect(setup, f"{service}_owner", service)
     try:
-        await migrate(connection, service, own)
+        await migrate(connection, service, own, step=step)
     except (asyncpg.PostgresError, FlowerbedError) as error:
         raise ComponentFailed(service, f"its migrations failed: {error}") from error
     finally:

@@ -22,7 +22,11 @@ from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded import keeper
 from flowerbed.embedded.caddy import caddy_spec
 from flowerbed.embedded.child import Child, ChildSpec
-from flowerbed.embedded.databases import migrate_databases, provision_databases
+from flowerbed.embedded.databases import (
+    finish_migrations,
+    migrate_databases,
+    provision_databases,
+)
 from flowerbed.embedded.errors import ComponentFailed, EmbeddedError
 from flowerbed.embedded.identity import ProcessId
 from flowerbed.embedded.layout import Layout
@@ -124,6 +128,7 @@ class Supervisor:
             self._start_child(caddy_spec(setup)),
         )
         await _all(*(self._start_child(spec) for spec in self._service_specs(setup)))
+        await finish_migrations(setup, self._services)
 
     async def _resume(self, earlier: StackRecord) -> None:
         """Go on with the processes that an earlier supervisor had; start those that have ended."""

@@ -25,6 +25,7 @@ from flowerbed.contracts.door import (
 )
 from flowerbed.contracts.ids import lease_id
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
+from flowerbed.events import release
 from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database, after_commit
@@ -101,11 +102,16 @@ class Desk:
         return self._held(await retried(self.database, peer.tenant, act))
 
     async def decline(self, peer: Peer, lease_key: str, decline: LeaseDecline) -> None:
-        """Record why the site does not take the lease up; it stays as it is."""
+        """Record why the site does not take the lease up; it stays as it is.
+
+        Not while a replica of the release before, which does not know that fact, may read it.
+        """
         command = DeclineLease(epoch=decline.epoch, code=decline.code, detail=decline.detail)
 
         async def act(tx: Connection) -> None:
-            await self._command(tx, peer, await self._own(tx, peer, lease_key), command)
+            held = await self._own(tx, peer, lease_key)
+            if await release.reached(tx):
+                await self._command(tx, peer, held, command)
 
         await retried(self.database, peer.tenant, act)
 

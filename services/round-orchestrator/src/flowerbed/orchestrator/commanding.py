@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from flowerbed.contracts.values import ArtifactRef
+from flowerbed.events import release
 from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
@@ -65,8 +66,7 @@ class Federations:
             return await self.command(tx, federation_id, make, context)
 
     async def is_upgraded(self, tx: Connection) -> bool:
-        """True: this is the first release whose replicas may run beside those of another."""
-        return True
+        return await release.reached(tx)
 
     async def state(self, tx: Connection, federation_id: str) -> State:
         history = await self.store.read(tx, _stream(federation_id))
