@@ -92,7 +92,7 @@ async def published_events(stack: Stack, jetstream: str) -> list[PublishedEvent]
     """Every message of the stream, through a consumer that goes when we do."""
     access = stack.nats_user("admin")
     client = await nats.connect(
-        access.url,
+        access.url.split(","),
         user=access.user,
         password=access.password,
         inbox_prefix=inbox_prefix("admin").encode(),

@@ -111,7 +111,7 @@ class Ground:
             assert process.wait(90) == 0, process.stderr and process.stderr.read()
 
     def stop(self, *, keep: bool = False) -> None:
-        """End every process; delete all data unless `keep`."""
+        """End every process; delete all data unless `keep`, which leaves disks mounted too."""
         for process in self._starting.values():
             process.kill()
         with ThreadPoolExecutor() as pool:
@@ -121,7 +121,7 @@ class Ground:
             one.result()
         if self.links is not None:
             self.links.close()
-        if self.disks is not None:
+        if self.disks is not None and not keep:
             self.disks.unmount()
         os.environ.pop(FAILPOINTS, None)
         if not keep:
