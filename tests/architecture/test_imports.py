@@ -16,7 +16,8 @@ ADAPTERS = {
     "nats": ["events/jetstream.py"],
     "faststream": ["orchestrator/submissions.py"],
     "asyncpg": [
-        "events/database.py", "events/migrate.py", "events/rebuild.py", "events/store.py",
+        "events/database.py", "events/leadership.py", "events/migrate.py", "events/rebuild.py",
+        "events/store.py",
         "embedded/databases.py",
     ],
     "flwr": ["aggregator/*", "runner/worker.py", "runner/app_state.py", "flower_apps/*"],
