@@ -10,7 +10,7 @@
 
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -29,6 +29,7 @@ Step: TypeAlias = Literal["before", "after", "both"]
 _ROLE = re.compile(r"(?<!:):(app|reader)\b")
 _NAME = re.compile(r"\d{4}_[a-z0-9_]+(\.after)?\.sql")
 _AFTER = ".after.sql"
+_HAS_RELEASE = "0003_release.sql"
 ATTEMPTS = 5
 
 
@@ -42,11 +43,13 @@ async def migrate(
     directories: Sequence[Path] = (),
     *,
     step: Step = "both",
+    only: Collection[str] | None = None,
 ) -> list[str]:
     """Bring the database up to date as its owner; the names of the files applied now.
 
     With `before`, only what the release before can live with; a new database gets everything.
     What comes `after` also lets the facts of this release be recorded. Repeating changes nothing.
+    `only`: nothing but these files, for a database that is to be as it was on an earlier day.
 
     Raises:
         MigrationChanged: a file that was applied is no longer what it was.
@@ -56,7 +59,7 @@ async def migrate(
         async with _connected(owner) as connection:
             await connection.execute("SELECT pg_advisory_lock(hashtext('flowerbed.migrate'))")
             try:
-                return await _apply_all(connection, service, directories, step)
+                return await _apply_all(connection, service, files(directories, only), step)
             finally:
                 if not connection.is_closed():
                     await connection.execute(
@@ -64,7 +67,7 @@ async def migrate(
                     )
 
 
-def files(directories: Sequence[Path]) -> list[Path]:
+def files(directories: Sequence[Path], only: Collection[str] | None = None) -> list[Path]:
     """The library's and the service's migrations, by number; each before its own `after`."""
     found = [path for folder in (MIGRATIONS, *directories) for path in folder.glob("*.sql")]
     for path in found:
@@ -72,7 +75,10 @@ def files(directories: Sequence[Path]) -> list[Path]:
             raise FlowerbedError(
                 f"migration {path.name!r} is not named NNNN_what.sql or NNNN_what.after.sql"
             )
-    return sorted(found, key=lambda path: (path.name.partition(".")[0], is_after(path)))
+    if unknown := set(only or ()) - {path.name for path in found}:
+        raise FlowerbedError(f"migration {min(unknown)} is not known here")
+    wanted = [path for path in found if only is None or path.name in only]
+    return sorted(wanted, key=lambda path: (path.name.partition(".")[0], is_after(path)))
 
 
 def is_after(path: Path) -> bool:
@@ -81,7 +87,7 @@ def is_after(path: Path) -> bool:
 
 
 async def _apply_all(
-    connection: Connection, service: str, directories: Sequence[Path], step: Step
+    connection: Connection, service: str, paths: Sequence[Path], step: Step
 ) -> list[str]:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS schema_migrations ("
@@ -94,7 +100,7 @@ async def _apply_all(
     if not applied:
         step = "both"  # nobody has been here who could mind
     done = []
-    for path in files(directories):
+    for path in paths:
         text = path.read_text(encoding="utf-8")
         digest = hashlib.sha256(text.encode()).hexdigest()
         if path.name not in applied:
@@ -104,7 +110,7 @@ async def _apply_all(
             done.append(path.name)
         elif applied[path.name] != digest:
             raise MigrationChanged(f"{path.name} was changed after it had been applied")
-    if step != "before":
+    if step != "before" and _HAS_RELEASE in (*applied, *done):
         await release.raise_to(connection)
     return done
 

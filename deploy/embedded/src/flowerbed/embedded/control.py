@@ -24,6 +24,8 @@ START_SECONDS = 180.0
 KEEPER_SECONDS = 10.0
 """How long `up` leaves it to the keeper to start another supervisor."""
 STOP_SECONDS = 90.0
+RESTORING = "restoring"
+"""A file in the state directory for as long as its stack is not whole."""
 
 
 def up(
@@ -51,6 +53,10 @@ def up(
     if not sys.platform.startswith("linux"):
         raise BadInput(f"an embedded stack runs on Linux, not on {sys.platform}")
     layout = Layout.at(state_dir)
+    if services and (layout.root / RESTORING).exists():
+        raise BadInput(
+            f"a restore into {layout.root} was cut short; delete it and restore into it again"
+        )
     layout.make()
     shape = wanted_shape(layout, replicas, nats_nodes, links)
     began = time.monotonic()

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import os
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 
@@ -25,7 +26,7 @@ SPEAKS_FIRST = "orchestrator"
 
 async def provision_databases(setup: Setup, place: Place) -> None:
     """For all services, whichever of them run: that may change."""
-    connection = await _connect(setup, SUPERUSER, "postgres")
+    connection = await connect(setup, SUPERUSER, "postgres")
     try:
         await _refuse_another_server(connection, place)
         for service in SERVICES:
@@ -69,20 +70,28 @@ def _verifiers(setup: Setup, service: str) -> RolePasswords:
     return RolePasswords(owner=verifier("owner"), app=verifier("app"), reader=verifier("reader"))
 
 
-async def _migrate(setup: Setup, service: str, step: Step) -> None:
+async def migrate_as_of(setup: Setup, service: str, names: Collection[str]) -> None:
+    """Of a service's migrations those that are named: the tables of an earlier day."""
+    await _migrate(setup, service, "both", names)
+
+
+async def _migrate(
+    setup: Setup, service: str, step: Step, only: Collection[str] | None = None
+) -> None:
     """The library's migrations and, where the service has some, its own."""
     package = import_module(f"flowerbed.{service}")
     own: list[Path] = [package.MIGRATIONS] if hasattr(package, "MIGRATIONS") else []
-    connection = await _connect(setup, f"{service}_owner", service)
+    connection = await connect(setup, f"{service}_owner", service)
     try:
-        await migrate(connection, service, own, step=step)
+        await migrate(connection, service, own, step=step, only=only)
     except (asyncpg.PostgresError, FlowerbedError) as error:
         raise ComponentFailed(service, f"its migrations failed: {error}") from error
     finally:
         await connection.close()
 
 
-async def _connect(setup: Setup, user: str, database: str) -> Connection:
+async def connect(setup: Setup, user: str, database: str) -> Connection:
+    """Raises: ComponentFailed: Postgres is away, or does not know that user."""
     try:
         connection: Connection = await asyncpg.connect(
             host="127.0.0.1",
