@@ -18,7 +18,7 @@ ADAPTERS = {
     "asyncpg": [
         "events/database.py", "events/leadership.py", "events/migrate.py", "events/rebuild.py",
         "events/store.py",
-        "embedded/databases.py",
+        "embedded/databases.py", "embedded/backup/*",
     ],
     "flwr": ["aggregator/*", "runner/worker.py", "runner/app_state.py", "flower_apps/*"],
     "torch": ["flower_apps/*"],

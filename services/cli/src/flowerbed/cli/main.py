@@ -8,7 +8,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from flowerbed.cli import stack
+from flowerbed.cli import backup, stack
 
 GROUPS = {
     "client": "Invite sites, and run the agent at a site.",
@@ -52,6 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 stack.register(app)
+backup.register(app)
 
 
 @app.callback()
