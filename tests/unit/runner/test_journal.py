@@ -1,14 +1,24 @@
 """Finished work is known by what was asked."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flowerbed.contracts.signed import Limits, WorkOrder
+from flowerbed.runner import clock
 from flowerbed.runner.bench import check_limits, check_used
 from flowerbed.runner.errors import Refused
-from flowerbed.runner.journal import KEPT_RESULTS, Finished, Journal, Spent, WorkKey
+from flowerbed.runner.journal import (
+    KEPT_FOR,
+    KEPT_LEASES,
+    KEPT_RESULTS,
+    Finished,
+    Journal,
+    Spent,
+    WorkKey,
+)
 from tests.unit.runner.test_verify import order_claims
 
 
@@ -71,14 +81,34 @@ def test_only_finished_runs_count(journal: Journal) -> None:
     assert journal.spent("lease-1") == Spent(epochs=4, tokens=12, last_tokens_per_epoch=3.0)
 
 
-def test_newest_results_are_kept_for_held_leases_and_for_the_rest(journal: Journal) -> None:
+def test_newest_results_are_kept_of_held_leases_and_of_those_left(journal: Journal) -> None:
     for number in range(1, 8):
         record(journal, key(round_number=number), f"held-{number}", lease="lease-1")
-        record(journal, key(federation_id=f"f{number}"), f"old-{number}", lease=f"old-{number}")
-    newest = range(8 - KEPT_RESULTS, 8)
-    kept = {f"{name}-{number}" for name in ("held", "old") for number in newest}
-    assert journal.needed_results({"lease-1"}) == kept
-    assert len(journal.needed_results(set())) == KEPT_RESULTS
+        record(journal, key(federation_id=f"f{number}"), f"left-{number}", lease=f"lease-{number}x")
+    held = {f"held-{number}" for number in range(8 - KEPT_RESULTS, 8)}
+    left = {f"left-{number}" for number in range(1, 8)}
+    assert journal.needed_results({"lease-1"}) == held | left
+    assert journal.needed_results(set()) == {"held-7"} | left
+
+
+def test_an_agent_that_holds_no_lease_yet_keeps_what_each_may_be_asked_for_again(
+    journal: Journal,
+) -> None:
+    """It was killed with several federations open: none of its leases is claimed again so far."""
+    for number in range(KEPT_RESULTS + 4):
+        record(journal, key(federation_id=f"f{number}"), f"open-{number}", lease=f"lease-{number}")
+    assert "open-0" in journal.needed_results(set())
+
+
+def test_results_of_leases_not_held_are_bounded_in_number_and_time(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(KEPT_LEASES + 3):
+        record(journal, key(federation_id=f"f{number}"), f"r{number}", lease=f"lease-{number}")
+    assert journal.needed_results(set()) == {f"r{n}" for n in range(3, KEPT_LEASES + 3)}
+    later = clock.utc() + KEPT_FOR + timedelta(seconds=1)
+    monkeypatch.setattr(clock, "utc", lambda: later)
+    assert journal.needed_results({"lease-0"}) == {"r0"}
 
 
 def limits(**bounds: int) -> Limits:

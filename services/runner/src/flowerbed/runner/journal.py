@@ -15,6 +15,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from flowerbed.contracts.signed import WorkOrder
@@ -22,6 +23,11 @@ from flowerbed.runner import clock
 
 KEPT_RESULTS = 4
 """Result files that are kept for a lease: enough for any order that can still be repeated."""
+KEPT_LEASES = 32
+KEPT_FOR = timedelta(days=1)
+"""Of so many leases that are not held now the newest result file is kept, for so long: an agent
+that was started again, or was silent for too long, holds none of its leases at first, and work of
+theirs may be ordered again."""
 KEPT_STATES = 32
 """Leases whose app's memory is kept: the newest."""
 
@@ -286,16 +292,22 @@ class Journal:
         return {str(exchange): int(count) for exchange, count in rows}
 
     def needed_results(self, held: Collection[str]) -> set[str]:
-        """Digests of result files to keep: the newest of each held lease, and of the rest."""
-        rows: Iterable[tuple[str, str]] = self._connection.execute(
-            "SELECT lease_id, sha256 FROM finished WHERE sha256 IS NOT NULL ORDER BY seq DESC"
+        """Digests of result files to keep: the newest of each held lease, and of those left."""
+        rows: Iterable[tuple[str, str, str]] = self._connection.execute(
+            "SELECT lease_id, sha256, finished_at FROM finished WHERE sha256 IS NOT NULL"
+            " ORDER BY seq DESC"
         )
+        oldest = _text(clock.utc() - KEPT_FOR)
         kept: dict[str, list[str]] = {}
-        for lease_id, sha256 in rows:
-            group = kept.setdefault(lease_id if lease_id in held else "", [])
-            if len(group) < KEPT_RESULTS:
-                group.append(sha256)
-        return {sha256 for group in kept.values() for sha256 in group}
+        left: dict[str, str] = {}
+        for lease_id, sha256, finished_at in rows:
+            if lease_id in held:
+                group = kept.setdefault(lease_id, [])
+                if len(group) < KEPT_RESULTS:
+                    group.append(sha256)
+            elif len(left) < KEPT_LEASES and finished_at >= oldest:
+                left.setdefault(lease_id, sha256)
+        return {*left.values(), *(sha256 for group in kept.values() for sha256 in group)}
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -315,4 +327,9 @@ def _open(path: Path) -> sqlite3.Connection:
 
 
 def _now() -> str:
-    return clock.utc().isoformat(timespec="milliseconds")
+    return _text(clock.utc())
+
+
+def _text(moment: datetime) -> str:
+    """Texts of this form sort as the moments do."""
+    return moment.isoformat(timespec="milliseconds")
