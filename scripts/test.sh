@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The suite, with line coverage of what runs in the tests' own processes; fails below the floors.
-# Two lanes at once, because most of the time a test waits for a server. End to end comes last in
-# its lane: the stack it starts would idle beside the others.
+# Three lanes at once, because most of the time a test waits for a server: end to end on the one
+# stack that most of those tests share; what starts stacks of its own; everything else.
 # With arguments, one lane and no coverage: scripts/test.sh tests/unit -k fold
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -10,15 +10,21 @@ cd "$(dirname "$0")/.."
 export COVERAGE_FILE=$PWD/.coverage
 rm -f .coverage .coverage.*
 lane() { .venv/bin/python -m coverage run -m pytest -q -p no:cacheprovider --durations=5 "$@"; }
-log=$(mktemp)
-trap 'rm -f "$log"' EXIT
-mine=(tests/integration/embedded tests/integration/runner tests/unit tests/e2e)
-lane "${mine[@]}" > "$log" 2>&1 &
-other=$!
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+own=(tests/e2e/test_replicas.py tests/e2e/test_chaos.py tests/e2e/test_upgrade.py
+  tests/e2e/test_backup.py tests/integration/embedded)
+shared=(tests/integration/runner tests/e2e)
 failed=0
-lane tests "${mine[@]/#/--ignore=}" || failed=1
-wait "$other" || failed=1
-cat "$log"
+lane "${shared[@]}" "${own[@]/#/--ignore=}" > "$logs/shared" 2>&1 &
+first=$!
+lane "${own[@]}" > "$logs/own" 2>&1 &
+second=$!
+lane tests --ignore=tests/integration/runner --ignore=tests/e2e \
+  --ignore=tests/integration/embedded || failed=1
+wait "$first" || failed=1
+wait "$second" || failed=1
+cat "$logs/shared" "$logs/own"
 .venv/bin/python -m coverage combine -q
 .venv/bin/python scripts/coverage_floors.py || failed=1
 exit "$failed"

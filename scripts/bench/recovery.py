@@ -10,7 +10,7 @@ SIGKILL. Measured for each process, in seconds:
                  process (`scripts/faults/progress.py`); it includes the training under way
     round longer the round in which it died, less the median of the rounds without a kill
 
-`repeated`: pieces of work that a worker had to begin again. The checker reads everything at the
+`repeated`: pieces of work that were taken up again, anew or from a local checkpoint. The checker reads everything at the
 end: its `accepted updates lost`, `counted twice` and `trained twice` must be 0.
 """
 
@@ -180,13 +180,10 @@ class Recovery:
                 await asyncio.sleep(COARSE)
 
     def n_repeated(self) -> int:
-        """Times that work was begun again at all sites: by a new agent, or by a new worker."""
-        n = 0
-        for site in self.ground.sites:
-            works = [run.work for run in runs(site.name, site.home)]
-            n += len(works) - len(set(works))
-            n += (site.home / "client.log").read_text(errors="replace").count("worker died (")
-        return n
+        """Times that work was taken up again at all sites: anew, or from a local checkpoint."""
+        found = [run for site in self.ground.sites for run in runs(site.name, site.home)]
+        works = {(run.site, run.work) for run in found}
+        return len(found) - len(works) + sum(run.n_again for run in found)
 
     async def finish(self) -> list[Column]:
         self.ground.api.post(f"/federations/{self.federation}/cancel", {"reason": "measured"})

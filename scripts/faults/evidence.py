@@ -34,12 +34,16 @@ class PublishedEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One time that a site's worker took up a piece of work, from the site's journal."""
+    """A piece of work that a site's worker took up, from the site's journal.
+
+    `n_again`: how often that run began anew, or went on from a checkpoint, after a death.
+    """
 
     site: str
     work: str
     exchange: str
     is_finished: bool
+    n_again: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,10 +143,13 @@ def objects(stack: Stack, uris: Sequence[str]) -> dict[str, str | None]:
 
 def runs(site: str, home: Path) -> list[Run]:
     with sqlite3.connect(f"file:{home / 'journal.sqlite3'}?mode=ro", uri=True) as connection:
-        rows = connection.execute("SELECT work, exchange, finished_at FROM runs").fetchall()
+        rows = connection.execute(
+            "SELECT work, exchange, finished_at, coalesce(resumed, 0) + coalesce(restarted, 0)"
+            " FROM runs"
+        ).fetchall()
     return [
-        Run(site=site, work=work, exchange=exchange, is_finished=finished_at is not None)
-        for work, exchange, finished_at in rows
+        Run(site=site, work=work, exchange=exchange, is_finished=at is not None, n_again=n_again)
+        for work, exchange, at, n_again in rows
     ]
 
 
