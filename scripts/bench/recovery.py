@@ -10,8 +10,9 @@ SIGKILL. Measured for each process, in seconds:
                  process (`scripts/faults/progress.py`); it includes the training under way
     round longer the round in which it died, less the median of the rounds without a kill
 
-`repeated`: pieces of work that were taken up again, anew or from a local checkpoint. The checker reads everything at the
-end: its `accepted updates lost`, `counted twice` and `trained twice` must be 0.
+`repeated`: pieces of work that were taken up again, anew or from a local checkpoint. The checker
+reads everything at the end: its `accepted updates lost`, `counted twice` and `trained twice` must
+be 0.
 """
 
 import argparse
