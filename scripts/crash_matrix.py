@@ -171,7 +171,7 @@ def _summary(trials: Sequence[Trial], not_met: Sequence[str]) -> None:
     for service in sorted({trial.service for trial in trials}):
         counts = Counter(trial.outcome for trial in trials if trial.service == service)
         print(f"| {service:<12} | {' | '.join(str(counts[name]) for name in OUTCOMES)} |")
-    print(f"{len(trials)} points tried. No federation says, so not tried:")
+    print(f"{len(trials)} points tried. No such federation says, so not tried:")
     print("  " + ", ".join(not_met))
 
 
