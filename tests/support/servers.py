@@ -372,6 +372,8 @@ class NatsServer:
             )
         return {
             "server_name": self.name,
+            "ping_interval": "2s",
+            "ping_max": 1,
             "host": "127.0.0.1",
             "port": self.port,
             "jetstream": {"store_dir": str(self.home / "jetstream"), "sync_interval": "always"},

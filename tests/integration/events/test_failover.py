@@ -66,6 +66,23 @@ async def test_bus_leaves_a_server_that_stands_still(
         await bus.close()
 
 
+async def test_bus_connects_again_when_its_client_ends_without_a_word(
+    nats_server: NatsServer,
+) -> None:
+    bus = bus_of(nats_server, nats_server.port)
+    await bus.start()
+    try:
+        await bus.wait_connected(5)
+        link = bus._link
+        assert link is not None
+        link.client._closed_cb = None  # as when what it had still to send fails
+        await link.client.close()
+        await eventually(lambda: bus._link is not link and bus.is_connected, "connected again")
+        assert link.closed.done(), "who used the old connection was not told"
+    finally:
+        await bus.close()
+
+
 @asynccontextmanager
 async def serving(shell: Shell) -> AsyncIterator[Shell]:
     await build(shell)
@@ -107,7 +124,7 @@ async def test_another_replica_relays_for_one_that_stands_still_or_dies(
             await eventually(lambda: is_relayed(7), "by the other one", timeout=15)
             first.send_signal(signal.SIGCONT)
             await eventually(lambda: _leads(theirs.http_port), "it knows that it lost the role")
-            assert await _lag(theirs.http_port) == 0
+            await eventually(lambda: _lags(theirs.http_port, 0), "the lag is that of the service")
             await sow(theirs.http_port)
             await eventually(lambda: is_relayed(8), "still once, and in order")
             assert second.leadership.holds("relay")
@@ -136,9 +153,8 @@ async def _leads(port: int, *roles: str) -> bool:
     return False
 
 
-async def _lag(port: int) -> float:
-    lag: float = (await _status(port))["lags"]["outbox"]
-    return lag
+async def _lags(port: int, events: float) -> bool:
+    return (await _status(port))["lags"] == {"outbox": events}
 
 
 async def test_long_poll_is_woken_in_every_replica(bus: MakeBus) -> None:

@@ -187,14 +187,13 @@ async def test_who_cannot_do_the_work_leaves_it_to_another(
     ):
         tasks = await all_of(first)
         tasks += [asyncio.create_task(first.lead(role, forever)) for role in ("relay", "timer")]
-        await eventually(lambda: len(first.partitions) == 2, "the first has its half")
-        await eventually(lambda: first.holds("relay") and first.holds("timer"), "and more")
+        await eventually(lambda: len(first.roles) == 6, "the first has everything")
         tasks += await all_of(second)
         tasks += [asyncio.create_task(second.lead(role, forever)) for role in ("relay", "timer")]
-        await eventually(lambda: len(second.partitions) == 2, "the second has the other half")
+        await eventually(lambda: second.partitions == [2, 3], "the second has its half")
         cut_off |= {"partition ", "relay"}
-        await eventually(lambda: second.partitions == [0, 1, 2, 3], "the second has all")
-        await eventually(lambda: second.holds("relay"), "and relays")
+        await eventually(lambda: len(second.roles) == 5, "the second has them, and relays")
+        assert second.partitions == [0, 1, 2, 3]
         assert first.roles == ["timer"]
         cut_off.clear()
         await eventually(lambda: len(first.partitions) == 2, "they share again")

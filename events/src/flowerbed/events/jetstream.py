@@ -29,7 +29,7 @@ from flowerbed.events.declare import ensure_topology
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.message import MARK, Mark, Message
 from flowerbed.events.relay import Fenced, KnownMessage, Tail
-from flowerbed.events.subscription import EXPIRES, Subscription
+from flowerbed.events.subscription import CLUSTER_EXPIRES, EXPIRES, Subscription
 
 __all__ = ["Bus", "ensure_topology"]
 
@@ -40,6 +40,11 @@ Told: TypeAlias = Callable[[bytes], None]
 
 PINGS: dict[str, Any] = {"ping_interval": 1, "max_outstanding_pings": 2}
 """A server that is stopped, or beyond a cut link, is left after some 3 s."""
+
+READ_SECONDS = 2.0
+"""A stream that is without a leader for a while answers nothing; so it is soon asked again."""
+
+LOOK_SECONDS = 1.0
 
 CONNECT_SECONDS = 3.0
 """nats-py itself would try a server that refuses for two minutes before it says so."""
@@ -87,6 +92,12 @@ class Link:
     def __post_init__(self) -> None:
         self.js = self.client.jetstream(timeout=5)
 
+    async def end(self) -> None:
+        """Wait until it is over. nats-py does not always say so: not when what it had still to
+        send fails, for instance, so it is looked at as well."""
+        while not self.closed.done() and not self.client.is_closed:
+            await asyncio.wait((self.closed,), timeout=LOOK_SECONDS)
+
     async def ask(self, request: Coroutine[Any, Any, T]) -> T:
         """The answer to `request`, or Unavailable as soon as the connection is over."""
         asking = asyncio.ensure_future(request)
@@ -118,14 +129,14 @@ class Bus:
         password: str,
         *,
         timeout: float = 5.0,
-        expires: float = EXPIRES,
+        expires: float | None = None,
     ) -> None:
         self._urls = servers(url)
         self._turn = random.randrange(len(self._urls))
         self._user = user
         self._password = password
         self._timeout = timeout
-        self._expires = expires
+        self._expires = expires or (EXPIRES if len(self._urls) == 1 else CLUSTER_EXPIRES)
         self._link: Link | None = None
         self._up = asyncio.Event()
         self._away_since = time.monotonic()
@@ -143,7 +154,7 @@ class Bus:
     @property
     def away_seconds(self) -> float:
         """For how long there has been no connection."""
-        return 0.0 if self.is_connected else time.monotonic() - self._away_since
+        return 0.0 if self._link is not None else time.monotonic() - self._away_since
 
     async def start(self) -> None:
         """Begin to connect; it does not wait for the connection."""
@@ -170,14 +181,15 @@ class Bus:
     # --- publishing -------------------------------------------------------------------------
 
     async def tail(self, jetstream: str) -> Tail:
-        found = await self.api(f"STREAM.MSG.GET.{jetstream}", {"last_by_subj": ">"})
+        ask = {"last_by_subj": ">"}
+        found = await self.api(f"STREAM.MSG.GET.{jetstream}", ask, timeout=READ_SECONDS)
         if "error" not in found:
             headers = b64decode(found["message"].get("hdrs", "")).decode()
             mark = _MARK_LINE.search(headers)
             return Tail(int(found["message"]["seq"]), Mark.parse(mark[1]) if mark else None)
         if found["error"].get("err_code") != NO_MESSAGE:
             raise Unavailable(f"{jetstream}: {found['error'].get('description')}")
-        info = await self.api(f"STREAM.INFO.{jetstream}", {})
+        info = await self.api(f"STREAM.INFO.{jetstream}", {}, timeout=READ_SECONDS)
         if "error" in info:
             raise Unavailable(f"{jetstream}: {info['error'].get('description')}")
         return Tail(int(info["state"]["last_seq"]), None)
@@ -236,7 +248,7 @@ class Bus:
         )
         await self._until_alone(link, jetstream, durable)
         # Without this, what an earlier session left unacknowledged would come after newer events.
-        await link.ask(link.js.reset_consumer(jetstream, durable, timeout=self._timeout))
+        await link.ask(link.js.reset_consumer(jetstream, durable, timeout=READ_SECONDS))
         with translated():
             await subscription.open()
         try:
@@ -249,7 +261,7 @@ class Bus:
         """What a stopped process asked for still stands for a while, and would take events."""
         patience = asyncio.get_running_loop().time() + self._expires + 1
         while asyncio.get_running_loop().time() < patience:
-            info = await link.ask(link.js.consumer_info(jetstream, durable, timeout=self._timeout))
+            info = await link.ask(link.js.consumer_info(jetstream, durable, timeout=READ_SECONDS))
             if not info.num_waiting:
                 return
             await asyncio.sleep(0.2)
@@ -257,7 +269,7 @@ class Bus:
     async def pending(self, jetstream: str, durable: str) -> int:
         """How many events a durable has still to acknowledge."""
         link = self._connected()
-        info = await link.ask(link.js.consumer_info(jetstream, durable, timeout=self._timeout))
+        info = await link.ask(link.js.consumer_info(jetstream, durable, timeout=READ_SECONDS))
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     # --- waking -----------------------------------------------------------------------------
@@ -283,13 +295,14 @@ class Bus:
             raise Unavailable("nats is away")
         return self._link
 
-    async def api(self, operation: str, request: dict[str, Any]) -> dict[str, Any]:
+    async def api(
+        self, operation: str, request: dict[str, Any], *, timeout: float | None = None
+    ) -> dict[str, Any]:
         """A request to JetStream itself; the answer may hold an `error`."""
         link = self._connected()
+        subject, data = f"$JS.API.{operation}", json.dumps(request).encode()
         answer = await link.ask(
-            link.client.request(
-                f"$JS.API.{operation}", json.dumps(request).encode(), timeout=self._timeout
-            )
+            link.client.request(subject, data, timeout=timeout or self._timeout)
         )
         found: dict[str, Any] = json.loads(answer.data)
         return found
@@ -309,7 +322,7 @@ class Bus:
             self._link = link
             self._up.set()
             try:
-                await link.closed
+                await link.end()
                 logger.warning("nats closed the connection")
             finally:
                 self._up.clear()
@@ -317,7 +330,7 @@ class Bus:
                 self._link = None
                 if not link.closed.done():
                     link.closed.set_result(None)
-                await _quietly(link.client.close())
+                await _quietly(asyncio.wait_for(link.client.close(), CONNECT_SECONDS))
 
     async def _connect(self) -> Link:
         client = Client()

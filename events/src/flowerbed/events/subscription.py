@@ -19,9 +19,12 @@ from flowerbed.events.message import Message
 logger = logging.getLogger(__name__)
 
 REQUEST = 500
-EXPIRES = 5.0
-"""How long one request stands. A replica that was stopped (not ended) may take events for so
-long after another has replaced it, so it is short; renewing costs a message or two."""
+EXPIRES = 30.0
+"""Seconds that one request stands; renewing it is most of what an idle consumer costs. That of a
+replica that was stopped (not ended) stands until the server misses its pings."""
+
+CLUSTER_EXPIRES = 5.0
+"""The same with several servers: one that dies may take a request along without a word."""
 
 GRACE = 2.0
 """How much later than that its end may arrive, before what was asked for counts as forgotten."""

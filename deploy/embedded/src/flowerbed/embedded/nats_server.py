@@ -67,6 +67,9 @@ def render(setup: Setup, node: str = "nats") -> str:
         },
         "system_account": "SYSTEM",
         "max_payload": 1024 * 1024,
+        # What a process that stands still has asked for stands no longer than its roles.
+        "ping_interval": "2s",
+        "ping_max": 1,
         "logtime": True,
         **_cluster(setup, node),
     }
