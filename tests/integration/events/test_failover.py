@@ -154,7 +154,7 @@ async def _leads(port: int, *roles: str) -> bool:
 
 
 async def _lags(port: int, events: float) -> bool:
-    return (await _status(port))["lags"] == {"outbox": events}
+    return bool((await _status(port))["lags"] == {"outbox": events})
 
 
 async def test_long_poll_is_woken_in_every_replica(bus: MakeBus) -> None:

@@ -41,7 +41,7 @@ async def ensure_topology(
         _stream(bus, SUBMISSIONS, submissions, max_age, replicas),
     )
     await asyncio.gather(
-        *(_durable(bus, one.stream, one.name, one.filter_subjects) for one in DURABLES),
+        *(_durables(bus, one.name) for one in STREAMS),
         _durable(bus, SUBMISSIONS, "orchestrator", submissions, SUBMISSION_ACK_WAIT),
     )
 
@@ -74,6 +74,13 @@ async def _stream(
     if answer.get("error", {}).get("err_code") == NAME_IN_USE:
         answer = await bus.api(f"STREAM.UPDATE.{name}", config)
     _check(answer, name)
+
+
+async def _durables(bus: Api, stream: str) -> None:
+    """One after the other: asked for all at once, a slow disk would make the last ones late."""
+    for one in DURABLES:
+        if one.stream == stream:
+            await _durable(bus, stream, one.name, one.filter_subjects)
 
 
 async def _durable(
