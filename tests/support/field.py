@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,6 +84,18 @@ class Site:
             if "flowerbed.runner.worker" in " ".join(child.cmdline())
         ]
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Its training stands still meanwhile, and so does a round that waits for it."""
+        workers = self.workers()
+        for worker in workers:
+            worker.suspend()
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.resume()
+
 
 @dataclass
 class Field:
@@ -138,6 +151,26 @@ class Field:
             federation_id,
         )
         return [{**row, "data": json.loads(row["data"])} for row in rows]
+
+    def training_round(self, federation_id: str) -> int:
+        """The round whose training is open; 0 for none."""
+        rounds = self.api.federation(federation_id)["rounds"]
+        return next((r["round_number"] for r in rounds if r["status"] == "training"), 0)
+
+    @contextmanager
+    def held_in_round(self, federation_id: str, number: int) -> Iterator[None]:
+        """In the middle of that round, or of a later one: it stays open, somebody trains."""
+        until(
+            lambda: self.training_round(federation_id) >= number,
+            f"round {number} or a later one trains",
+        )
+        site = self.sites[0]
+        with site.held():
+            until(
+                lambda: self.training_round(federation_id) and site.training_now(),
+                f"{site.name} trains",
+            )
+            yield
 
     def kill(self, service: str) -> int:
         """SIGKILL to a service's process, as the kernel would. Returns the dead pid."""
