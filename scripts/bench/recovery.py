@@ -265,7 +265,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What a kill of each process costs.")
     parser.add_argument("--kills", type=int, default=20, help="of each process")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--epochs", type=int, default=150, help="local epochs: a round's length")
+    parser.add_argument("--epochs", type=int, default=500, help="local epochs: a round's length")
     parser.add_argument("--replicas", type=int, default=1, help="of each service")
     parser.add_argument("--only", type=lambda text: text.split(","), help="these processes")
     return parser.parse_args(arguments)
