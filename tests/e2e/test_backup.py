@@ -83,10 +83,12 @@ async def test_a_federation_under_way_goes_on_in_the_restored_stack(
     flowerbed("backup", folder, "--state-dir", small.stack.state_dir)
     objects = stamps(folder)
     assert objects
+    (folder / "snapshot-killed").mkdir()  # as a backup leaves it that did not come to its end
     with small.held_in_round(identity, 2):
         flowerbed("backup", folder, "--state-dir", small.stack.state_dir)
         number = small.training_round(identity)
     assert objects.items() <= stamps(folder).items()  # what was there was not fetched again
+    assert len(list(folder.glob("snapshot-*"))) == 1
     with small.held_in_round(identity, number + 1):  # the new stack will know nothing of it
         replace_the_stack(small, folder, scratch / "restored")
     federation = small.completed(identity, seconds=120)

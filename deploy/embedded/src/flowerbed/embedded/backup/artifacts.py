@@ -28,7 +28,9 @@ class Artifact:
 
 
 @dataclass(slots=True)
-class _Seen:
+class Seen:
+    """What a history has told so far, event by event."""
+
     kept: set[Artifact] = field(default_factory=set)
     submitted: list[tuple[str, str, Artifact]] = field(default_factory=list)
     answered: dict[str, set[str]] = field(default_factory=dict)
@@ -61,7 +63,7 @@ async def find_artifacts(
 ) -> tuple[Artifact, ...]:
     """In the order of their URIs. `with_updates`: every update, so that old rounds can be folded
     again."""
-    seen = _Seen()
+    seen = Seen()
     for service in _OWNERS:
         async for row in databases[service].cursor(_READ, prefetch=500):
             data = json.loads(row["data"])
