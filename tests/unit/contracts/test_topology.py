@@ -16,6 +16,8 @@ from flowerbed.contracts.topology import (
     durables,
     inbox_prefix,
     owned_stream,
+    partition,
+    partition_of_subject,
     permissions,
 )
 
@@ -79,6 +81,31 @@ def test_a_durable_reads_only_types_that_its_stream_carries() -> None:
         assert len(durable.types) == len(set(durable.types))
     places = [(durable.stream, durable.name) for durable in DURABLES]
     assert len(places) == len(set(places))
+
+
+def test_a_federation_stays_in_its_partition_for_ever() -> None:
+    known = {"_": 2, "fed-1": 2, "fed-305aa300bdb40319": 1, "fed-0000000000000013": 3, "fed-ä": 0}
+    assert {identity: partition(identity) for identity in known} == known
+
+
+def test_an_event_is_read_by_the_durable_of_its_partition_alone() -> None:
+    """Of those stored before there were partitions every durable is told, and one handles them."""
+    for spec in DURABLES:
+        if spec.partition is None:
+            continue
+        published = subject(spec.types[0], "acme", "fed-1")
+        stored = f"{published}.{partition('fed-1')}"
+        hears = any(reaches(pattern, stored) for pattern in spec.filter_subjects)
+        assert hears is (spec.partition == partition("fed-1"))
+        assert any(reaches(pattern, published) for pattern in spec.filter_subjects)
+        assert partition_of_subject(published) == partition_of_subject(stored)
+    assert partition_of_subject("fl.round.started.acme") == 0
+
+
+@pytest.mark.parametrize("user", SERVICES)
+def test_a_replica_of_the_release_before_may_still_read(user: str) -> None:
+    for one in durables(user):
+        assert may_publish(user, f"$JS.API.CONSUMER.MSG.NEXT.{one.stream}.{user}")
 
 
 def test_the_gateway_hears_everything() -> None:

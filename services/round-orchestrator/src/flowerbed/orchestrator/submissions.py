@@ -30,6 +30,10 @@ from flowerbed.orchestrator.commands import Command, SubmitFederation
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+ASK_SECONDS, ASK_CLUSTER_SECONDS = 30.0, 5.0
+"""How long one request for a submission stands. A server of a cluster that dies may take it along
+without a word."""
+
 MAX_PROBLEMS = 100
 """A rejection is an event, and an event has to fit into a message."""
 
@@ -116,7 +120,9 @@ class Submissions:
             **PINGS,
         )
         inbox = f"{inbox_prefix(settings.nats_user)}.".encode()
-        subscribe(self._broker, database, federations, inbox)
+        is_cluster = len(servers(settings.nats_url)) > 1
+        ask_seconds = ASK_CLUSTER_SECONDS if is_cluster else ASK_SECONDS
+        subscribe(self._broker, database, federations, inbox, ask_seconds)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. The first connection is tried again by whoever runs this."""
@@ -128,7 +134,11 @@ class Submissions:
 
 
 def subscribe(
-    broker: NatsBroker, database: Database, federations: Federations, inbox: bytes
+    broker: NatsBroker,
+    database: Database,
+    federations: Federations,
+    inbox: bytes,
+    ask_seconds: float = ASK_SECONDS,
 ) -> None:
     """Binds the durable that the migration declared. What is not acknowledged comes again."""
 
@@ -136,7 +146,7 @@ def subscribe(
         f"{SUBMISSION_SUBJECT}.>",
         stream=JStream(SUBMISSIONS, declare=False),
         durable="orchestrator",
-        pull_sub=PullSub(batch_size=1, timeout=30.0),
+        pull_sub=PullSub(batch_size=1, timeout=ask_seconds),
         inbox_prefix=inbox,
         ack_policy=AckPolicy.MANUAL,
         title="FederationSpec",
