@@ -117,8 +117,8 @@ class Rolling:
         until(look, f"{component} is ready", 60)
 
     def _pid(self, name: str) -> int:
-        record = json.loads(self.layout.record.read_text())
-        return next(c["process"]["pid"] for c in record["components"] if c["name"] == name)
+        components = json.loads(self.layout.record.read_text())["components"]
+        return int(next(c["process"]["pid"] for c in components if c["name"] == name))
 
 
 async def _declared(setup: Setup) -> None:

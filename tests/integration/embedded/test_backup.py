@@ -12,6 +12,7 @@ from flowerbed.embedded.backup import submissions
 from flowerbed.embedded.backup.cut import cut
 from flowerbed.embedded.backup.tables import dump, load
 from flowerbed.embedded.credentials import Credentials
+from flowerbed.embedded.databases import connect
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.setup import Setup
 from flowerbed.embedded.shape import Shape
@@ -107,8 +108,9 @@ async def test_loaded_tables_are_the_dumped_ones_and_can_be_relayed(
     async with made.database.transaction("roses") as tx:
         await tx.execute("INSERT INTO relay_marks VALUES ('FL_LEASE', '900:901:5', 5)")
     (tmp_path / "lease").mkdir()
-    old_admin = await postgres_server.connect(made.address.name)
-    new_admin = await postgres_server.connect(new.address.name)
+    setup = setup_of(tmp_path, postgres=postgres_server)
+    old_admin = await connect(setup, "postgres", made.address.name)
+    new_admin = await connect(setup, "postgres", new.address.name)
     try:
         await new_admin.execute("SELECT pg_current_xact_id()")
         dumped = await dump(old_admin, tmp_path, tmp_path / "lease")

@@ -152,17 +152,20 @@ def test_a_half_restored_stack_is_not_started(tmp_path: Path) -> None:
 # --- the list of artifacts ----------------------------------------------------------------------
 
 
+Fact = tuple[str, str, str, dict[str, Any]]
+
+
 def ref(name: str) -> dict[str, Any]:
     return {"uri": f"s3://flowerbed/{name}", "sha256": name * 8, "size": 1}
 
 
-def update(fact: str, number: int, **more: Any) -> tuple[str, str, str, dict[str, Any]]:
+def update(fact: str, number: int, **more: Any) -> Fact:
     work = {"work_id": f"work-{number}", "artifact": ref(f"update-{number}"), **more}
     stream = f"exchange-{FED}-{number}" if fact != "submitted" else "lease-1"
     return (f"fl.update.{fact}", stream, FED, work)
 
 
-def kept(*events: tuple[str, str, str, dict[str, Any]]) -> set[str]:
+def kept(*events: Fact) -> set[str]:
     seen = Seen()
     for one in events:
         seen.see(*one)
@@ -172,7 +175,7 @@ def kept(*events: tuple[str, str, str, dict[str, Any]]) -> set[str]:
 def test_an_update_belongs_to_a_backup_while_it_may_count() -> None:
     submitted, accepted = update("submitted", 1), update("accepted", 1)
     closed = ("fl.aggregate.completed", f"exchange-{FED}-1", FED, {"checkpoint": ref("global")})
-    ended = ("fl.federation.cancelled", "federation-1", FED, {})
+    ended: Fact = ("fl.federation.cancelled", "federation-1", FED, {})
     late = update("submitted", 2)
     assert kept(submitted) == {"update-1"}
     assert kept(submitted, accepted) == {"update-1"}

@@ -5,9 +5,10 @@ import base64
 import hashlib
 import hmac
 import os
-from collections.abc import Collection
+from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Protocol
 
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 
@@ -15,10 +16,30 @@ from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.errors import ComponentFailed
 from flowerbed.embedded.postgres import SUPERUSER, Place
 from flowerbed.embedded.setup import Setup
-from flowerbed.events.connection import Connection
+from flowerbed.events.connection import Connection, Row
 from flowerbed.events.errors import FlowerbedError
 from flowerbed.events.migrate import Step, migrate
 from flowerbed.events.provision import RolePasswords, provision
+
+
+class Session(Connection, Protocol):
+    """A connection that also moves whole tables."""
+
+    def cursor(self, query: str, *, prefetch: int = 50) -> AsyncIterable[Row]: ...
+
+    async def copy_from_query(
+        self, query: str, *, output: Callable[[bytes], Awaitable[None]]
+    ) -> str: ...
+
+    async def copy_to_table(
+        self,
+        table_name: str,
+        *,
+        source: AsyncIterable[bytes],
+        columns: Sequence[str],
+        schema_name: str,
+    ) -> str: ...
+
 
 SPEAKS_FIRST = "orchestrator"
 """Whose new facts the other services must be ready for."""
@@ -90,10 +111,10 @@ async def _migrate(
         await connection.close()
 
 
-async def connect(setup: Setup, user: str, database: str) -> Connection:
+async def connect(setup: Setup, user: str, database: str) -> Session:
     """Raises: ComponentFailed: Postgres is away, or does not know that user."""
     try:
-        connection: Connection = await asyncpg.connect(
+        connection: Session = await asyncpg.connect(
             host="127.0.0.1",
             port=setup.ports["postgres"],
             user=user,

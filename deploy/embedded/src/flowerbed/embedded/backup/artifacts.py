@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from flowerbed.events.connection import Connection
+from flowerbed.embedded.databases import Session
 
 _OWNERS = ("orchestrator", "lease", "aggregator", "artifact")
 """The gateway has copies of their facts."""
@@ -59,7 +59,7 @@ class Seen:
 
 
 async def find_artifacts(
-    databases: Mapping[str, Connection], *, with_updates: bool = False
+    databases: Mapping[str, Session], *, with_updates: bool = False
 ) -> tuple[Artifact, ...]:
     """In the order of their URIs. `with_updates`: every update, so that old rounds can be folded
     again."""

@@ -26,12 +26,12 @@ from flowerbed.embedded.backup.manifest import (
 )
 from flowerbed.embedded.backup.objects import Objects
 from flowerbed.embedded.backup.tables import dump
+from flowerbed.embedded.databases import Session
 from flowerbed.embedded.errors import EmbeddedError, NotRunning
 from flowerbed.embedded.layout import Layout, write_private
 from flowerbed.embedded.record import read_record
 from flowerbed.embedded.setup import Setup
 from flowerbed.embedded.stack import Stack
-from flowerbed.events.connection import Connection
 from flowerbed.events.errors import FlowerbedError
 from flowerbed.events.release import RELEASE
 
@@ -120,7 +120,7 @@ async def _read(
 
 
 async def _dump_all(
-    databases: Mapping[str, Connection], folder: Path, snapshot: Path, report: Report
+    databases: Mapping[str, Session], folder: Path, snapshot: Path, report: Report
 ) -> dict[str, Dump]:
     dumped = {}
     for number, service in enumerate(SERVICES, 1):

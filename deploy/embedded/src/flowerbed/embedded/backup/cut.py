@@ -12,11 +12,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 
 from flowerbed.contracts.topology import SERVICES
-from flowerbed.embedded.databases import connect
+from flowerbed.embedded.databases import Session, connect
 from flowerbed.embedded.errors import EmbeddedError
 from flowerbed.embedded.postgres import SUPERUSER
 from flowerbed.embedded.setup import Setup
-from flowerbed.events.connection import Connection
 
 ATTEMPTS = 60
 PATIENCE = "500ms"
@@ -26,7 +25,7 @@ PATIENCE = "500ms"
 @asynccontextmanager
 async def cut(
     setup: Setup, services: Sequence[str] = SERVICES
-) -> AsyncIterator[Mapping[str, Connection]]:
+) -> AsyncIterator[Mapping[str, Session]]:
     """A connection to each service's database, in a transaction that sees that moment.
 
     Raises:
@@ -46,7 +45,7 @@ async def cut(
         yield reading
 
 
-async def _begin_together(reading: Sequence[Connection], locking: Sequence[Connection]) -> None:
+async def _begin_together(reading: Sequence[Session], locking: Sequence[Session]) -> None:
     try:
         await asyncio.gather(*(_lock(one) for one in locking))
         await asyncio.gather(*(_begin(one) for one in reading))
@@ -54,18 +53,18 @@ async def _begin_together(reading: Sequence[Connection], locking: Sequence[Conne
         await asyncio.gather(*(one.execute("ROLLBACK") for one in locking))
 
 
-async def _lock(connection: Connection) -> None:
+async def _lock(connection: Session) -> None:
     await connection.execute("BEGIN")
     await connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE}'")
     await connection.execute("LOCK TABLE public.events, public.cursors IN SHARE MODE")
 
 
-async def _begin(connection: Connection) -> None:
+async def _begin(connection: Session) -> None:
     await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
     await connection.execute("SELECT FROM public.events LIMIT 0")  # from here on it sees this
 
 
-async def _connection(stack: AsyncExitStack, setup: Setup, service: str) -> Connection:
+async def _connection(stack: AsyncExitStack, setup: Setup, service: str) -> Session:
     connection = await connect(setup, SUPERUSER, service)
     stack.push_async_callback(connection.close)
     return connection

@@ -15,7 +15,7 @@ from flowerbed.embedded.backup.tables import load
 from flowerbed.embedded.control import RESTORING, down, up
 from flowerbed.embedded.databases import connect, migrate_as_of
 from flowerbed.embedded.errors import BadInput, EmbeddedError
-from flowerbed.embedded.layout import Layout, write_private
+from flowerbed.embedded.layout import Layout, write_private, write_private_json
 from flowerbed.embedded.postgres import SUPERUSER
 from flowerbed.embedded.setup import Setup
 from flowerbed.events.errors import FlowerbedError
@@ -96,16 +96,16 @@ def _to_put_back(snapshot: Path) -> tuple[Artifact, ...]:
 def _put_secrets(layout: Layout, snapshot: Path) -> None:
     for kind, target in (("secrets", layout.secrets), ("run", layout.run)):
         for path in (snapshot / kind).iterdir():
-            content = json.loads(path.read_text()) if path.suffix == ".json" else None
-            if path.name == "credentials.json":
-                # The one that was may still be on this machine, and have its place there.
-                content["stack_id"] = secrets.token_hex(8)
-            elif path.name == "shape.json":
-                content["links"] = {}
-            write_private(
-                target / path.name,
-                path.read_bytes() if content is None else json.dumps(content, indent=2) + "\n",
-            )
+            write_private(target / path.name, path.read_bytes())
+    credentials = layout.secrets / "credentials.json"
+    # The stack that was may still be on this machine, and have its place there.
+    _change(credentials, stack_id=secrets.token_hex(8))
+    if layout.shape.exists():
+        _change(layout.shape, links={})
+
+
+def _change(path: Path, **values: object) -> None:
+    write_private_json(path, {**json.loads(path.read_text()), **values})
 
 
 async def _load_all(setup: Setup, folder: Path, manifest: Manifest, report: Report) -> None:

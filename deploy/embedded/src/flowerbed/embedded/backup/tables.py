@@ -8,10 +8,9 @@ publishes them in the order of `gpos`.
 import gzip
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import IO
 
 from flowerbed.embedded.backup.manifest import Dump, Table
-from flowerbed.events.connection import Connection
+from flowerbed.embedded.databases import Session
 
 _LEFT_BEHIND = ("schema_migrations", "relay_marks")
 _CHUNK = 1 << 18
@@ -33,7 +32,7 @@ WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND a.attident
 """
 
 
-async def dump(connection: Connection, root: Path, folder: Path) -> Dump:
+async def dump(connection: Session, root: Path, folder: Path) -> Dump:
     """Every table as the connection's transaction sees it, to files in `folder`."""
     applied = await connection.fetch("SELECT name FROM schema_migrations ORDER BY name")
     found = await connection.fetch(_TABLES, _LEFT_BEHIND)
@@ -44,7 +43,7 @@ async def dump(connection: Connection, root: Path, folder: Path) -> Dump:
     return Dump(migrations=tuple(row["name"] for row in applied), tables=tuple(tables))
 
 
-async def load(owner: Connection, dumped: Dump, root: Path) -> None:
+async def load(owner: Session, dumped: Dump, root: Path) -> None:
     """Into migrated, empty tables; all or nothing."""
     async with owner.transaction():
         for table in dumped.tables:
@@ -62,7 +61,7 @@ async def load(owner: Connection, dumped: Dump, root: Path) -> None:
 
 
 async def _dump_table(
-    connection: Connection, name: str, columns: tuple[str, ...], root: Path, folder: Path
+    connection: Session, name: str, columns: tuple[str, ...], root: Path, folder: Path
 ) -> Table:
     path = folder / f"{name}.copy.gz"
     quoted = ", ".join(f'"{column}"' for column in columns)
@@ -79,6 +78,6 @@ async def _dump_table(
     return Table(name=name, columns=columns, n_rows=rows, file=str(path.relative_to(root)))
 
 
-async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
+async def _chunks(file: gzip.GzipFile) -> AsyncIterator[bytes]:
     while chunk := file.read(_CHUNK):
         yield chunk
