@@ -299,7 +299,10 @@ class Shell:
             await intake.is_idle.wait()
 
     def _is_able(self, role: str) -> bool:
-        """Whoever is cut off from NATS leaves what needs it to another replica."""
+        """Whoever is cut off from NATS leaves what needs it to another replica. Whoever stops
+        has no share of the partitions any more, but relays what it is still asked."""
+        if self.stopping.is_set() and role.startswith("partition "):
+            return False
         return self.bus.away_seconds < BUS_PATIENCE or not role.startswith(ON_THE_BUS)
 
     def _spawn(self, name: str, work: Work) -> None:
