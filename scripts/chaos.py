@@ -46,6 +46,8 @@ class Chaos:
     n_federations: int
     batch: int
     deck: list[tuple[plan.Kind, str]]
+    n_faults: int | None = None
+    """After so many no more; None: until the last federation has ended."""
     began: float = field(default_factory=time.monotonic)
 
     def say(self, text: str) -> None:
@@ -93,8 +95,7 @@ class Chaos:
 
     def break_things(self, load: Load, injector: Injector) -> None:
         """One fault after the other until the last federation has ended, or none ends any more."""
-        sequence = plan.faults(self.seed, self.deck, SITES)
-        for fault in sequence:
+        for fault in islice(plan.faults(self.seed, self.deck, SITES), self.n_faults):
             due = time.monotonic() + fault.after
             while time.monotonic() < due and not load.is_done:
                 self.tend(injector)
