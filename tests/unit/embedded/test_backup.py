@@ -24,7 +24,7 @@ from flowerbed.embedded.backup.manifest import (
 from flowerbed.embedded.backup.objects import check_objects, place_of
 from flowerbed.embedded.backup.restore import restore
 from flowerbed.embedded.control import RESTORING, up
-from flowerbed.embedded.errors import BadInput, NotRunning
+from flowerbed.embedded.errors import BadInput, ComponentFailed, NotRunning
 from flowerbed.events.release import RELEASE
 
 HELLO = Artifact(
@@ -141,6 +141,26 @@ def test_a_stack_that_does_not_run_cannot_be_backed_up(tmp_path: Path) -> None:
     with pytest.raises(NotRunning, match="no stack runs"):
         back_up(tmp_path / "state", tmp_path / "backup")
     assert not (tmp_path / "backup").exists()
+
+
+def test_a_restore_that_fails_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = folder / "snapshot-1" / "secrets"
+    secrets.mkdir()
+    (secrets / "credentials.json").write_text('{"stack_id": "old"}')
+    (folder / "snapshot-1" / "run").mkdir()
+    found = []
+
+    def started(root: Path, services: tuple[str, ...]) -> None:
+        found.append(json.loads((root / "secrets" / "credentials.json").read_text())["stack_id"])
+        raise ComponentFailed("postgres", "the disk is full")
+
+    monkeypatch.setattr("flowerbed.embedded.backup.restore.up", started)
+    with pytest.raises(ComponentFailed, match="the disk is full"):
+        restore(folder, tmp_path / "state")
+    assert found not in ([], ["old"])  # the old one may still be there under its name
+    assert not (tmp_path / "state").exists()
 
 
 def test_a_half_restored_stack_is_not_started(tmp_path: Path) -> None:

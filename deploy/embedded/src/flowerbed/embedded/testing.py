@@ -1,15 +1,15 @@
 """A stack for tests, through the code that people use: `up` at the start, `down` at the end."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.control import down, up
-from flowerbed.embedded.layout import SHARED_ROOT, Layout
+from flowerbed.embedded.removal import remove
 from flowerbed.embedded.stack import Stack
+
+__all__ = ["remove", "running_stack"]
 
 
 @contextmanager
@@ -23,14 +23,3 @@ def running_stack(
         down(state_dir)
         if not keep:
             remove(state_dir)
-
-
-def remove(state_dir: Path) -> None:
-    """Delete a stopped stack with all its data, also what lies outside its directory."""
-    layout = Layout.at(state_dir)
-    if layout.postgres.is_symlink():
-        home = Path(os.readlink(layout.postgres)).parent
-        if home.parent == SHARED_ROOT:
-            shutil.rmtree(home, ignore_errors=True)
-    shutil.rmtree(layout.sockets, ignore_errors=True)
-    shutil.rmtree(layout.root, ignore_errors=True)

@@ -17,6 +17,7 @@ from flowerbed.embedded.databases import connect, migrate_as_of
 from flowerbed.embedded.errors import BadInput, EmbeddedError
 from flowerbed.embedded.layout import Layout, write_private, write_private_json
 from flowerbed.embedded.postgres import SUPERUSER
+from flowerbed.embedded.removal import remove
 from flowerbed.embedded.setup import Setup
 from flowerbed.events.errors import FlowerbedError
 from flowerbed.events.release import RELEASE
@@ -47,20 +48,35 @@ def restore(
     artifacts = _to_put_back(snapshot) if with_objects else ()
     check_objects(folder, artifacts, lambda n, of: report("digests of objects", n, of))
     layout.make()
-    write_private(layout.root / RESTORING, f"from {folder}\n")
-    _put_secrets(layout, snapshot)
+    try:
+        write_private(layout.root / RESTORING, f"from {folder}\n")
+        _put_secrets(layout, snapshot)
+        _fill(layout, folder, manifest, artifacts, report)
+    except BaseException:
+        remove(layout.root)
+        raise
+    (layout.root / RESTORING).unlink()
+    return manifest
+
+
+def _fill(
+    layout: Layout,
+    folder: Path,
+    manifest: Manifest,
+    artifacts: tuple[Artifact, ...],
+    report: Report,
+) -> None:
+    """With the servers alone; no service runs before everything is there."""
     try:
         stack = up(layout.root, services=())
         asyncio.run(_load_all(Setup.of_running(layout), folder, manifest, report))
-        if with_objects:
+        if artifacts:
             objects = Objects(folder, stack.s3)
             objects.put_back(artifacts, lambda n, of: report("objects", n, of))
     except FlowerbedError as error:
         raise EmbeddedError(f"the stack was not restored: {error}") from error
     finally:
         down(layout.root)
-    (layout.root / RESTORING).unlink()
-    return manifest
 
 
 def _refuse(folder: Path, manifest: Manifest, with_objects: bool) -> None:
