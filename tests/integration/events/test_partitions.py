@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flowerbed.contracts.topology import PARTITIONS, STREAMS, durables, partition
+from flowerbed.events import service
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.context import Context
 from flowerbed.events.database import Fence, fence
@@ -24,6 +25,8 @@ from tests.support.servers import (
     MakeBus,
     MakeDatabase,
     MakeSettings,
+    NatsServer,
+    Proxy,
     ServiceDatabase,
     eventually,
 )
@@ -111,6 +114,28 @@ async def test_replicas_share_the_partitions_and_each_event_has_its_effect_once(
         await eventually(lambda: led(first) == ROLES, "the other one has left")
         await water(owner, 6)
         await eventually(lambda: _is(reader, each(2, 3, 4, 5, 6)), "in order, and once")
+
+
+async def test_a_replica_cut_off_from_nats_leaves_its_partitions(
+    lease: ServiceDatabase, reader: ServiceDatabase, fresh_streams: Bus, nats_server: NatsServer,
+    service_settings: MakeSettings, proxy: Callable[[int], Awaitable[Proxy]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(service, "BUS_PATIENCE", 0.5)
+    door = await proxy(nats_server.port)
+    through_door = {"nats_url": f"nats://127.0.0.1:{door.port}"}
+    cut_off = Shell(service_settings(reader).model_copy(update=through_door))
+    owner, other = Shell(service_settings(lease)), Shell(service_settings(reader))
+    async with running(owner, nothing), running(cut_off, build), running(other, build):
+        await eventually(lambda: len(led(cut_off)) == len(led(other)) == 2, "they share")
+        await door.cut()
+        await eventually(lambda: led(other) == ROLES, "the other one has all")
+        assert led(cut_off) == []
+        await water(owner, 1)
+        await water(owner, 2)
+        await eventually(lambda: _is(reader, each(2)), "and handles them")
+        await door.start()
+        await eventually(lambda: len(led(cut_off)) == len(led(other)) == 2, "they share again")
 
 
 async def _is(reader: ServiceDatabase, expected: dict[str, list[int]]) -> bool:
@@ -249,11 +274,11 @@ async def _stored(admin: Bus, count: int) -> bool:
 def test_every_federation_is_in_one_partition_and_each_has_some() -> None:
     found = {partition(f"fed-{number:016x}") for number in range(100)}
     assert found == set(range(PARTITIONS))
-    for service in ("orchestrator", "lease", "aggregator", "artifact"):
-        read = {durable.stream for durable in durables(service)}
+    for reading in ("orchestrator", "lease", "aggregator", "artifact"):
+        read = {durable.stream for durable in durables(reading)}
         for stream in STREAMS:
             if stream.name in read:
-                mine = [d.partition for d in durables(service) if d.stream == stream.name]
+                mine = [d.partition for d in durables(reading) if d.stream == stream.name]
                 assert mine == list(range(PARTITIONS))
 
 
