@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 import yaml
 
 from flowerbed.contracts.federation import FederationCreated, FederationPolicyChanged
@@ -13,6 +14,7 @@ from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.problems import parse_spec
 from flowerbed.contracts.topology import SUBMISSIONS
+from flowerbed.events import release
 from flowerbed.events.documents import MAX_BYTES
 from flowerbed.events.jetstream import Bus
 from tests.integration.gateway.conftest import Gateway
@@ -214,3 +216,20 @@ async def test_without_the_token_nothing_is_told(gateway: Gateway) -> None:
                 assert answer.headers["content-type"] == "application/problem+json"
             for path in ("/healthz", "/readyz", "/metrics"):
                 assert (await stranger.get(path)).status_code == 200
+
+
+async def test_while_an_older_replica_runs_only_what_it_can_read_is_taken(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def of_the_release_before(tx: object) -> int:
+        return 1
+
+    monkeypatch.setattr(release, "current", of_the_release_before)
+    new = document()
+    new["spec"]["round_policy"] = {"late_updates": "next_round"}
+    short = document()
+    short["spec"]["lease"] = {"ttl_seconds": 20}
+    for content in (new, short):
+        refused = await _post(gateway, content)
+        assert (refused.status_code, refused.json()["code"]) == (409, "upgrade-unfinished")
+    assert (await _post(gateway, document())).status_code == 202

@@ -3,11 +3,14 @@
 import asyncio
 import time
 
+import pytest
+
 from flowerbed.contracts.federation import (
     FederationCancelled,
     FederationCompleted,
     FederationFailed,
 )
+from flowerbed.events import release
 from flowerbed.lease import federations
 from tests.integration.lease.clients import DATASET
 from tests.integration.lease.conftest import BASE, FED, House
@@ -73,6 +76,21 @@ async def test_a_site_that_declines_says_so_once_and_may_claim_later(house: Hous
     assert await house.types(client) == [
         "client.lease_issued", "client.declined", "client.joined",
     ]  # fmt: skip
+
+
+async def test_while_an_older_replica_runs_declining_changes_nothing(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def not_yet(tx: object) -> bool:
+        return False
+
+    monkeypatch.setattr(release, "reached", not_yet)
+    client = await house.client()
+    await house.create()
+    offer = await client.offered()
+    gone = {"epoch": 1, "code": "dataset-gone", "detail": "the dataset is not there"}
+    await client.told(f"/v1/leases/{offer['lease_id']}/decline", gone)
+    assert await house.types(client) == ["client.lease_issued"]
 
 
 async def test_a_client_that_asks_many_times_at_once_gets_one_lease_and_joins_once(

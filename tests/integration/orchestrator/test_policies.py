@@ -1,13 +1,15 @@
 """The round policy over HTTP and in rounds: changed while it runs, members replaced, work owed."""
 
+import json
 from typing import Any
 
 import pytest
 
+from flowerbed.contracts.ids import federation_id
 from flowerbed.orchestrator.commanding import Federations
 from tests.integration.orchestrator.conftest import House
 from tests.integration.orchestrator.test_rounds import due_in, training
-from tests.support.federations import ref
+from tests.support.federations import document, ref
 from tests.support.servers import eventually
 
 LATE = {"late_updates": "next_round", "deadline_seconds": 120}
@@ -91,8 +93,8 @@ async def test_while_an_older_replica_runs_nothing_is_recorded_that_it_does_not_
     async def not_yet(self: Federations, tx: object) -> bool:
         return False
 
-    monkeypatch.setattr(Federations, "is_upgraded", not_yet)
     federation = await training(house, round_policy=LATE)
+    monkeypatch.setattr(Federations, "is_upgraded", not_yet)
     refused = await house.change(federation, quorum=0.5)
     assert (refused.status_code, refused.json()["code"]) == (409, "upgrade-unfinished")
     assert "finish the upgrade first" in refused.json()["detail"]
@@ -102,6 +104,24 @@ async def test_while_an_older_replica_runs_nothing_is_recorded_that_it_does_not_
     evaluation = await house.heard(federation, "round.evaluation_started")
     assert evaluation["owed"] == []
     assert "round.member_replaced" not in await house.types(federation)
+
+
+async def test_a_spec_that_an_older_replica_cannot_read_waits(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgraded = [False]
+
+    async def is_upgraded(self: Federations, tx: object) -> bool:
+        return upgraded[0]
+
+    monkeypatch.setattr(Federations, "is_upgraded", is_upgraded)
+    spec = json.dumps(document(round_policy=LATE)).encode()
+    await house.publish(spec, {"ce-id": "later"})
+    waiting, taken = federation_id("acme", "later"), await house.submit()
+    assert await house.types(waiting) == []
+    assert await house.types(taken) == ["federation.created"]
+    upgraded[0] = True
+    await house.heard(waiting, "federation.created")
 
 
 async def test_who_leaves_an_open_training_is_replaced_as_soon_as_another_is_there(

@@ -183,6 +183,10 @@ class DatasetSpec(Section):
     hashes: tuple[Sha256, ...] = ()
 
 
+SHORTEST_TTL_AT_FIRST = 60
+"""Seconds, in the first release."""
+
+
 class LeaseLimits(Section):
     """`ttl_seconds`: how long a silent client keeps its lease. The rest bounds all its work."""
 
@@ -269,6 +273,12 @@ class FederationSpec(Section):
         """The spec as plain JSON values, snake_case, every default written out."""
         document: dict[str, object] = self.model_dump(mode="json")
         return document
+
+    @property
+    def release(self) -> int:
+        """The first release that can read it: 2 where it says what release 1 had no words for."""
+        says_more = set(ADDED_LATER) & self.brief()["spec"]["round_policy"].keys()
+        return 2 if says_more or self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST else 1
 
     def brief(self) -> dict[str, Any]:
         """As the first release writes and reads it: later keys only where they say something."""

@@ -21,6 +21,7 @@ from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.problems import SpecRefused, parse_spec
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.topology import SUBMISSION_SUBJECT
+from flowerbed.events import release
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.documents import DocumentUnreadable, read_document
@@ -57,6 +58,12 @@ class KeyReused(Rejected):
     code = "idempotency-key-reused"
 
 
+class UpgradeUnfinished(Rejected):
+    """A replica of the release before could not read this spec."""
+
+    code = "upgrade-unfinished"
+
+
 class Submissions:
     def __init__(self, database: Database, publish: Publish) -> None:
         self._database = database
@@ -77,6 +84,8 @@ class Submissions:
         context = Context(tenant=spec.metadata.tenant, correlation_id=identity)
         with span("federation submitted", context):
             async with self._database.transaction(spec.metadata.tenant) as tx:
+                if spec.release > await release.current(tx):
+                    raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
                 await _remember(tx, spec, submission_id, identity)
                 await self._publish(_message(spec, submission_id, identity))
         return Submitted(

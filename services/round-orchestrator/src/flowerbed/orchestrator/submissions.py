@@ -23,6 +23,7 @@ from flowerbed.events.database import Database
 from flowerbed.events.documents import DocumentUnreadable, read_document
 from flowerbed.events.errors import Conflict, Unavailable
 from flowerbed.events.jetstream import PINGS, servers
+from flowerbed.events.release import FIRST
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.commands import Command, SubmitFederation
@@ -52,6 +53,8 @@ async def submit(
     code_hash = "" if spec is None else builtin_apps()[spec.spec.app.removeprefix("builtin:")]
 
     def make(now: Situation) -> Command:
+        if spec is not None and spec.release > FIRST and not now.is_upgraded:
+            raise Unavailable("an older replica still runs, which cannot read this spec")
         return SubmitFederation(
             federation_id=identity,
             submission_id=submission_id,
