@@ -19,7 +19,7 @@ import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from flowerbed.events import service
+from flowerbed.events import supervision
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Connection
 from flowerbed.events.errors import FlowerbedError, NotFound, Rejected, Unavailable
@@ -282,7 +282,7 @@ async def test_work_that_fails_is_said_and_started_again(
     service_settings: MakeSettings,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(service, "WELL_AFTER", 1.0)
+    monkeypatch.setattr(supervision, "WELL_AFTER", 1.0)
     runs: list[str] = []
 
     async def fails() -> None:

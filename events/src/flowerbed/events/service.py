@@ -33,10 +33,11 @@ from flowerbed.events.logs import set_up_logging
 from flowerbed.events.message import Mark
 from flowerbed.events.outbox import NO_TENANT, Outbox
 from flowerbed.events.projection import Projection
-from flowerbed.events.relay import Fenced, Relay
+from flowerbed.events.relay import Relay
 from flowerbed.events.serving import Listener, tcp_socket, unix_socket
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.events.store import EventStore
+from flowerbed.events.supervision import supervised
 from flowerbed.events.telemetry import flush_traces, set_up_tracing
 from flowerbed.events.wakeup import Wakeup
 
@@ -49,8 +50,6 @@ Lag: TypeAlias = Callable[[], Awaitable[float]]
 Status: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
 Build: TypeAlias = Callable[["Shell"], Awaitable[None]]
 
-FIRST_RESTART, LAST_RETRY, LAST_RESTART = 0.2, 1.0, 10.0
-WELL_AFTER = 5.0
 BUS_PATIENCE = 5.0
 """Seconds without NATS, after which this replica leaves roles to one that may have it."""
 
@@ -288,7 +287,8 @@ class Shell:
         async with asyncio.TaskGroup() as group:
             for name, work in self._parts.items():
                 described = f"{name}, partition {number}"
-                group.create_task(self._supervised(described, partial(work, number)))
+                again = supervised(described, partial(work, number), self.stopping, self.failing)
+                group.create_task(again)
 
     async def _leave_part(self, number: int) -> None:
         """Let its consumers finish their batches."""
@@ -306,31 +306,8 @@ class Shell:
         return self.bus.away_seconds < BUS_PATIENCE or not role.startswith(ON_THE_BUS)
 
     def _spawn(self, name: str, work: Work) -> None:
-        self._tasks[name] = asyncio.create_task(self._supervised(name, work), name=name)
-
-    async def _supervised(self, name: str, work: Work) -> None:
-        """Run `work` again whenever it fails. What fails is said, in /status and the log."""
-        wait = FIRST_RESTART
-        while not self.stopping.is_set():
-            # Once it has run for a while it is well again.
-            well = asyncio.get_running_loop().call_later(WELL_AFTER, self.failing.pop, name, None)
-            began = time.monotonic()
-            try:
-                await work()
-                return
-            except (Unavailable, Fenced) as error:
-                logger.warning("%s starts over: %s", name, error)
-                longest = LAST_RETRY
-            except Exception as error:
-                logger.exception("%s failed and starts over", name)
-                self.failing[name] = dead_letters.describe(error)
-                longest = LAST_RESTART
-            finally:
-                well.cancel()
-            if time.monotonic() - began > WELL_AFTER:
-                wait = FIRST_RESTART
-            await asyncio.sleep(min(wait, longest))
-            wait = min(wait * 2, LAST_RESTART)
+        again = supervised(name, work, self.stopping, self.failing)
+        self._tasks[name] = asyncio.create_task(again, name=name)
 
     def _on_append(self) -> None:
         if self.leadership.holds("relay"):
