@@ -23,7 +23,7 @@ from flowerbed.embedded.ports import read_ports
 from flowerbed.embedded.services import SETTINGS_VARIABLE, settings
 from flowerbed.embedded.setup import Setup
 from flowerbed.embedded.shape import Shape
-from flowerbed.embedded.streams import declare_streams
+from flowerbed.embedded.streams import declare_streams, retire_streams
 from tests.support.field import until
 from tests.support.releases import Release
 from tests.support.servers import free_port
@@ -73,6 +73,7 @@ class Rolling:
     async def finish(self) -> None:
         """When no service of the release before is left."""
         await finish_migrations(self.setup(), SERVICES)
+        await retire_streams(self.setup())
 
     def setup(self) -> Setup:
         """As this release sees it: two replicas of each service, of which one may not run."""

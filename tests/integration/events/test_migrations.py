@@ -8,7 +8,9 @@ import pytest
 
 from flowerbed.events import release
 from flowerbed.events.connection import Connection
+from flowerbed.events.declare import retire_durables
 from flowerbed.events.errors import FlowerbedError
+from flowerbed.events.jetstream import Bus
 from flowerbed.events.migrate import MIGRATIONS as LIBRARY
 from flowerbed.events.migrate import migrate
 from flowerbed.events.provision import provision
@@ -106,3 +108,21 @@ async def test_a_service_cannot_raise_the_number(
 async def test_an_earlier_day_needs_files_that_are_known(owner: Connection, own: Path) -> None:
     with pytest.raises(FlowerbedError, match=r"0199_other\.sql is not known here"):
         await migrate(owner, "lease", [own], only=(*FIRST, "0199_other.sql"))
+
+
+async def test_durables_of_an_earlier_release_go_and_those_of_today_stay(
+    fresh_streams: Bus,
+) -> None:
+    async def durables() -> set[str]:
+        return set((await fresh_streams.api("CONSUMER.NAMES.FL_LEASE", {}))["consumers"])
+
+    today = await durables()
+    config = {"durable_name": "orchestrator", "ack_policy": "explicit"}
+    await fresh_streams.api(
+        "CONSUMER.DURABLE.CREATE.FL_LEASE.orchestrator",
+        {"stream_name": "FL_LEASE", "config": config},
+    )
+    assert await durables() == today | {"orchestrator"}
+    for _ in range(2):
+        await retire_durables(fresh_streams)
+        assert await durables() == today

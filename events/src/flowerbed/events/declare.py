@@ -46,6 +46,18 @@ async def ensure_topology(
     )
 
 
+async def retire_durables(bus: Api) -> None:
+    """Delete what only an earlier release read, when none of its services runs any more."""
+    wanted = {(one.stream, one.name) for one in DURABLES}
+    for stream in STREAMS:
+        answer = await bus.api(f"CONSUMER.NAMES.{stream.name}", {})
+        _check(answer, stream.name)
+        for name in answer["consumers"] or ():
+            if (stream.name, name) not in wanted:
+                deleted = await bus.api(f"CONSUMER.DELETE.{stream.name}.{name}", {})
+                _check(deleted, f"{stream.name}/{name}")
+
+
 async def _stream(
     bus: Api,
     name: str,

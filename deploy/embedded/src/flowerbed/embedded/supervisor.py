@@ -41,7 +41,7 @@ from flowerbed.embedded.s3_server import ensure_bucket, s3_spec
 from flowerbed.embedded.services import check_installed, service_spec
 from flowerbed.embedded.setup import Setup
 from flowerbed.embedded.shape import Shape, from_json, read_shape
-from flowerbed.embedded.streams import declare_streams
+from flowerbed.embedded.streams import declare_streams, retire_streams
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +129,7 @@ class Supervisor:
         )
         await _all(*(self._start_child(spec) for spec in self._service_specs(setup)))
         await finish_migrations(setup, self._services)
+        await retire_streams(setup)
 
     async def _resume(self, earlier: StackRecord) -> None:
         """Go on with the processes that an earlier supervisor had; start those that have ended."""
