@@ -111,13 +111,13 @@ def test_a_damaged_file_is_found_before_anything_is_made(folder: Path, tmp_path:
 
 @pytest.mark.parametrize("content", [b"hallo", None])
 def test_a_damaged_or_lost_object_is_found(folder: Path, content: bytes | None) -> None:
-    check_objects(folder, [HELLO], lambda done, total: None)
+    check_objects(folder, [HELLO], lambda what, done, total: None)
     path = place_of(folder / "objects", HELLO.sha256)
     path.unlink()
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(Damaged, match=HELLO.sha256):
-        check_objects(folder, [HELLO], lambda done, total: None)
+        check_objects(folder, [HELLO], lambda what, done, total: None)
 
 
 def test_a_list_of_objects_alone_has_to_be_asked_for(folder: Path, tmp_path: Path) -> None:
@@ -202,6 +202,19 @@ def test_an_update_belongs_to_a_backup_while_it_may_count() -> None:
     assert kept(submitted, accepted, closed) == {"global"}
     assert kept(submitted, accepted, late, closed) == {"global", "update-2"}
     assert kept(submitted, ended) == set()
+
+
+def test_a_base_that_nobody_has_read_yet_belongs_to_a_backup() -> None:
+    def created(number: int, uri: str) -> Fact:
+        data = {"spec": {"spec": {"model_ref": {"uri": uri}}}}
+        return ("fl.federation.created", f"federation-{number}", f"fed-{number}", data)
+
+    seen = Seen()
+    for number, uri in enumerate(("s3://b/new", "s3://b/read", "s3://b/over", "builtin:x")):
+        seen.see(*created(number, uri))
+    seen.see("fl.artifact.recorded", "lineage-fed-1", "fed-1", {"kind": "base"})
+    seen.see("fl.federation.failed", "federation-2", "fed-2", {})
+    assert seen.awaited_bases() == {"s3://b/new"}
 
 
 def test_references_are_found_however_deep() -> None:

@@ -37,12 +37,20 @@ class Seen:
     """Streams of the exchanges that answered a piece of work."""
     closed: set[str] = field(default_factory=set)
     ended: set[str] = field(default_factory=set)
+    bases: dict[str, str] = field(default_factory=dict)
+    """By federation, the URI of the base that its author names."""
+    based: set[str] = field(default_factory=set)
+    """Federations whose base was recorded since, with its digest."""
 
     def see(self, event_type: str, stream: str, federation: str, data: dict[str, Any]) -> None:
         if event_type in _ENDS:
             self.ended.add(federation)
         if event_type in _CLOSES:
             self.closed.add(stream)
+        if event_type == "fl.federation.created":
+            self.bases[federation] = data["spec"]["spec"]["model_ref"]["uri"]
+        if event_type == "fl.artifact.recorded" and data["kind"] == "base":
+            self.based.add(federation)
         if event_type in _ANSWERS:
             self.answered.setdefault(data["work_id"], set()).add(stream)
         elif event_type == "fl.update.submitted":
@@ -57,19 +65,34 @@ class Seen:
             if federation not in self.ended and not is_settled:
                 yield artifact
 
+    def awaited_bases(self) -> set[str]:
+        """URIs in S3 that a federation is going to read, and nobody has read yet."""
+        return {
+            uri
+            for federation, uri in self.bases.items()
+            if federation not in self.ended | self.based and uri.startswith("s3://")
+        }
 
-async def find_artifacts(
-    databases: Mapping[str, Session], *, with_updates: bool = False
-) -> tuple[Artifact, ...]:
-    """In the order of their URIs. `with_updates`: every update, so that old rounds can be folded
-    again."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """`bases`: URIs of objects whose digest no fact says yet."""
+
+    artifacts: frozenset[Artifact]
+    bases: frozenset[str]
+
+
+async def find_artifacts(databases: Mapping[str, Session], *, with_updates: bool = False) -> Named:
+    """`with_updates`: every update, so that old rounds can be folded again."""
     seen = Seen()
     for service in _OWNERS:
         async for row in databases[service].cursor(_READ, prefetch=500):
             data = json.loads(row["data"])
             seen.see(row["type"], row["stream"], row["federation"], data)
     updates = (one for _, _, one in seen.submitted) if with_updates else seen.updates()
-    return tuple(sorted(seen.kept | set(updates)))
+    return Named(
+        artifacts=frozenset(seen.kept | set(updates)), bases=frozenset(seen.awaited_bases())
+    )
 
 
 def _named_in(value: Any) -> Iterator[Artifact]:

@@ -4,14 +4,14 @@ import asyncio
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.backup import submissions
-from flowerbed.embedded.backup.artifacts import Artifact, find_artifacts
+from flowerbed.embedded.backup.artifacts import Artifact, Named, find_artifacts
 from flowerbed.embedded.backup.cut import cut
 from flowerbed.embedded.backup.manifest import (
     FORMAT,
@@ -19,6 +19,7 @@ from flowerbed.embedded.backup.manifest import (
     SNAPSHOT,
     Dump,
     Manifest,
+    Report,
     claimed,
     facts,
     read_manifest,
@@ -39,16 +40,22 @@ SECRETS = ("credentials.json", "ca.key", "ca.pem", "signing.key")
 """What clients and people rely on. All else is made anew."""
 RUN = ("ports.json", "shape.json")
 
-Report = Callable[[str, int, int], None]
-"""Told of what, and how many of how many are done."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What was read at the moment of the cut."""
+
+    taken_at: datetime
+    databases: dict[str, Dump]
+    waiting: submissions.Waiting
+    named: Named
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Found:
-    taken_at: datetime
-    databases: dict[str, Dump]
-    waiting: submissions.Waiting
+    seen: _Seen
     artifacts: tuple[Artifact, ...]
+    objects: Objects
 
 
 def back_up(
@@ -72,51 +79,75 @@ def back_up(
     record = read_record(layout)
     if record is None or not record.is_supervised() or record.state != "running":
         raise NotRunning(f"no stack runs in {layout.root}")
-    setup, stack = Setup.of_running(layout), Stack(layout.root)
     with claimed(folder):
         _clear(folder, keep=_snapshot_of(folder))
         snapshot = Path(tempfile.mkdtemp(dir=folder, prefix=SNAPSHOT))
-        for name in (*SERVICES, "secrets", "run"):
-            (snapshot / name).mkdir(mode=0o700)
         try:
-            found = asyncio.run(_read(setup, folder, snapshot, with_updates, report))
-        except (FlowerbedError, OSError) as error:
-            raise EmbeddedError(f"the backup was not finished: {error}") from error
-        _write_rest(layout, snapshot, found)
-        objects, missing = Objects(folder, stack.s3), tuple[Artifact, ...]()
+            found = _write_facts(layout, folder, snapshot, with_updates, report)
+            missing = found.objects.fetch(found.artifacts, report) if with_objects else ()
+            write_artifacts(snapshot / "missing.json", missing)
+            manifest = _manifest(folder, snapshot, found, len(missing), with_objects)
+            write_manifest(folder, manifest)
+        finally:
+            _clear(folder, keep=_snapshot_of(folder))
         if with_objects:
-            missing = objects.fetch(found.artifacts, lambda n, of: report("objects", n, of))
-        write_artifacts(snapshot / "missing.json", missing)
-        manifest = Manifest(
-            format=FORMAT,
-            release=RELEASE,
-            taken_at=found.taken_at.isoformat(timespec="seconds"),
-            snapshot=snapshot.name,
-            databases=found.databases,
-            n_submissions=len(found.waiting.submissions),
-            n_artifacts=len(found.artifacts),
-            artifact_bytes=sum(one.size for one in found.artifacts),
-            n_missing=len(missing),
-            has_objects=with_objects,
-            files=facts(folder, snapshot),
-        )
-        write_manifest(folder, manifest)
-        _clear(folder, keep=snapshot.name)
-        if with_objects:
-            objects.prune(found.artifacts)
+            found.objects.prune(found.artifacts)
     return manifest, missing
+
+
+def _write_facts(
+    layout: Layout, folder: Path, snapshot: Path, with_updates: bool, report: Report
+) -> _Found:
+    """Everything but the objects."""
+    for name in (*SERVICES, "secrets", "run"):
+        (snapshot / name).mkdir(mode=0o700)
+    for kind, source, names in (
+        ("secrets", layout.secrets, SECRETS),
+        ("run", layout.run, RUN),
+    ):
+        for name in names:
+            if (source / name).exists():
+                write_private(snapshot / kind / name, (source / name).read_bytes())
+    setup, objects = Setup.of_running(layout), Objects(folder, Stack(layout.root).s3)
+    try:
+        seen = asyncio.run(_read(setup, folder, snapshot, with_updates, report))
+    except (FlowerbedError, OSError) as error:
+        raise EmbeddedError(f"the backup was not finished: {error}") from error
+    bases = objects.describe(seen.named.bases, snapshot)
+    artifacts = tuple(sorted(seen.named.artifacts | set(bases)))
+    write_private(snapshot / "submissions.json", submissions.to_json(seen.waiting))
+    write_artifacts(snapshot / "artifacts.json", artifacts)
+    return _Found(seen=seen, artifacts=artifacts, objects=objects)
+
+
+def _manifest(
+    folder: Path, snapshot: Path, found: _Found, n_missing: int, has_objects: bool
+) -> Manifest:
+    return Manifest(
+        format=FORMAT,
+        release=RELEASE,
+        taken_at=found.seen.taken_at.isoformat(timespec="seconds"),
+        snapshot=snapshot.name,
+        databases=found.seen.databases,
+        n_submissions=len(found.seen.waiting.submissions),
+        n_artifacts=len(found.artifacts),
+        artifact_bytes=sum(one.size for one in found.artifacts),
+        n_missing=n_missing,
+        has_objects=has_objects,
+        files=facts(folder, snapshot),
+    )
 
 
 async def _read(
     setup: Setup, folder: Path, snapshot: Path, with_updates: bool, report: Report
-) -> _Found:
+) -> _Seen:
     taken_up = await submissions.acknowledged(setup)
     async with cut(setup) as databases:
         taken_at = datetime.now(UTC)
         waiting = await submissions.read_after(setup, taken_up)
         dumped = await _dump_all(databases, folder, snapshot, report)
-        artifacts = await find_artifacts(databases, with_updates=with_updates)
-    return _Found(taken_at=taken_at, databases=dumped, waiting=waiting, artifacts=artifacts)
+        named = await find_artifacts(databases, with_updates=with_updates)
+    return _Seen(taken_at=taken_at, databases=dumped, waiting=waiting, named=named)
 
 
 async def _dump_all(
@@ -127,18 +158,6 @@ async def _dump_all(
         dumped[service] = await dump(databases[service], folder, snapshot / service)
         report("databases", number, len(SERVICES))
     return dumped
-
-
-def _write_rest(layout: Layout, snapshot: Path, found: _Found) -> None:
-    for kind, source, names in (
-        ("secrets", layout.secrets, SECRETS),
-        ("run", layout.run, RUN),
-    ):
-        for name in names:
-            if (source / name).exists():
-                write_private(snapshot / kind / name, (source / name).read_bytes())
-    write_private(snapshot / "submissions.json", submissions.to_json(found.waiting))
-    write_artifacts(snapshot / "artifacts.json", found.artifacts)
 
 
 def write_artifacts(path: Path, artifacts: tuple[Artifact, ...]) -> None:

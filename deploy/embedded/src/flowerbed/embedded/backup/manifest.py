@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,9 @@ MANIFEST = "manifest.json"
 MARKER = "FLOWERBED-BACKUP"
 OBJECTS = "objects"
 SNAPSHOT = "snapshot-"
+
+Report = Callable[[str, int, int], None]
+"""Told of what, and how many of how many are done."""
 
 _WARNING = """\
 A backup of Flowerbed. It holds the stack's secrets: its certificate authority, the key that signs

@@ -14,14 +14,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from flowerbed.embedded.backup.artifacts import Artifact
-from flowerbed.embedded.backup.manifest import OBJECTS, Fact, check, fact, flush
+from flowerbed.embedded.backup.manifest import OBJECTS, Fact, Report, check, fact, flush
 from flowerbed.embedded.errors import EmbeddedError
 from flowerbed.embedded.stack import S3Access
 
 T = TypeVar("T")
-Count = Callable[[int, int], None]
-"""Told how many of how many are done."""
-
 _AT_ONCE = 8
 _MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
 _CONFIG = Config(
@@ -48,17 +45,28 @@ class Objects:
             config=_CONFIG,
         )
 
-    def fetch(self, artifacts: Sequence[Artifact], count: Count) -> tuple[Artifact, ...]:
+    def fetch(self, artifacts: Sequence[Artifact], report: Report) -> tuple[Artifact, ...]:
         """Copy what is not there yet; what S3 does not have with the right bytes is answered."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
-        outcomes = _each(artifacts, self._fetch, count)
+        outcomes = _each(artifacts, self._fetch, "objects", report)
         return tuple(one for one, is_there in outcomes if not is_there)
 
-    def put_back(self, artifacts: Sequence[Artifact], count: Count) -> None:
+    def describe(self, uris: Iterable[str], scratch: Path) -> tuple[Artifact, ...]:
+        """What lies at these URIs, where something does; read through a file in `scratch`."""
+        found = []
+        for uri in uris:
+            path = scratch / "described"
+            if self._download(uri, path):
+                is_now = fact(path)
+                found.append(Artifact(uri=uri, sha256=is_now.sha256, size=is_now.size))
+            path.unlink(missing_ok=True)
+        return tuple(found)
+
+    def put_back(self, artifacts: Sequence[Artifact], report: Report) -> None:
         """Every object at its URI again, unless it is there already."""
         for bucket in sorted({_place(one.uri)[0] for one in artifacts}):
             self._ensure_bucket(bucket)
-        list(_each(artifacts, self._put_back, count))
+        list(_each(artifacts, self._put_back, "objects", report))
 
     def prune(self, artifacts: Iterable[Artifact]) -> None:
         """Delete what no artifact is."""
@@ -100,14 +108,14 @@ class Objects:
             _asked(lambda: self._s3.create_bucket(Bucket=bucket))
 
 
-def check_objects(folder: Path, artifacts: Sequence[Artifact], count: Count) -> None:
+def check_objects(folder: Path, artifacts: Sequence[Artifact], report: Report) -> None:
     """Raises: Damaged: one of them is gone or has other bytes."""
     by_digest = {one.sha256: one for one in artifacts}
 
     def look(one: Artifact) -> None:
         check(place_of(folder / OBJECTS, one.sha256), _fact(one))
 
-    list(_each(list(by_digest.values()), look, count))
+    list(_each(list(by_digest.values()), look, "digests of objects", report))
 
 
 def place_of(objects: Path, sha256: str) -> Path:
@@ -137,14 +145,14 @@ def _asked(request: Callable[[], object]) -> bool:
 
 
 def _each(
-    artifacts: Sequence[Artifact], work: Callable[[Artifact], T], count: Count
+    artifacts: Sequence[Artifact], work: Callable[[Artifact], T], what: str, report: Report
 ) -> list[tuple[Artifact, T]]:
     done = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         results = pool.map(partial(_with, work), artifacts)
         for number, outcome in enumerate(results, 1):
             done.append(outcome)
-            count(number, len(artifacts))
+            report(what, number, len(artifacts))
     return done
 
 

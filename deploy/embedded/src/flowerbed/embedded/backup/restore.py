@@ -8,8 +8,8 @@ from pathlib import Path
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.backup import submissions
 from flowerbed.embedded.backup.artifacts import Artifact
-from flowerbed.embedded.backup.create import Report, read_artifacts
-from flowerbed.embedded.backup.manifest import Dump, Manifest, check, read_manifest
+from flowerbed.embedded.backup.create import read_artifacts
+from flowerbed.embedded.backup.manifest import Dump, Manifest, Report, check, read_manifest
 from flowerbed.embedded.backup.objects import Objects, check_objects
 from flowerbed.embedded.backup.tables import load
 from flowerbed.embedded.control import RESTORING, down, up
@@ -46,7 +46,7 @@ def restore(
     snapshot = folder / manifest.snapshot
     _check_files(folder, manifest, report)
     artifacts = _to_put_back(snapshot) if with_objects else ()
-    check_objects(folder, artifacts, lambda n, of: report("digests of objects", n, of))
+    check_objects(folder, artifacts, report)
     layout.make()
     try:
         write_private(layout.root / RESTORING, f"from {folder}\n")
@@ -72,7 +72,7 @@ def _fill(
         asyncio.run(_load_all(Setup.of_running(layout), folder, manifest, report))
         if artifacts:
             objects = Objects(folder, stack.s3)
-            objects.put_back(artifacts, lambda n, of: report("objects", n, of))
+            objects.put_back(artifacts, report)
     except FlowerbedError as error:
         raise EmbeddedError(f"the stack was not restored: {error}") from error
     finally:
