@@ -1,4 +1,4 @@
-"""`flowerbed backup` and `restore`: what they say, and how they end, when there is nothing to do."""
+"""What `flowerbed backup` and `restore` say, and how they end, with nothing to do."""
 
 from pathlib import Path
 
