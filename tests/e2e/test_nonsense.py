@@ -37,7 +37,7 @@ MALFORMED: list[tuple[Any, list[str]]] = [
     (spec(num_rounds=0, min_clients=0), ["spec.num_rounds", "spec.min_clients"]),
     (spec(client_fraction=0.0, round_policy={"quorum": 1.5}),
      ["spec.client_fraction", "spec.round_policy.quorum"]),
-    (spec(lease={"ttl_seconds": 59}), ["spec.lease.ttl_seconds"]),
+    (spec(lease={"ttl_seconds": 14}), ["spec.lease.ttl_seconds"]),
     (spec(strategy={"name": "fedmagic"}), ["spec.strategy.name"]),
     (spec(model_ref={"uri": "builtin:hospital", "sha256": "abc"}), ["spec.model_ref.sha256"]),
     (spec(dp={"epsilon": 1.0}, secure_agg=True, runtime="superlink"),

@@ -69,7 +69,7 @@ async def test_a_person_changes_the_policy_of_a_running_federation(field: Field)
 
 
 async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field: Field) -> None:
-    train = {"local_epochs": 250, "learning_rate": 0.005, "seed": 3}
+    train = {"local_epochs": 150, "learning_rate": 0.005, "seed": 3}
     spec = hospital(
         num_rounds=1, min_clients=2, client_fraction=0.5, train=train, lease={"ttl_seconds": 15}
     )
@@ -77,7 +77,7 @@ async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field
     site = until(lambda: next((s for s in field.sites if s.training_now()), None), "one trains")
     try:
         site.stop()
-        done = field.completed(identity)
+        done = field.completed(identity, seconds=150)
     finally:
         assert site.start().wait(60) == 0
     (replaced,) = await of_type(field, "orchestrator", identity, "round.member_replaced")

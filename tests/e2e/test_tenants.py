@@ -10,7 +10,7 @@ from tests.support.field import Field, until
 from tests.support.rogue import Rogue
 
 TENANTS = ("acme", "globex")
-WITHOUT_TENANT = {"schema_migrations", "relay_marks"}
+WITHOUT_TENANT = {"schema_migrations", "relay_marks", "roles", "release"}
 """Tables that hold nothing of any tenant: which migrations ran, where the relay is."""
 
 
