@@ -7,7 +7,7 @@ import asyncpg  # type: ignore[import-untyped]  # has no stubs
 from flowerbed.events.connection import Connection
 from tests.support.servers import ServiceDatabase
 
-TENANTLESS = {"schema_migrations", "relay_marks", "roles"}
+TENANTLESS = {"schema_migrations", "relay_marks", "roles", "release"}
 """Tables that belong to no tenant and say nothing of any."""
 
 
