@@ -27,7 +27,7 @@ from tests.e2e.test_history import READ_MODELS, contents
 from tests.e2e.test_survival import nothing_accepted_is_lost, nothing_is_trained_twice
 from tests.support.field import FLOWERBED, Field, hospitals
 
-ROUNDS = 6
+ROUNDS = 5
 N_SITES = 2
 pytestmark = pytest.mark.timeout(600)
 

@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,15 +60,14 @@ def rolling(scratch: Path, before: Release, names: list[str]) -> Iterator[tuple[
         rolling.start()
         stack = Stack(rolling.layout.root)
         field = Field(stack, Api(stack.service_url("gateway"), stack.api_token))
-        with environment_of(before):
-            starting = hospitals(field, scratch / "data", scratch / "rolling-clients", names)
-            next(starting)
-        runner = ahead(scratch).start(field.invite("acme", "hospital", "ahead"))
-        assert runner.wait(90) == 0, runner.stderr and runner.stderr.read()
-        yield rolling, field
-        ahead(scratch).stop()
-        next(starting, None)
+        with closing(hospitals(field, scratch / "data", scratch / "old", names)) as sites:
+            with environment_of(before):
+                next(sites)
+            runner = ahead(scratch).start(field.invite("acme", "hospital", "ahead"))
+            assert runner.wait(90) == 0, runner.stderr and runner.stderr.read()
+            yield rolling, field
     finally:
+        ahead(scratch).stop()
         rolling.stop()
         remove(rolling.layout.root)
 
@@ -143,16 +143,15 @@ def test_up_takes_over_what_the_release_before_has_left(
         before.flowerbed("up", "--state-dir", str(state_dir))
         stack = Stack(state_dir)
         field = Field(stack, Api(stack.service_url("gateway"), stack.api_token))
-        with environment_of(before):
-            runners = hospitals(field, scratch / "data", scratch / "left-clients", names)
-            next(runners)
-        identity = field.submit(document())
-        with field.held_in_round(identity, 2):
-            before.flowerbed("down", "--state-dir", str(state_dir))
-            stack = up(state_dir)
-            field.api = Api(stack.gateway_url, stack.api_token)
-        federation = field.completed(identity, seconds=120)
-        next(runners, None)
+        with closing(hospitals(field, scratch / "data", scratch / "left-sites", names)) as sites:
+            with environment_of(before):
+                next(sites)
+            identity = field.submit(document())
+            with field.held_in_round(identity, 2):
+                before.flowerbed("down", "--state-dir", str(state_dir))
+                stack = up(state_dir)
+                field.api = Api(stack.gateway_url, stack.api_token)
+            federation = field.completed(identity, seconds=120)
     finally:
         down(state_dir)
         remove(state_dir)

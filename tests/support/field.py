@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -197,7 +197,9 @@ def process_of(stack: Stack, service: str) -> int:
     raise LookupError(f"no process of {service}")
 
 
-def hospitals(field_: Field, data: Path, homes: Path, names: list[str]) -> Iterator[Field]:
+def hospitals(
+    field_: Field, data: Path, homes: Path, names: list[str]
+) -> Generator[Field, None, None]:
     """Start a runner at each site; stop them all afterwards."""
     field_.sites = [Site(name, data / name, homes / name) for name in names]
     starting = [site.start(field_.invite("acme", "hospital")) for site in field_.sites]

@@ -42,9 +42,9 @@ class Rolling:
         self.before.start_servers(self.layout.root)
         self.ports = read_ports(self.layout)
         for service in SERVICES:
-            port = self.ports[service]
             self._run(service, self.layout.settings(service), self.before.environment)
-            self._await_ready(service, port)
+        for service in SERVICES:
+            self._await_ready(service, self.ports[service])
 
     async def prepare(self) -> None:
         """What comes before the first service of this release: tables, users, durables."""
@@ -92,6 +92,8 @@ class Rolling:
             process.wait()
 
     def stop(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
         for name in list(self.processes):
             self.end(name)
         with suppress(AssertionError):
