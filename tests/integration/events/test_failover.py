@@ -59,11 +59,26 @@ async def test_bus_leaves_a_server_that_stands_still(
         for door in doors:
             if door.port == used:
                 door.flows.clear()
-        await asyncio.wait_for(link.closed, 6)
-        await bus.wait_connected(6)
+        await asyncio.wait_for(link.closed, 10)
+        await eventually(lambda: bus._link is not link and bus.is_connected, "another server")
         assert (await bus.tail("FL_LEASE")).sequence == 0
     finally:
         await bus.close()
+
+
+async def test_bus_that_is_closed_while_its_client_is_closed_ends(
+    nats_server: NatsServer,
+) -> None:
+    for _ in range(3):
+        bus = bus_of(nats_server, nats_server.port)
+        await bus.start()
+        await bus.wait_connected(5)
+        link = bus._link
+        assert link is not None
+        link.closed.set_result(None)  # the keeper goes on to close the client
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.wait_for(bus.close(), 5)
 
 
 async def test_bus_connects_again_when_its_client_ends_without_a_word(

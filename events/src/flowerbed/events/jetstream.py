@@ -141,6 +141,7 @@ class Bus:
         self._up = asyncio.Event()
         self._away_since = time.monotonic()
         self._keeper: asyncio.Task[None] | None = None
+        self._is_closing = False
         self._listeners: dict[str, Told] = {}
         self._nudges: set[asyncio.Future[None]] = set()
 
@@ -159,10 +160,14 @@ class Bus:
     async def start(self) -> None:
         """Begin to connect; it does not wait for the connection."""
         if self._keeper is None:
+            self._is_closing = False
             self._keeper = asyncio.create_task(self._keep(), name="nats")
 
     async def close(self) -> None:
+        """End the connection, and connect no more."""
         if self._keeper is not None:
+            # nats-py, or wait_for, may swallow a cancellation that comes while a client is closed.
+            self._is_closing = True
             self._keeper.cancel()
             await asyncio.wait((self._keeper,))
             self._keeper = None
@@ -309,7 +314,7 @@ class Bus:
 
     async def _keep(self) -> None:
         wait = 0.1
-        while True:
+        while not self._is_closing:
             try:
                 link = await self._connect()
             except (*_AWAY, nats.errors.Error) as error:
