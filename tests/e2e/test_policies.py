@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from contextlib import ExitStack
 from typing import Any
 
 from tests.e2e.documents import hospital
@@ -69,17 +70,14 @@ async def test_a_person_changes_the_policy_of_a_running_federation(field: Field)
 
 
 async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field: Field) -> None:
-    train = {"local_epochs": 150, "learning_rate": 0.005, "seed": 3}
+    train = {"local_epochs": 300, "learning_rate": 0.005, "seed": 3}
     spec = hospital(
         num_rounds=1, min_clients=2, client_fraction=0.5, train=train, lease={"ttl_seconds": 15}
     )
     identity = field.submit(spec)
     site = until(lambda: next((s for s in field.sites if s.training_now()), None), "one trains")
-    try:
-        site.stop()
+    with site.frozen():
         done = field.completed(identity, seconds=150)
-    finally:
-        assert site.start().wait(60) == 0
     (replaced,) = await of_type(field, "orchestrator", identity, "round.member_replaced")
     (started,) = await of_type(field, "orchestrator", identity, "round.started")
     asked = {one["client_id"] for one in started["cohort"]}
@@ -94,3 +92,22 @@ async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field
     counts = done["rounds"][0]["train_updates"]
     assert (counts["accepted"], counts["replaced"], counts["asked"]) == (2, 1, 0)
     assert [one["attempt"] for one in done["rounds"]] == [1], "no attempt was lost"
+
+
+async def test_an_evaluation_goes_on_without_a_site_that_stops(field: Field) -> None:
+    spec = hospital(num_rounds=1, min_clients=4, lease={"ttl_seconds": 15})
+    identity = field.submit(spec)
+
+    def n_accepted() -> int:
+        return int(field.api.federation(identity)["rounds"][0]["train_updates"]["accepted"])
+
+    with ExitStack() as asleep:
+        with field.held_in_round(identity, 1):
+            until(lambda: n_accepted() == 3, "all others have trained")
+            asleep.enter_context(field.sites[1].frozen())
+        (done,) = field.completed(identity)["rounds"]
+    assert done["evaluation"] and not done["evaluation_error"]
+    (missed,) = await of_type(field, "lease", identity, "update.failed")
+    assert (missed["exchange"], missed["code"]) == ("evaluate", "client-left")
+    accepted = await of_type(field, "aggregator", identity, "update.accepted")
+    assert [one["exchange"] for one in accepted].count("evaluate") == 3

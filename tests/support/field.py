@@ -85,6 +85,19 @@ class Site:
         ]
 
     @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The whole site stands still meanwhile, as a machine that sleeps: nothing is heard."""
+        agent = psutil.Process(json.loads((self.home / "status.json").read_text())["pid"])
+        processes = [*agent.children(recursive=True), agent]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
+
+    @contextmanager
     def held(self) -> Iterator[None]:
         """Its training stands still meanwhile, and so does a round that waits for it."""
         workers = self.workers()

@@ -129,6 +129,38 @@ async def test_a_dropped_client_comes_back_under_the_next_epoch_to_its_open_work
     ]  # fmt: skip
 
 
+async def test_an_evaluation_does_not_wait_for_who_was_dropped(
+    house: House, sweep_for: Callable[..., Any]
+) -> None:
+    client, lease = await held(house)
+    await house.say(house.evaluation_started(client))
+    order = await client.ordered(lease)
+    await sweep_for(90)
+    events = await house.lease_events(client)
+    assert [kind for kind, _ in events[2:]] == ["client.dropped", "update.failed"]
+    missed = events[-1][1]
+    assert (missed["work_id"], missed["code"]) == (order.work_id, "client-left")
+    again = await client.joined()
+    assert await client.next_work(again) is None
+    assert (await client.report(again, order)).status_code == 200
+    assert "update.submitted" not in await house.types(client), "it was answered for already"
+
+
+async def test_nor_for_who_was_gone_when_it_began(
+    house: House, sweep_for: Callable[..., Any]
+) -> None:
+    client, _ = await held(house)
+    await sweep_for(90)
+    await house.say(house.evaluation_started(client))
+
+    async def missed() -> bool:
+        return (await house.types(client))[-1] == "update.failed"
+
+    await eventually(missed, "the evaluation is missed")
+    await client.release({"lease_id": (await client.joined())["lease_id"], "epoch": 2})
+    assert (await house.types(client)).count("update.failed") == 1
+
+
 async def test_work_that_was_answered_before_the_drop_stays_answered(
     house: House, sweep_for: Callable[..., Any]
 ) -> None:

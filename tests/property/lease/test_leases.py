@@ -15,6 +15,7 @@ from flowerbed.lease.leases import (
     IssueLease,
     LeaseCommand,
     LeaseEvent,
+    MissWork,
     ReleaseLease,
     SubmitUpdate,
     decide,
@@ -46,6 +47,7 @@ COMMANDS: st.SearchStrategy[LeaseCommand] = st.one_of(
     st.builds(DeclineLease, epoch=EPOCHS, code=st.sampled_from(["a", "b"]), detail=st.just("")),
     st.builds(SubmitUpdate, update=st.builds(_submitted, EPOCHS, WORK)),
     st.builds(FailUpdate, failure=st.builds(_failed, EPOCHS, WORK)),
+    st.builds(MissWork, failure=st.builds(_failed, EPOCHS, WORK)),
     st.builds(DropClient, epoch=st.none() | EPOCHS, reason=st.just("")),
     st.builds(ReleaseLease, epoch=st.none() | EPOCHS, reason=st.just("")),
 )

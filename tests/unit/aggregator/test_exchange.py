@@ -25,7 +25,12 @@ from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, due_for_fo
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed, FoldedUpdate
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.round import OwedWork
-from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
+from flowerbed.contracts.update import (
+    CLIENT_LEFT,
+    UpdateAccepted,
+    UpdateQuarantined,
+    UpdateRejected,
+)
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.testing import given
 
@@ -247,6 +252,19 @@ def test_a_quorum_out_of_reach_fails_before_the_deadline() -> None:
     history = [rejected(ABC, "a"), rejected(ABC, "b", "app-failed")]
     events = exchange.decide(exchange.replay(history), close(ABC, NOON - MINUTE))
     assert [event.type for event in events] == ["fl.aggregate.failed"]
+
+
+def test_who_left_an_evaluation_is_not_counted_among_those_whom_it_needs() -> None:
+    everyone = terms("a", "b", "c", n_required=3)
+    history = [accepted(everyone, "a"), rejected(everyone, "b", CLIENT_LEFT)]
+    waiting = exchange.replay(history).answers
+    assert judge(waiting, everyone, NOON - MINUTE) == Waiting(until=NOON)
+    all_there = exchange.replay([*history, accepted(everyone, "c")]).answers
+    assert judge(all_there, everyone, NOON - MINUTE) == Ripe(places=(0, 2))
+    refused = exchange.replay([*history, rejected(everyone, "c", "app-failed")]).answers
+    assert isinstance(judge(refused, everyone, NOON - MINUTE), Missed), "who stays must answer"
+    alone = exchange.replay([rejected(terms("a", n_required=1), "a", CLIENT_LEFT)]).answers
+    assert isinstance(judge(alone, terms("a", n_required=1), NOON - MINUTE), Missed)
 
 
 def test_a_fold_of_other_updates_than_those_accepted_is_refused() -> None:

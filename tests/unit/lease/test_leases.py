@@ -20,6 +20,7 @@ from flowerbed.lease.leases import (
     FailUpdate,
     IssueLease,
     LeaseEvent,
+    MissWork,
     LeaseLost,
     ReleaseLease,
     SubmitUpdate,
@@ -128,6 +129,15 @@ def test_work_is_answered_once_whatever_the_second_answer_says() -> None:
 def test_work_answered_under_an_older_epoch_stays_answered() -> None:
     again = [*HELD, submitted(), ClientDropped(**WHO, epoch=1), issued(2), joined(2)]
     given(lease, *again).when(SubmitUpdate(update=submitted(2))).then_nothing()
+
+
+def test_work_is_missed_only_while_nobody_holds_the_lease() -> None:
+    miss, dropped = MissWork(failure=failed()), ClientDropped(**WHO, epoch=1)
+    given(lease, *HELD).when(miss).then_nothing()
+    given(lease, *HELD, dropped).when(miss).then(failed())
+    given(lease, *HELD, dropped, issued(2)).when(miss).then(failed())
+    given(lease, *HELD, dropped, failed()).when(miss).then_nothing()
+    given(lease, *HELD, submitted(), dropped).when(miss).then_nothing()
 
 
 def test_silence_drops_only_the_epoch_that_was_silent() -> None:

@@ -8,6 +8,10 @@ from flowerbed.contracts.federation import FederationEvent
 from flowerbed.contracts.values import ArtifactRef, Exchange
 
 
+CLIENT_LEFT = "client-left"
+"""Of an evaluation: who was asked holds no lease any more. The quorum is of those who stayed."""
+
+
 class UpdateEvent(FederationEvent):
     """A fact about one client's answer in one exchange."""
 

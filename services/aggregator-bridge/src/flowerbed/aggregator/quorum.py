@@ -13,7 +13,12 @@ from typing import Literal, TypeAlias
 
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.round import OwedWork
-from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
+from flowerbed.contracts.update import (
+    CLIENT_LEFT,
+    UpdateAccepted,
+    UpdateQuarantined,
+    UpdateRejected,
+)
 from flowerbed.contracts.values import Exchange
 
 
@@ -109,8 +114,9 @@ def judge(answers: Answers, terms: Terms, at: datetime) -> Verdict:
     n_accepted, answered = len(answers.accepted), answers.places
     n_outstanding = sum(place not in answered for place in range(len(terms.wanted)))
     cohort_is_done = answered.issuperset(range(len(terms.cohort)))
-    is_enough = n_accepted >= terms.n_required
-    if n_accepted + n_outstanding < terms.n_required:
+    n_required = _n_required(answers, terms)
+    is_enough = n_accepted >= n_required
+    if n_accepted + n_outstanding < n_required:
         return Missed(reason=_missing(answers, terms))
     if n_accepted < terms.goal and not (cohort_is_done and is_enough):
         if at < terms.deadline_at:
@@ -136,6 +142,12 @@ def due_for_fold(answers: Answers, terms: Terms) -> list[UpdateAccepted]:
     return _by_place(one for one in answers.accepted.values() if one.place < gap)
 
 
+def _n_required(answers: Answers, terms: Terms) -> int:
+    """At least one; who left an evaluation is not counted among those whom it needs."""
+    n_left = sum(update.code == CLIENT_LEFT for update in answers.refused.values())
+    return max(min(1, terms.n_required), terms.n_required - n_left)
+
+
 def owing(answers: Answers, terms: Terms) -> tuple[str, ...]:
     """The work without an answer: the cohort's in its order, then what was owed already."""
     answered = answers.places
@@ -159,6 +171,6 @@ def _missing(answers: Answers, terms: Terms) -> str:
         if place not in accepted
     ]
     return (
-        f"{len(answers.accepted)} of {terms.n_required} required updates accepted;"
+        f"{len(answers.accepted)} of {_n_required(answers, terms)} required updates accepted;"
         f" missing: {', '.join(missing)}"
     )

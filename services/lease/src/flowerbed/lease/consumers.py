@@ -17,12 +17,12 @@ from flowerbed.contracts.round import (
     RoundStarted,
 )
 from flowerbed.events.codec import Codec
-from flowerbed.events.commands import execute
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Connection, after_commit
 from flowerbed.events.store import EventStore, Recorded
 from flowerbed.lease import federations, work
-from flowerbed.lease.leases import ReleaseLease, lease
+from flowerbed.lease.leases import ReleaseLease
+from flowerbed.lease.leaving import leave, miss
 from flowerbed.lease.projections.leases import open_in
 from flowerbed.lease.waiting import Waiting
 
@@ -42,6 +42,7 @@ class Reactions:
     ) -> None:
         await work.open_exchange(tx, recorded)
         for member in recorded.event.cohort:
+            await miss(tx, self.store, member.lease_id, recorded.consequence())
             after_commit(partial(self.waiting.wake, member.lease_id))
 
     async def on_replaced(self, tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
@@ -65,9 +66,8 @@ class Reactions:
         await federations.forget(tx, event.federation_id)
         reason = event.type.rsplit(".", 1)[-1]
         for one in await open_in(tx, event.federation_id):
-            stream = f"lease-{one.federation_id}-{one.client_id}"
             command = ReleaseLease(epoch=None, reason=f"federation {reason}")
-            await execute(tx, self.store, lease, stream, command, recorded.consequence())
+            await leave(tx, self.store, one.lease_id, command, recorded.consequence())
             after_commit(partial(self.waiting.wake, one.lease_id))
 
 

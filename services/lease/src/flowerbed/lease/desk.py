@@ -46,6 +46,7 @@ from flowerbed.lease.leases import (
     SubmitUpdate,
     lease,
 )
+from flowerbed.lease.leaving import leave
 from flowerbed.lease.pki import Peer
 from flowerbed.lease.projections import clients, leases
 from flowerbed.lease.projections.leases import Lease
@@ -168,7 +169,11 @@ class Desk:
         command = ReleaseLease(epoch=epoch, reason=reason or "released by the client")
 
         async def act(tx: Connection) -> None:
-            await self._command(tx, peer, await self._own(tx, peer, lease_key), command)
+            held = await self._own(tx, peer, lease_key)
+            context = Context(
+                tenant=peer.tenant, correlation_id=held.federation_id, actor=peer.client_id
+            )
+            await leave(tx, self.store, lease_key, command, context)
 
         await retried(self.database, peer.tenant, act)
         self.waiting.wake(lease_key)
@@ -240,7 +245,7 @@ class Desk:
         owed = await work.find(tx, lease_key, work_id)
         if owed is not None:
             return held, owed
-        history = await self.store.read(tx, _stream(held))
+        history = await self.store.read(tx, held.stream)
         state = lease.replay(recorded.event for recorded in history)
         if work_id in state.answered:
             return held, None
@@ -276,7 +281,7 @@ class Desk:
             traceparent=traceparent,
             actor=peer.client_id,
         )
-        return await execute(tx, self.store, lease, _stream(held), command, context)
+        return await execute(tx, self.store, lease, held.stream, command, context)
 
     def _held(self, held: Lease) -> LeaseHeld:
         return LeaseHeld(
@@ -285,7 +290,3 @@ class Desk:
             expires_at=heartbeats.expires_at(self.now(), held.ttl_seconds),
             heartbeat_seconds=heartbeats.interval(held.ttl_seconds),
         )
-
-
-def _stream(held: Lease) -> str:
-    return f"lease-{held.federation_id}-{held.client_id}"

@@ -3,7 +3,7 @@
     Free ── issue ──> Offered ── claim ──> Held ── submit, fail ──> Held
                     decline: says why not, and changes neither Offered nor Held
      ^                   │                   │
-     └── drop, release ──┴───────────────────┘
+     └── drop, release ──┴───────────────────┘   an evaluation that Free or Offered owes: missed
 
 Every issue raises the epoch by one. The epoch is the fencing token: work done under an older
 epoch is refused. A heartbeat is no event: it only moves the moment at which silence counts.
@@ -63,6 +63,13 @@ class FailUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MissWork:
+    """Nobody holds the lease, and nobody is waited for: the work counts as failed."""
+
+    failure: UpdateFailed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropClient:
     """Silence. `epoch` None drops whatever is held."""
 
@@ -77,7 +84,14 @@ class ReleaseLease:
 
 
 LeaseCommand: TypeAlias = (
-    IssueLease | ClaimLease | DeclineLease | SubmitUpdate | FailUpdate | DropClient | ReleaseLease
+    IssueLease
+    | ClaimLease
+    | DeclineLease
+    | SubmitUpdate
+    | FailUpdate
+    | MissWork
+    | DropClient
+    | ReleaseLease
 )
 LeaseEvent: TypeAlias = (
     ClientLeaseIssued
@@ -155,6 +169,8 @@ def decide(state: LeaseState, command: LeaseCommand) -> list[LeaseEvent]:
             return _answer(state, command.update)
         case FailUpdate():
             return _answer(state, command.failure)
+        case MissWork():
+            return _miss(state, command.failure)
         case DropClient():
             return _drop(state, command)
         case ReleaseLease():
@@ -221,6 +237,12 @@ def _answer(state: LeaseState, answer: UpdateSubmitted | UpdateFailed) -> list[L
     if not isinstance(state, Held) or state.epoch != answer.lease_epoch:
         raise _lost(state, answer.lease_epoch)
     return [] if answer.work_id in state.answered else [answer]
+
+
+def _miss(state: LeaseState, failure: UpdateFailed) -> list[LeaseEvent]:
+    if isinstance(state, Held) or failure.work_id in state.answered:
+        return []  # whoever holds the lease answers
+    return [failure]
 
 
 def _drop(state: LeaseState, command: DropClient) -> list[LeaseEvent]:

@@ -5,13 +5,14 @@ import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from flowerbed.events.commands import execute, handle
 from flowerbed.events.context import Context
-from flowerbed.events.database import Database
+from flowerbed.events.database import Connection, Database
 from flowerbed.events.store import EventStore
 from flowerbed.lease import heartbeats
-from flowerbed.lease.leases import DropClient, lease
+from flowerbed.lease.leases import DropClient
+from flowerbed.lease.leaving import leave
 from flowerbed.lease.projections import leases
+from flowerbed.lease.writing import retried
 
 logger = logging.getLogger(__name__)
 
@@ -26,9 +27,18 @@ async def drop_leases(
     async with database.transaction(tenant) as tx:
         for one in await leases.of_client(tx, client_id):
             context = Context(tenant=tenant, correlation_id=one.federation_id, actor=actor)
-            stream = f"lease-{one.federation_id}-{client_id}"
             command = DropClient(epoch=None, reason="client revoked")
-            await execute(tx, store, lease, stream, command, context)
+            await leave(tx, store, one.lease_id, command, context)
+
+
+async def drop_silent(database: Database, store: EventStore, one: heartbeats.Silent) -> None:
+    command = DropClient(epoch=one.epoch, reason=f"silent since {one.seen_at:%H:%M:%S}")
+    context = Context(tenant=one.tenant, correlation_id=one.federation_id)
+
+    async def act(tx: Connection) -> None:
+        await leave(tx, store, one.lease_id, command, context)
+
+    await retried(database, one.tenant, act)
 
 
 async def sweep(database: Database, store: EventStore, now: Callable[[], datetime]) -> None:
@@ -43,8 +53,5 @@ async def sweep(database: Database, store: EventStore, now: Callable[[], datetim
             silent = await heartbeats.silent(reader, at, awake_since)
         for one in silent:
             logger.warning("client %s is silent since %s", one.client_id, one.seen_at)
-            command = DropClient(epoch=one.epoch, reason=f"silent since {one.seen_at:%H:%M:%S}")
-            stream = f"lease-{one.federation_id}-{one.client_id}"
-            context = Context(tenant=one.tenant, correlation_id=one.federation_id)
-            await handle(database, store, lease, stream, command, context)
+            await drop_silent(database, store, one)
         await asyncio.sleep(SWEEP_EVERY)

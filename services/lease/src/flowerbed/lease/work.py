@@ -126,6 +126,12 @@ async def find(tx: Connection, lease_id: str, work: str) -> Work | None:
     return None if row is None else _work(row)
 
 
+async def evaluations(tx: Connection, lease_id: str) -> list[Work]:
+    """The evaluations that this lease owes."""
+    works = map(_work, await tx.fetch(_WORK, lease_id))
+    return [one for one in works if one.exchange.exchange == "evaluate"]
+
+
 async def answered(tx: Connection, lease_id: str, work: str) -> None:
     await tx.execute("DELETE FROM work WHERE lease_id = $1 AND work_id = $2", lease_id, work)
 

@@ -107,7 +107,9 @@ def _on(facts: Facts, stage: Exchange, one: Work, at: datetime) -> WaitedFor:
 def _place(facts: Facts, stage: Exchange, at: datetime) -> str:
     """What becomes of the work of a client that is gone."""
     until = stage.started_at + stage.budget.replace_until
-    if stage.exchange == "evaluate" or not facts.policy.replace_dropped:
+    if stage.exchange == "evaluate":
+        return "the evaluation goes on without it"
+    if not facts.policy.replace_dropped:
         return "nobody takes its place; its own answer counts if it comes back"
     if at >= until:
         return "too late for another in its place; its own answer counts if it comes back"

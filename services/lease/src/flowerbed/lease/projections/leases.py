@@ -29,6 +29,10 @@ class Lease:
     dataset_sha256: str | None
     since: datetime
 
+    @property
+    def stream(self) -> str:
+        return f"lease-{self.federation_id}-{self.client_id}"
+
 
 _COLUMNS = (
     "lease_id, federation_id, client_id, epoch, status, ttl_seconds, dataset_label,"

@@ -1,0 +1,42 @@
+"""What follows when a client leaves: an evaluation that it owes is not waited for.
+
+Training is: another client takes its place, or it comes back with what it had done.
+"""
+
+from flowerbed.contracts.update import CLIENT_LEFT, UpdateFailed
+from flowerbed.events.commands import execute
+from flowerbed.events.context import Context
+from flowerbed.events.database import Connection
+from flowerbed.events.store import EventStore
+from flowerbed.lease import reports, work
+from flowerbed.lease.leases import DropClient, MissWork, ReleaseLease, lease
+from flowerbed.lease.projections import leases
+
+
+async def leave(
+    tx: Connection,
+    store: EventStore,
+    lease_id: str,
+    command: DropClient | ReleaseLease,
+    context: Context,
+) -> None:
+    """End a lease, and what is asked of it alone."""
+    one = await leases.find(tx, lease_id)
+    if one is not None:
+        await execute(tx, store, lease, one.stream, command, context)
+        await miss(tx, store, lease_id, context)
+
+
+async def miss(tx: Connection, store: EventStore, lease_id: str, context: Context) -> None:
+    """Fail the evaluations that a lease owes, if nobody holds it; otherwise change nothing."""
+    one = await leases.find(tx, lease_id)
+    if one is None or one.status == "held":
+        return
+    for owed in await work.evaluations(tx, lease_id):
+        failure = UpdateFailed(
+            **reports.identity(one, owed, one.epoch),
+            code=CLIENT_LEFT,
+            detail=f"its lease is {one.status}",
+        )
+        await execute(tx, store, lease, one.stream, MissWork(failure=failure), context)
+        await work.answered(tx, lease_id, owed.work_id)
