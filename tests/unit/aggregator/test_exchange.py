@@ -256,7 +256,10 @@ def test_a_quorum_out_of_reach_fails_before_the_deadline() -> None:
 
 def test_who_left_an_evaluation_is_not_counted_among_those_whom_it_needs() -> None:
     everyone = terms("a", "b", "c", n_required=3)
-    history = [accepted(everyone, "a"), rejected(everyone, "b", CLIENT_LEFT)]
+    history: list[ExchangeEvent] = [
+        accepted(everyone, "a"),
+        rejected(everyone, "b", CLIENT_LEFT),
+    ]
     waiting = exchange.replay(history).answers
     assert judge(waiting, everyone, NOON - MINUTE) == Waiting(until=NOON)
     all_there = exchange.replay([*history, accepted(everyone, "c")]).answers

@@ -7,7 +7,6 @@ from pydantic import Field
 from flowerbed.contracts.federation import FederationEvent
 from flowerbed.contracts.values import ArtifactRef, Exchange
 
-
 CLIENT_LEFT = "client-left"
 """Of an evaluation: who was asked holds no lease any more. The quorum is of those who stayed."""
 
