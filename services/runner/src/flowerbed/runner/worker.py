@@ -6,6 +6,7 @@ input and output are the agent's pipes; what the app prints goes to the runner's
 
 import ctypes
 import hashlib
+import io
 import os
 import queue
 import random
@@ -44,6 +45,8 @@ def main() -> None:
     _die_with(parent)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # this process ends by being killed
     lines = _read_lines(os.fdopen(os.dup(0), "rb"))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
