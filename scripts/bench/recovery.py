@@ -83,8 +83,7 @@ class Recovery:
         self.federation = field.submit(document)
         await self.round_after(3)
         for site in self.ground.sites:
-            identity = json.loads((site.home / "identity.json").read_text())
-            self.clients[site.name] = identity["client_id"]
+            self.clients[site.name] = site.client_id
 
     async def kill(self, victim: str) -> Kill:
         """Wait for a clean round, kill within the next, and watch until a later round ends."""

@@ -75,7 +75,9 @@ async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field
         num_rounds=1, min_clients=2, client_fraction=0.5, train=train, lease={"ttl_seconds": 15}
     )
     identity = field.submit(spec)
-    site = until(lambda: next((s for s in field.sites if s.training_now()), None), "one trains")
+    site = until(
+        lambda: next((s for s in field.sites if s.training_now(identity)), None), "one trains"
+    )
     with site.frozen():
         done = field.completed(identity, seconds=150)
     (replaced,) = await of_type(field, "orchestrator", identity, "round.member_replaced")

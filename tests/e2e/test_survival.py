@@ -33,11 +33,14 @@ def in_round(field: Field, federation_id: str, number: int) -> bool:
     """The round trains, and somebody is at it right now."""
     rounds = field.api.federation(federation_id)["rounds"]
     is_training = any(r["round_number"] == number and r["status"] == "training" for r in rounds)
-    return is_training and any(site.training_now() for site in field.sites)
+    return is_training and any(site.training_now(federation_id) for site in field.sites)
 
 
-def kill_a_worker(field: Field) -> Site:
-    site = next(site for site in field.sites if site.training_now() and site.workers())
+def kill_a_worker(field: Field, federation_id: str) -> Site:
+    def at_work() -> Site | None:
+        return next((one for one in field.sites if one.training_now(federation_id)), None)
+
+    site = until(at_work, "somebody trains")
     for worker in site.workers():
         os.kill(worker.pid, signal.SIGKILL)
     return site
@@ -50,7 +53,7 @@ async def test_every_service_and_a_worker_killed_mid_round_change_no_byte(
     for number, victim in enumerate(VICTIMS, 1):
         until(partial(in_round, field, identity, number), f"round {number} trains", 60)
         if victim == "worker":
-            kill_a_worker(field)
+            kill_a_worker(field, identity)
             continue
         dead = field.kill(victim)
         until(partial(field.is_back, victim, dead), f"{victim} is started again", 30)

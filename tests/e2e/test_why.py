@@ -13,7 +13,6 @@ from typing import Any
 
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import numpy as np
-import psutil
 import pytest
 from click.testing import Result
 from safetensors.numpy import save_file
@@ -24,7 +23,7 @@ from flowerbed.cli import federation as commands
 from flowerbed.contracts.ids import federation_id
 from tests.e2e.documents import hospital
 from tests.e2e.test_nonsense import changed, nudged, put
-from tests.support.field import ENDED, Field, Site, process_of, until
+from tests.support.field import ENDED, Field, process_of, until
 from tests.support.rogue import Rogue
 
 Why = dict[str, Any]
@@ -35,25 +34,15 @@ class Stops:
 
     def __init__(self, field: Field) -> None:
         self._field = field
-        self._stopped: dict[str, list[int]] = {}
+        self._stopped: dict[str, int] = {}
 
     def stop(self, service: str) -> None:
-        self._stop(service, [process_of(self._field.stack, service)])
-
-    def stop_site(self, site: Site) -> None:
-        agent = json.loads((site.home / "status.json").read_text())["pid"]
-        family = psutil.Process(agent).children(recursive=True)
-        self._stop(site.name, [agent, *(child.pid for child in family)])
+        self._stopped[service] = process_of(self._field.stack, service)
+        os.kill(self._stopped[service], signal.SIGSTOP)
 
     def go(self, *names: str) -> None:
         for name in names or list(self._stopped):
-            for pid in self._stopped.pop(name, []):
-                os.kill(pid, signal.SIGCONT)
-
-    def _stop(self, name: str, pids: list[int]) -> None:
-        self._stopped[name] = pids
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            os.kill(self._stopped.pop(name), signal.SIGCONT)
 
 
 @pytest.fixture
@@ -165,14 +154,19 @@ def test_each_service_is_named_while_it_stands_still(field: Field, stops: Stops)
     assert (over["waits"]["code"], over["last_error"], over["then"]) == ("completed", None, "")
 
 
-def test_a_silent_site_is_named_with_its_label_and_a_pause_waits_beside_it(
-    field: Field, stops: Stops
-) -> None:
-    train = {"local_epochs": 60, "learning_rate": 0.005, "seed": 3}
+def test_a_silent_site_is_named_with_its_label_and_a_pause_waits_beside_it(field: Field) -> None:
+    train = {"local_epochs": 300, "learning_rate": 0.005, "seed": 3}
     identity = field.submit(hospital(num_rounds=2, train=train))
     site = field.sites[0]
-    until(site.training_now, "the site trains")
-    stops.stop_site(site)
+    until(lambda: site.training_now(identity), "the site trains")
+    with site.frozen():
+        _shows_who_is_silent_and_the_pause(field, identity)
+    between = waits_for(field, identity, "a person to resume it, until")
+    assert between["waits"]["code"] == "paused"
+    cancel(field, identity)
+
+
+def _shows_who_is_silent_and_the_pause(field: Field, identity: str) -> None:
     silent = waits_for(field, identity, "round 1, train: 1 of 4 clients")
     (client,) = silent["on"]
     assert (silent["waits"]["code"], client["kind"]) == ("clients-to-train", "client")
@@ -187,11 +181,6 @@ def test_a_silent_site_is_named_with_its_label_and_a_pause_waits_beside_it(
     paused = waits_for(field, identity, "a person to resume it; the open exchange goes on")
     assert paused["waits"]["code"] == "paused-in-round"
     assert on(paused) == {"operator", client["id"]}
-
-    stops.go()
-    between = waits_for(field, identity, "a person to resume it, until")
-    assert between["waits"]["code"] == "paused"
-    cancel(field, identity)
 
 
 def test_a_failing_app_is_shown_with_its_traceback_and_label(field: Field, tmp_path: Path) -> None:

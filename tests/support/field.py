@@ -17,6 +17,7 @@ import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import psutil
 
 from flowerbed.cli.api import Api
+from flowerbed.contracts.ids import lease_id
 from flowerbed.embedded.stack import Stack
 
 T = TypeVar("T")
@@ -70,10 +71,19 @@ class Site:
         with sqlite3.connect(path, uri=True, timeout=10) as connection:
             return connection.execute(query).fetchall()
 
-    def training_now(self) -> bool:
-        """A run that has begun and not ended."""
+    @property
+    def client_id(self) -> str:
+        identity: str = json.loads((self.home / "identity.json").read_text())["client_id"]
+        return identity
+
+    def training_now(self, federation_id: str) -> bool:
+        """A run of this federation that has begun and not ended."""
+        lease = lease_id(federation_id, self.client_id)
         return bool(
-            self.journal("SELECT 1 FROM runs WHERE exchange = 'train' AND finished_at IS NULL")
+            self.journal(
+                "SELECT 1 FROM runs WHERE exchange = 'train' AND finished_at IS NULL"
+                f" AND lease_id = '{lease}'"
+            )
         )
 
     def workers(self) -> list[psutil.Process]:
@@ -88,13 +98,16 @@ class Site:
     def frozen(self) -> Iterator[None]:
         """The whole site stands still meanwhile, as a machine that sleeps: nothing is heard."""
         agent = psutil.Process(json.loads((self.home / "status.json").read_text())["pid"])
-        processes = [*agent.children(recursive=True), agent]
-        for process in processes:
+        agent.suspend()  # first: afterwards its family stays as it is
+        family = [
+            one for one in agent.children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
+        ]
+        for process in family:
             process.suspend()
         try:
             yield
         finally:
-            for process in processes:
+            for process in (*family, agent):
                 process.resume()
 
     @contextmanager
@@ -180,7 +193,7 @@ class Field:
         site = self.sites[0]
         with site.held():
             until(
-                lambda: self.training_round(federation_id) and site.training_now(),
+                lambda: self.training_round(federation_id) and site.training_now(federation_id),
                 f"{site.name} trains",
             )
             yield
