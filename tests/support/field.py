@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -234,5 +235,5 @@ def hospitals(
             assert process.wait(90) == 0, process.stderr and process.stderr.read()
         yield field_
     finally:
-        for site in field_.sites:
-            site.stop()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Site.stop, field_.sites))
