@@ -67,6 +67,8 @@ class Ground:
     disks: Disks | None = None
     _missing_since: dict[str, float] = field(default_factory=dict)
     _starting: dict[str, "subprocess.Popen[str]"] = field(default_factory=dict)
+    _operator: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
+    _raising: Future[None] | None = None
 
     # --- its life -------------------------------------------------------------------------------
 
@@ -114,6 +116,7 @@ class Ground:
         """End every process; delete all data unless `keep`, which leaves disks mounted too."""
         for process in self._starting.values():
             process.kill()
+        self._operator.shutdown()
         with ThreadPoolExecutor() as pool:
             stopped: list[Future[Any]] = [pool.submit(site.stop) for site in self.sites]
             stopped.append(pool.submit(down, self.state_dir))
@@ -162,15 +165,19 @@ class Ground:
     def tend(self) -> list[str]:
         """Start what nobody else starts: called every now and then. Says what was started."""
         said = []
-        if not self._is_kept():
-            with suppress(EmbeddedError):
-                self.up()
-                said.append("supervisor")
+        if not self._is_kept() and (self._raising is None or self._raising.done()):
+            self._raising = self._operator.submit(self._raise_up)
+            said.append("supervisor")
         for site in self.sites:
             if self._is_missing(site):
                 self._starting[site.name] = self._start_runner(site)
                 said.append(f"agent-{site.name}")
         return said
+
+    def _raise_up(self) -> None:
+        """Beside the faults: while a link is cut `up` waits for whoever needs it."""
+        with suppress(EmbeddedError):
+            self.up()
 
     def restart_all(self) -> None:
         """SIGKILL to every process at once, the runners too; `tend` starts them again."""
