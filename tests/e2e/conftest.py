@@ -9,8 +9,9 @@ import pytest
 
 from flowerbed.cli.api import Api
 from flowerbed.embedded.testing import running_stack
+from flowerbed.events.failpoints import VARIABLE
 from scripts.prepare_data import prepare
-from tests.support.field import Field, hospitals
+from tests.support.field import FAILPOINT, Field, hospitals
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +23,12 @@ def scratch() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def bare_field(scratch: Path) -> Iterator[Field]:
-    """The stack alone."""
-    with running_stack(scratch / "stack") as stack:
-        yield Field(stack, Api(stack.gateway_url, stack.api_token))
+    """The stack alone. Its services look for failpoints."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(VARIABLE, str(FAILPOINT))
+        with running_stack(scratch / "stack") as stack:
+            environment.undo()
+            yield Field(stack, Api(stack.gateway_url, stack.api_token))
 
 
 @pytest.fixture(scope="session")

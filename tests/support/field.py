@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,8 @@ from flowerbed.embedded.stack import Stack
 
 T = TypeVar("T")
 FLOWERBED = str(Path(sys.executable).with_name("flowerbed"))
+FAILPOINT = Path(tempfile.gettempdir()) / f"flowerbed-failpoint-{os.getpid()}.json"
+"""Where the services of the end-to-end tests look for a point at which to stop."""
 ENDED = ("completed", "failed", "cancelled", "rejected")
 
 

@@ -44,6 +44,12 @@ def test_the_armed_point_kills_once(armed: Path, killed: list[int]) -> None:
     assert not armed.exists()
 
 
+def test_a_point_may_stop_instead(armed: Path, killed: list[int]) -> None:
+    arm(armed, signal="SIGSTOP")
+    failpoints.reach("publish-before", "fl.client.joined")
+    assert killed == [signal.SIGSTOP]
+
+
 @pytest.mark.parametrize(
     "other",
     [{"service": "artifact"}, {"point": "publish-after"}, {"event_type": "fl.client.dropped"}],

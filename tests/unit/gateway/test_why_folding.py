@@ -20,6 +20,7 @@ from flowerbed.contracts.round import (
     CohortMember,
     OwedWork,
     RoundCompleted,
+    RoundEvaluationStarted,
     RoundFailed,
     RoundMemberReplaced,
     RoundStarted,
@@ -130,6 +131,19 @@ def test_a_late_answer_counts_for_the_work_that_was_owed() -> None:
         ("a", 2): "", ("b", 2): "", ("b", 1): "accepted", ("c", 1): "reported",
     }  # fmt: skip
     assert [one.is_owed for one in stage.work] == [False, False, True, True]
+
+
+def test_who_left_an_evaluation_is_not_required_any_more() -> None:
+    evaluation = RoundEvaluationStarted(
+        federation_id=FED, round_number=2, attempt=1, base=ref("new"),
+        cohort=(member("a"), member("b")), goal=2, n_required=2, deadline_at=UNTIL, seed=7,
+        config={}, n_updates=2,
+    )  # fmt: skip
+    left = UpdateRejected(
+        **of_work("b") | {"exchange": "evaluate"}, place=1, code="client-left",
+    )  # fmt: skip
+    assert exchange(Told(own=told(evaluation))).n_required == 2
+    assert exchange(Told(own=told(evaluation), exchanges=told(left))).n_required == 1
 
 
 def test_answers_of_another_exchange_are_not_this_ones() -> None:

@@ -156,6 +156,11 @@ class Budget:
         )
 
 
+def still_required(n_required: int, n_left: int) -> int:
+    """How many evaluations are needed when so many of those asked have left: one at least."""
+    return max(min(1, n_required), n_required - n_left)
+
+
 def _exchange_seconds(share: float) -> float:
     """The x of x + 2 grace(x) = share."""
     proportional = share / (1 + 2 * SHARE_OF_GRACE)

@@ -1,8 +1,9 @@
-"""Failpoints: end this process by SIGKILL at a named moment, for tests of crashes.
+"""Failpoints: end or stop this process at a named moment, for tests of crashes and of waiting.
 
 FLOWERBED_FAILPOINTS names a file. Without the variable nothing is looked at. The file is there
 while a point is armed: {"service", "point", "event_type", "id"}. The process that reaches the
-point first removes the file, so it fires once, and kills itself.
+point first removes the file, so it fires once, and kills itself; with {"signal": "SIGSTOP"} it
+stands still until somebody sends it SIGCONT.
 """
 
 import json
@@ -38,7 +39,7 @@ def reach(point: Point, *event_types: str) -> None:
     if armed["service"] != _service() or armed["point"] != point:
         return
     if armed["event_type"] in event_types:
-        _fire(Path(_file))
+        _fire(Path(_file), signal.Signals[armed.get("signal", "SIGKILL")])
 
 
 def reach_commit(event_types: Iterable[str]) -> None:
@@ -50,12 +51,12 @@ def reach_commit(event_types: Iterable[str]) -> None:
     after_commit(partial(reach, "commit-after", *types))
 
 
-def _fire(file: Path) -> None:
+def _fire(file: Path, number: signal.Signals) -> None:
     try:
         file.unlink()
     except FileNotFoundError:
         return  # another replica was first
-    os.kill(os.getpid(), signal.SIGKILL)
+    os.kill(os.getpid(), number)
 
 
 @cache

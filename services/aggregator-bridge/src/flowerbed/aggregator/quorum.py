@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Literal, TypeAlias
 
 from flowerbed.contracts.ids import work_id
+from flowerbed.contracts.policy import still_required
 from flowerbed.contracts.round import OwedWork
 from flowerbed.contracts.update import (
     CLIENT_LEFT,
@@ -143,9 +144,8 @@ def due_for_fold(answers: Answers, terms: Terms) -> list[UpdateAccepted]:
 
 
 def _n_required(answers: Answers, terms: Terms) -> int:
-    """At least one; who left an evaluation is not counted among those whom it needs."""
     n_left = sum(update.code == CLIENT_LEFT for update in answers.refused.values())
-    return max(min(1, terms.n_required), terms.n_required - n_left)
+    return still_required(terms.n_required, n_left)
 
 
 def owing(answers: Answers, terms: Terms) -> tuple[str, ...]:

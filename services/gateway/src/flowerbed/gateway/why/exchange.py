@@ -82,11 +82,11 @@ def _to_answer(facts: Facts, stage: Exchange, silent: list[Work], at: datetime) 
 
 
 def _wanted(stage: Exchange, silent: list[Work], is_buffer: bool) -> str:
-    clients = f"clients ({named([one.client_id for one in silent])})"
+    who = named([one.client_id for one in silent])
     if stage.goal >= len(stage.work) and not is_buffer:
-        return f"{len(silent)} of {len(stage.work)} {clients}"
-    answers = counted(stage.goal, _names(stage).answer)
-    return f"{stage.n_accepted} of {answers} accepted, {len(silent)} {clients} may still send one"
+        return f"{len(silent)} of {len(stage.work)} clients ({who})"
+    answers, clients = counted(stage.goal, _names(stage).answer), counted(len(silent), "client")
+    return f"{stage.n_accepted} of {answers} accepted, {clients} ({who}) may still send one"
 
 
 def _on(facts: Facts, stage: Exchange, one: Work, at: datetime) -> WaitedFor:

@@ -18,6 +18,7 @@ from flowerbed.contracts.federation import (
     FederationResumed,
 )
 from flowerbed.contracts.ids import work_id
+from flowerbed.contracts.policy import still_required
 from flowerbed.contracts.round import (
     ExchangeStarted,
     RoundCompleted,
@@ -27,6 +28,7 @@ from flowerbed.contracts.round import (
     RoundStarted,
 )
 from flowerbed.contracts.update import (
+    CLIENT_LEFT,
     UpdateAccepted,
     UpdateEvent,
     UpdateFailed,
@@ -232,7 +234,13 @@ def _with_answers(stage: Exchange, told: Told) -> Exchange:
         for one in stage.work
     )
     judged = [one.recorded_at for one in mine if isinstance(one.event, UpdateEvent)]
-    stage = replace(stage, work=work, judged_at=max(judged, default=None))
+    n_left = sum(getattr(one.event, "code", "") == CLIENT_LEFT for one in mine)
+    stage = replace(
+        stage,
+        work=work,
+        judged_at=max(judged, default=None),
+        n_required=still_required(stage.n_required, n_left),
+    )
     for one in mine:
         match one.event:
             case AggregateCompleted():
