@@ -79,11 +79,17 @@ def leave(client: Rogue) -> None:
 
 
 def shown(field: Field, identity: str, code: str, seconds: float = 60.0) -> Why:
-    def look() -> Why | None:
-        answer = why(field, identity)
-        return answer if answer["waits"]["code"] == code else None
+    seen: Why = {}
 
-    return until(look, f"it waits for {code}", seconds)
+    def look() -> Why | None:
+        nonlocal seen
+        seen = why(field, identity)
+        return seen if seen["waits"]["code"] == code else None
+
+    try:
+        return until(look, f"it waits for {code}", seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {seen}") from None
 
 
 def stop_at(service: str, point: str, event_type: str) -> None:

@@ -82,7 +82,9 @@ def test_agent_that_is_killed_is_started_again_and_so_is_its_keeper(
     assert f"keeper       pid {keeper.pid}\n" in client("status").stdout
 
     keeper.kill()
-    other = wait_for(lambda: running_keeper(enrolled), "another keeper")
+    other = wait_for(
+        lambda: (found := running_keeper(enrolled)) and found != keeper and found, "another keeper"
+    )
     assert running_agent(enrolled) == agent, "the agent goes on meanwhile"
     agent.kill()
     again = wait_for(
