@@ -79,7 +79,7 @@ class Recovery:
         """Submit the federation and let two rounds pass, so that every worker is warm."""
         field = Field(self.ground.stack, self.ground.api, self.ground.sites)
         train = {"local_epochs": self.epochs, "learning_rate": 0.005, "seed": 3}
-        document = hospital(num_rounds=1000, train=train, lease={"ttl_seconds": 60})
+        document = hospital(num_rounds=10_000, train=train, lease={"ttl_seconds": 60})
         self.federation = field.submit(document)
         await self.round_after(3)
         for site in self.ground.sites:
