@@ -1,19 +1,25 @@
 """Late updates on real servers: owed from round to round, folded by their staleness, or refused."""
 
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
 import numpy as np
 import pytest
 from safetensors.numpy import load
 
 from flowerbed.aggregator import MIGRATIONS
-from flowerbed.contracts.federation import FederationCompleted
+from flowerbed.aggregator.consumers import consumers
+from flowerbed.aggregator.exchanges import AllExchanges
+from flowerbed.contracts.federation import FederationCancelled, FederationCompleted
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.connection import Connection
+from flowerbed.events.context import Context
 from flowerbed.events.database import set_tenant
 from flowerbed.events.migrate import migrate
+from flowerbed.events.recorded import Recorded
 from tests.integration.aggregator.conftest import Garden, model
 from tests.integration.aggregator.test_trouble import bridge_process, verify
 from tests.support.models import Model
@@ -257,3 +263,41 @@ async def answered_before(owner: Connection, client_id: str) -> None:
             " VALUES ('exchange-fed-1-2-1-train', $1, 'acme', 'accepted')",
             client_id,
         )
+
+
+class Woken:
+    """Stands for the workers of all exchanges."""
+
+    def __init__(self) -> None:
+        self.streams: set[str] = set()
+
+    def wake(self, federation_id: str, stream: str) -> None:
+        self.streams.add(stream)
+
+    def drop(self, federation_id: str) -> None:
+        """There is none."""
+
+
+async def test_a_federations_end_looks_for_reports_that_are_still_being_recorded(
+    garden: Garden,
+) -> None:
+    """Its transaction does not see them, and they were looked for before it had ended."""
+    await first_round(garden)
+    await garden.stop()
+    woken = Woken()
+    ended = FederationCancelled(federation_id=garden.federation_id, reason="enough")
+    recorded = Recorded(
+        position=1,
+        stream=f"federation-{garden.federation_id}",
+        version=9,
+        id=uuid4(),
+        type=ended.type,
+        schema_version=ended.schema_version,
+        event=ended,
+        context=Context(tenant="acme", correlation_id=garden.federation_id),
+        recorded_at=datetime.now(UTC),
+    )
+    heard = consumers(cast(AllExchanges, woken))[0].handlers[FederationCancelled]
+    async with garden.made.database.transaction("acme") as tx:
+        await heard(tx, recorded)
+    assert garden.stream(1) in woken.streams

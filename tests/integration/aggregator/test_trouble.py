@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +145,7 @@ async def test_an_error_of_ours_fails_the_exchange_and_not_the_service(
 ) -> None:
     await garden.create()
 
-    async def broken(self: Gathering) -> bool:
+    async def broken(self: Gathering, at: datetime) -> bool:
         raise ZeroDivisionError
 
     with monkeypatch.context() as patch:

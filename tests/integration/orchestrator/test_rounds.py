@@ -147,6 +147,7 @@ async def test_a_base_that_cannot_be_made_fails_the_federation(house: House) -> 
 async def test_a_failed_evaluation_does_not_fail_the_round(house: House) -> None:
     federation = await training(house, num_rounds=1)
     await house.record(federation, 1, ref("r1"))
+    await house.heard(federation, "round.evaluation_started")
     await house.aggregate(federation, 1, "evaluate", failed="nobody answered")
     told = await house.heard(federation, "round.completed")
     assert (told["evaluation"], told["evaluation_error"]) == ({}, "nobody answered")
@@ -421,6 +422,7 @@ async def test_a_tenants_rows_are_its_own_on_every_table(house: House) -> None:
 async def test_what_is_counted_is_seen(house: House) -> None:
     federation = await training(house)
     await house.record(federation, 1, ref("r1"))
+    await house.heard(federation, "round.evaluation_started")
     await house.aggregate(federation, 1)
     await house.heard(federation, "round.completed")
 

@@ -16,6 +16,7 @@ from flowerbed.aggregator.projections.exchanges import (
 from flowerbed.aggregator.projections.submissions import (
     remember_report,
     stream_of,
+    streams_unanswered,
     streams_with_late,
 )
 from flowerbed.contracts.catalogue import EVENTS
@@ -66,7 +67,7 @@ def consumers(exchanges: AllExchanges) -> tuple[Consumer, Consumer]:
         federation_id = recorded.event.federation_id
         await end_federation(tx, federation_id)
         after_commit(partial(exchanges.drop, federation_id))
-        wake(federation_id, *await streams_with_late(tx, federation_id))
+        wake(federation_id, *await streams_unanswered(tx, federation_id))
 
     async def on_report(tx: Connection, recorded: Recorded[Any]) -> None:
         await remember_report(tx, recorded)

@@ -59,14 +59,15 @@ class Gathering:
         await self.log.load()
         wait = FIRST_WAIT
         while True:
+            at = self.bridge.clock()
             try:
-                if await self._step():
+                if await self._step(at):
                     return
                 wait = FIRST_WAIT
             except Unavailable as error:
                 logger.warning("%s waits: %s", self.terms.stream, error)
                 if isinstance(error, StoreAway):
-                    await self._give_up_on(error)
+                    await self._give_up_on(error, at)
                 await self.wakeup.wait(wait)
                 wait = min(wait * 2, LAST_WAIT)
 
@@ -78,12 +79,11 @@ class Gathering:
     def is_closed(self) -> bool:
         return isinstance(self.log.state, Closed)
 
-    async def _step(self) -> bool:
+    async def _step(self, at: datetime) -> bool:
         """Do what there is to do, then wait for more; True when all is done."""
         if self.is_closed:
             await self._refuse_late()
             return True
-        at = self.bridge.clock()
         has_heard_all = at < self.terms.deadline_at or self._is_past_grace(at)
         federation_id = self.terms.federation_id
         has_heard_all = has_heard_all or await self.bridge.has_heard_all(federation_id)
@@ -191,9 +191,13 @@ class Gathering:
         else:
             await self._record(CloseExchange(terms=self.terms, at=at))
 
-    async def _give_up_on(self, error: StoreAway) -> None:
-        """Once the deadline and its grace are over, S3's absence ends the exchange."""
-        if self.is_closed or not self._is_past_grace(self.bridge.clock()):
+    async def _give_up_on(self, error: StoreAway, at: datetime) -> None:
+        """Once the deadline and its grace are over, S3's absence ends the exchange.
+
+        The step that failed must have begun after them: only such a one refuses the updates that
+        cannot be fetched, and goes on without them.
+        """
+        if self.is_closed or not self._is_past_grace(at):
             return
         fail = FailExchange(terms=self.terms, code="store-unavailable", reason=str(error))
         try:

@@ -49,8 +49,13 @@ WHERE s.stream = $1 AND {LATE} ORDER BY s.submitted_at, s.client_id
 
 _CONCERNED = f"""
 SELECT e.stream FROM exchanges e JOIN federations f USING (federation_id)
-WHERE e.federation_id = $1 AND (f.is_ended OR e.counts_late)
+WHERE e.federation_id = $1 AND e.counts_late
 AND EXISTS (SELECT FROM submissions s WHERE s.stream = e.stream AND {LATE})
+"""
+
+_UNANSWERED_OF = """
+SELECT e.stream FROM exchanges e WHERE e.federation_id = $1
+AND (SELECT count(*) FROM answers a WHERE a.stream = e.stream) < cardinality(e.cohort)
 """
 
 
@@ -96,8 +101,16 @@ async def late(tx: Connection, stream: str) -> list[Report]:
 
 
 async def streams_with_late(tx: Connection, federation_id: str) -> list[str]:
-    """The federation's exchanges with reports that are late since it ended or a round started."""
+    """The federation's exchanges with reports that are late since a round started."""
     return [row["stream"] for row in await tx.fetch(_CONCERNED, federation_id)]
+
+
+async def streams_unanswered(tx: Connection, federation_id: str) -> list[str]:
+    """The federation's exchanges in which somebody's work has no answer.
+
+    A report of it may be recorded by another transaction that is still open.
+    """
+    return [row["stream"] for row in await tx.fetch(_UNANSWERED_OF, federation_id)]
 
 
 def _report(row: Row) -> Report:
