@@ -12,8 +12,10 @@ from safetensors.numpy import load
 from flowerbed.aggregator import MIGRATIONS
 from flowerbed.aggregator.consumers import consumers
 from flowerbed.aggregator.exchanges import AllExchanges
+from flowerbed.contracts.event import Event
 from flowerbed.contracts.federation import FederationCancelled, FederationCompleted
 from flowerbed.contracts.ids import work_id
+from flowerbed.contracts.update import UpdateFailed
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.connection import Connection
 from flowerbed.events.context import Context
@@ -270,34 +272,60 @@ class Woken:
 
     def __init__(self) -> None:
         self.streams: set[str] = set()
+        self.federations: set[str] = set()
 
     def wake(self, federation_id: str, stream: str) -> None:
         self.streams.add(stream)
 
+    def wake_workers(self, federation_id: str) -> None:
+        self.federations.add(federation_id)
+
     def drop(self, federation_id: str) -> None:
         """There is none."""
+
+
+async def heard(garden: Garden, place: int, event: Event) -> Woken:
+    """Who is woken by an event, in a service that has no other work."""
+    woken = Woken()
+    recorded = Recorded(
+        position=1,
+        stream="other",
+        version=1,
+        id=uuid4(),
+        type=event.type,
+        schema_version=event.schema_version,
+        event=event,
+        context=Context(tenant="acme", correlation_id=garden.federation_id),
+        recorded_at=datetime.now(UTC),
+    )
+    handlers = consumers(cast(AllExchanges, woken))[place].handlers
+    async with garden.made.database.transaction("acme") as tx:
+        await handlers[type(event)](tx, recorded)
+    return woken
 
 
 async def test_a_federations_end_looks_for_reports_that_are_still_being_recorded(
     garden: Garden,
 ) -> None:
     """Its transaction does not see them, and they were looked for before it had ended."""
+    base = await first_round(garden)
+    second = await second_round(garden, base)
+    await garden.stop()
+    ended = FederationCancelled(federation_id=garden.federation_id, reason="enough")
+    woken = await heard(garden, 0, ended)
+    assert woken.streams == {garden.stream(1), second}
+
+
+async def test_a_report_wakes_the_exchange_that_is_being_recorded_and_may_list_it(
+    garden: Garden,
+) -> None:
+    """Its transaction does not see that one, and the worker looked before there was a report."""
     await first_round(garden)
     await garden.stop()
-    woken = Woken()
-    ended = FederationCancelled(federation_id=garden.federation_id, reason="enough")
-    recorded = Recorded(
-        position=1,
-        stream=f"federation-{garden.federation_id}",
-        version=9,
-        id=uuid4(),
-        type=ended.type,
-        schema_version=ended.schema_version,
-        event=ended,
-        context=Context(tenant="acme", correlation_id=garden.federation_id),
-        recorded_at=datetime.now(UTC),
-    )
-    heard = consumers(cast(AllExchanges, woken))[0].handlers[FederationCancelled]
-    async with garden.made.database.transaction("acme") as tx:
-        await heard(tx, recorded)
-    assert garden.stream(1) in woken.streams
+    report = UpdateFailed(
+        federation_id=garden.federation_id, round_number=1, attempt=1, exchange="train",
+        client_id="c", work_id=work_id(garden.federation_id, 1, 1, "train", "c"), lease_epoch=1,
+        code="app-failed", detail="",
+    )  # fmt: skip
+    woken = await heard(garden, 1, report)
+    assert (woken.streams, woken.federations) == ({garden.stream(1)}, {garden.federation_id})

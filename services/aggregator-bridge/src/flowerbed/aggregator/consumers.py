@@ -10,13 +10,12 @@ from flowerbed.aggregator.projections.exchanges import (
     remember_federation,
     remember_policy,
     remember_replacement,
-    streams_that_list,
+    streams_of,
     terms_of,
 )
 from flowerbed.aggregator.projections.submissions import (
     remember_report,
     stream_of,
-    streams_unanswered,
     streams_with_late,
 )
 from flowerbed.contracts.catalogue import EVENTS
@@ -67,13 +66,15 @@ def consumers(exchanges: AllExchanges) -> tuple[Consumer, Consumer]:
         federation_id = recorded.event.federation_id
         await end_federation(tx, federation_id)
         after_commit(partial(exchanges.drop, federation_id))
-        wake(federation_id, *await streams_unanswered(tx, federation_id))
+        # Of each: a report may be recorded meanwhile, which this transaction does not see.
+        wake(federation_id, *await streams_of(tx, federation_id))
 
     async def on_report(tx: Connection, recorded: Recorded[Any]) -> None:
         await remember_report(tx, recorded)
         event = recorded.event
-        listing = await streams_that_list(tx, event.federation_id, event.work_id)
-        wake(event.federation_id, stream_of(event), *listing)
+        wake(event.federation_id, stream_of(event))
+        # A later exchange may list the work, and be recorded while this is.
+        after_commit(partial(exchanges.wake_workers, event.federation_id))
 
     def wake(federation_id: str, *streams: str) -> None:
         for stream in streams:

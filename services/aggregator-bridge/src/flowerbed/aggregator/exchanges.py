@@ -64,6 +64,12 @@ class Exchanges:
         self._woken.add(stream)
         self._wakeup.wake()
 
+    def wake_workers(self, federation_id: str) -> None:
+        """There may be something to do for any open exchange of the federation."""
+        for worker in self._workers.values():
+            if worker.federation_id == federation_id:
+                worker.wakeup.wake()
+
     def drop(self, federation_id: str) -> None:
         """The federation has ended: nobody waits for its exchanges any more."""
         for worker in self._workers.values():
@@ -192,6 +198,10 @@ class AllExchanges:
     def wake(self, federation_id: str, stream: str) -> None:
         """There may be something to do for this exchange."""
         self.parts[partition(federation_id)].wake(stream)
+
+    def wake_workers(self, federation_id: str) -> None:
+        """There may be something to do for any open exchange of the federation."""
+        self.parts[partition(federation_id)].wake_workers(federation_id)
 
     def drop(self, federation_id: str) -> None:
         """The federation has ended."""

@@ -176,12 +176,11 @@ async def remember_replacement(tx: Connection, replaced: RoundMemberReplaced) ->
     return stream
 
 
-async def streams_that_list(tx: Connection, federation_id: str, work_id: str) -> list[str]:
-    """The exchanges in which this owed work may count."""
+async def streams_of(tx: Connection, federation_id: str) -> list[str]:
+    """All exchanges of the federation in which clients were asked."""
     rows = await tx.fetch(
-        "SELECT stream FROM exchanges WHERE federation_id = $1 AND $2 = ANY(owed)",
+        "SELECT stream FROM exchanges WHERE federation_id = $1 AND cardinality(cohort) > 0",
         federation_id,
-        work_id,
     )
     return [row["stream"] for row in rows]
 

@@ -53,11 +53,6 @@ WHERE e.federation_id = $1 AND e.counts_late
 AND EXISTS (SELECT FROM submissions s WHERE s.stream = e.stream AND {LATE})
 """
 
-_UNANSWERED_OF = """
-SELECT e.stream FROM exchanges e WHERE e.federation_id = $1
-AND (SELECT count(*) FROM answers a WHERE a.stream = e.stream) < cardinality(e.cohort)
-"""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
@@ -103,14 +98,6 @@ async def late(tx: Connection, stream: str) -> list[Report]:
 async def streams_with_late(tx: Connection, federation_id: str) -> list[str]:
     """The federation's exchanges with reports that are late since a round started."""
     return [row["stream"] for row in await tx.fetch(_CONCERNED, federation_id)]
-
-
-async def streams_unanswered(tx: Connection, federation_id: str) -> list[str]:
-    """The federation's exchanges in which somebody's work has no answer.
-
-    A report of it may be recorded by another transaction that is still open.
-    """
-    return [row["stream"] for row in await tx.fetch(_UNANSWERED_OF, federation_id)]
 
 
 def _report(row: Row) -> Report:
