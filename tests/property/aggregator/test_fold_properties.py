@@ -228,7 +228,7 @@ def test_a_damaged_file_is_refused_or_harmless(updates: Path, data: st.DataObjec
 _MEASURE = """
 import resource, sys
 from pathlib import Path
-from flowerbed.aggregator.fold import Accumulator, write_checkpoint
+from flowerbed.aggregator.fold import Accumulator, InTime, Late, write_checkpoint
 from flowerbed.aggregator.screening import Limits, screen_file
 from flowerbed.aggregator.tensors import TensorFile
 
@@ -239,9 +239,9 @@ with TensorFile(folder / "0") as base:
     for place in range(count):
         screen_file(folder / str(place % 4), folder / "0", Limits())
         with TensorFile(folder / str(place % 4)) as update:
-            accumulator.add(update, 10 + place)
+            accumulator.add(InTime(update, 10 + place))
         with TensorFile(folder / str(place % 4)) as update, TensorFile(folder / "1") as then:
-            accumulator.add_late(update, then, base, 10 + place, 0.5)
+            accumulator.add(Late(update, then, base, 10 + place, 0.5))
     write_checkpoint(folder / "out", base.tensors, accumulator.mean())
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 assert "torch" not in sys.modules and "flwr" not in sys.modules

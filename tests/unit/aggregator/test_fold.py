@@ -1,6 +1,7 @@
 """The fold: a weighted mean, whose bytes depend on updates, weights and order alone."""
 
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from flowerbed.aggregator.fold import (
     Accumulator,
     Fold,
+    InTime,
     MeanNotFinite,
     scale_of,
     write_checkpoint,
@@ -32,7 +34,7 @@ def fold(tmp_path: Path, updates: list[Model], weights: tuple[int, ...]) -> tupl
         accumulator = Accumulator(base.tensors)
         for path, weight in zip(paths, weights, strict=True):
             with TensorFile(path) as update:
-                accumulator.add(update, weight)
+                accumulator.add(InTime(update, weight))
         out = tmp_path / "out.safetensors"
         sha256, size = write_checkpoint(out, base.tensors, accumulator.mean())
     assert size == out.stat().st_size
@@ -80,10 +82,27 @@ def test_the_mean_of_one_update_is_that_update(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, model(1)[name])
 
 
+@pytest.mark.parametrize("n_threads", [1, 3])
+def test_together_or_one_after_the_other_by_any_number_of_threads_the_bytes_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_threads: int
+) -> None:
+    monkeypatch.setattr("flowerbed.aggregator.fold.FOLD_BLOCK", 100)
+    monkeypatch.setattr("flowerbed.aggregator.fold.N_THREADS", n_threads)
+    updates = [model(seed) for seed in range(4)]
+    _, expected = fold(tmp_path, updates, WEIGHTS)
+    with ExitStack() as files:
+        opened = [files.enter_context(TensorFile(tmp_path / str(n))) for n in range(4)]
+        together = Accumulator(opened[0].tensors)
+        together.add(*map(InTime, opened, WEIGHTS))
+        out = tmp_path / "together"
+        sha256, _ = write_checkpoint(out, opened[0].tensors, together.mean())
+    assert (sha256, together.total) == (expected, sum(WEIGHTS))
+
+
 def test_an_overflowing_mean_is_refused(tmp_path: Path) -> None:
     with TensorFile(stored(tmp_path / "base", {"h": np.ones(2, np.float16)})) as base:
         accumulator = Accumulator(base.tensors)
-        accumulator.add(base, 1)
+        accumulator.add(InTime(base, 1))
         tensors = {"h": accumulator.mean()["h"] * np.float32(1e6)}
         with pytest.raises(MeanNotFinite, match="the mean of tensor h is not finite"):
             write_checkpoint(tmp_path / "out", base.tensors, tensors)

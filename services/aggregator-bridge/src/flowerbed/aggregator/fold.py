@@ -14,7 +14,14 @@ Aggregation", Algorithm 1). The scale is the polynomial one of FedAsync (Xie et 
 "Asynchronous Federated Optimization", section 5.2); a = 0.5 is what FedBuff uses.
 """
 
-from collections.abc import Iterable, Iterator
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -27,8 +34,81 @@ from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import Rejected
 
 
+FOLD_BLOCK = 65_536
+"""Elements: the sums of a block stay in a core's cache while all updates are added to them."""
+TOGETHER = 8
+"""Updates added in one pass over the sums, where so many wait."""
+N_THREADS = min(4, os.cpu_count() or 1)
+
+
 class MeanNotFinite(Rejected):
     code: ClassVar[str] = "not-finite"
+
+
+class Scratch(threading.local):
+    """Memory for one block, of each thread its own: new memory would cost more than the sums."""
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def array(self, count: int, dtype: np.dtype[Any]) -> Array:
+        """Uninitialised, and the same memory at each call."""
+        size = count * dtype.itemsize
+        if self._bytes.size < size:
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size].view(dtype)
+
+
+_block, _step = Scratch(), Scratch()
+
+
+class Term(Protocol):
+    """What one update adds to the weighted sum."""
+
+    @property
+    def weight(self) -> int: ...
+
+    def add_to(self, sums: Array, name: str, start: int) -> None:
+        """Add the elements of a tensor from `start` on to `sums`, as many as that has."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class InTime:
+    """An update as it is; it has been screened against the sums' layout."""
+
+    update: TensorFile
+    weight: int
+
+    def add_to(self, sums: Array, name: str, start: int) -> None:
+        block = _block.array(sums.size, self.update.tensors[name].dtype)
+        self.update.read_into(block, name, start)
+        out = block if block.dtype == sums.dtype else None
+        np.add(sums, np.multiply(block, sums.dtype.type(self.weight), out=out), out=sums)
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The base of `now`, moved by the step from `then` to the update, scaled."""
+
+    update: TensorFile
+    then: TensorFile
+    now: TensorFile
+    weight: int
+    scale: float
+
+    def add_to(self, sums: Array, name: str, start: int) -> None:
+        block = _block.array(sums.size, self.update.tensors[name].dtype)
+        moved = _step.array(sums.size, sums.dtype)
+        self.update.read_into(block, name, start)
+        moved[:] = block
+        self.then.read_into(block, name, start)
+        np.subtract(moved, block, out=moved)
+        np.multiply(moved, sums.dtype.type(self.scale), out=moved)
+        self.now.read_into(block, name, start)
+        np.add(moved, block, out=moved)
+        np.multiply(moved, sums.dtype.type(self.weight), out=moved)
+        np.add(sums, moved, out=sums)
 
 
 class Accumulator:
@@ -41,36 +121,29 @@ class Accumulator:
         }
         self._layout = layout
 
-    def add(self, update: TensorFile, weight: int) -> None:
-        """Add an update, which has been screened against the same layout."""
-        for name, sums in self._sums.items():
-            factor = sums.dtype.type(weight)
-            start = 0
-            for block in update.blocks(name):
-                part = sums[start : start + block.size]
-                # The block is ours until the next one is read, so its memory takes the product.
-                out = block if block.dtype == sums.dtype else None
-                np.add(part, np.multiply(block, factor, out=out), out=part)
-                start += block.size
-        self.total += weight
+    def add(self, *terms: Term) -> None:
+        """Add updates in one pass over the sum: each element in the order of the updates.
 
-    def add_late(
-        self, update: TensorFile, then: TensorFile, now: TensorFile, weight: int, scale: float
-    ) -> None:
-        """Add `now` moved by the step from `then` to the update, scaled."""
-        for name, sums in self._sums.items():
-            factor, step = sums.dtype.type(weight), sums.dtype.type(scale)
-            start = 0
-            blocks = zip(update.blocks(name), then.blocks(name), now.blocks(name), strict=True)
-            for block, before, base in blocks:
-                part = sums[start : start + block.size]
-                moved = np.subtract(block, before, dtype=sums.dtype)
-                np.multiply(moved, step, out=moved)
-                np.add(moved, base, out=moved)
-                np.multiply(moved, factor, out=moved)
-                np.add(part, moved, out=part)
-                start += block.size
-        self.total += weight
+        Threads share the blocks, not the updates, so their number changes no byte.
+        """
+        places = [
+            (name, start)
+            for name, sums in self._sums.items()
+            for start in range(0, sums.size, FOLD_BLOCK)
+        ]
+        add = partial(self._add_block, terms)
+        if len(places) == 1:
+            add(places[0])
+        else:
+            with ThreadPoolExecutor(N_THREADS) as pool:
+                list(pool.map(add, places))
+        self.total += sum(term.weight for term in terms)
+
+    def _add_block(self, terms: Sequence[Term], place: tuple[str, int]) -> None:
+        name, start = place
+        sums = self._sums[name][start : start + FOLD_BLOCK]
+        for term in terms:
+            term.add_to(sums, name, start)
 
     def mean(self) -> Tensors:
         """Divide once by the total weight. The sums become the mean: nothing can be added."""
@@ -116,20 +189,33 @@ class Fold:
         self.fold(updates[len(self.places) :])
 
     def fold(self, updates: Iterable[UpdateAccepted]) -> None:
-        for update in updates:
-            with TensorFile(self._source.fetch(update)) as file:
-                self._add(file, update)
-            self.places += (update.place,)
-            self._source.drop(update)
+        """The next files are fetched while those before them are added."""
+        waiting = iter(updates)
+        with ThreadPoolExecutor(1) as ahead:
+            coming = self._fetch(ahead, waiting)
+            while coming:
+                group, coming = coming, self._fetch(ahead, waiting)
+                with ExitStack() as files:
+                    terms = [self._term(files, path.result(), one) for one, path in group]
+                    self.accumulator.add(*terms)
+                for update, _ in group:
+                    self.places += (update.place,)
+                    self._source.drop(update)
 
-    def _add(self, file: TensorFile, update: UpdateAccepted) -> None:
+    def _fetch(
+        self, ahead: ThreadPoolExecutor, updates: Iterator[UpdateAccepted]
+    ) -> list[tuple[UpdateAccepted, Future[Path]]]:
+        group = islice(updates, TOGETHER)
+        return [(update, ahead.submit(self._source.fetch, update)) for update in group]
+
+    def _term(self, files: ExitStack, path: Path, update: UpdateAccepted) -> Term:
+        file = files.enter_context(TensorFile(path))
         if update.base is None or update.staleness == 0:
-            self.accumulator.add(file, update.n_examples)
-            return
+            return InTime(file, update.n_examples)
         scale = scale_of(update.staleness, self._exponent)
-        then = self._source.fetch_base(update.base)
-        with TensorFile(then) as before, TensorFile(self._base) as now:
-            self.accumulator.add_late(file, before, now, update.n_examples, scale)
+        then = files.enter_context(TensorFile(self._source.fetch_base(update.base)))
+        now = files.enter_context(TensorFile(self._base))
+        return Late(file, then, now, update.n_examples, scale)
 
 
 def write_checkpoint(path: Path, layout: Layout, tensors: Tensors) -> tuple[str, int]:

@@ -53,9 +53,17 @@ class Gathering:
     wakeup: Wakeup
     _judge: Judge | None = field(default=None, init=False)
     _aggregation: Aggregation | None = field(default=None, init=False)
+    _folding: "asyncio.Task[None] | None" = field(default=None, init=False)
 
     async def run(self) -> None:
         """Until the exchange is closed, and what came in has its answer or may count later."""
+        try:
+            await self._run()
+        finally:
+            if self._folding is not None:
+                self._folding.cancel()
+
+    async def _run(self) -> None:
         await self.log.load()
         wait = FIRST_WAIT
         while True:
@@ -159,9 +167,18 @@ class Gathering:
             raise failure
 
     async def _advance(self) -> None:
+        """Fold what is sure while the next reports are fetched and judged."""
         if self._aggregation is not None:
-            answers = self.log.state.answers
-            await asyncio.to_thread(self._aggregation.advance, answers, self.terms)
+            await self._folded()
+            step = asyncio.to_thread(
+                self._aggregation.advance, self.log.state.answers, self.terms
+            )
+            self._folding = asyncio.create_task(step)
+
+    async def _folded(self) -> None:
+        folding, self._folding = self._folding, None
+        if folding is not None:
+            await folding
 
     async def _prepare(self) -> Judge:
         """Fetch the base, once; an evaluation needs none."""
@@ -181,6 +198,7 @@ class Gathering:
     async def _finish(self, at: datetime) -> None:
         result: Result | None = None
         if self._aggregation is not None:
+            await self._folded()
             number = self.terms.round_number
             with span("fold", self.asked.context, linked=True, round_num=number):
                 answers = self.log.state.answers

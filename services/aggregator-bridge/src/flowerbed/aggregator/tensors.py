@@ -7,6 +7,7 @@ What is written equals what `safetensors` itself writes for the same tensors, by
 import hashlib
 import json
 import math
+import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class Tensor:
 
 
 class TensorFile:
-    """A safetensors file open for reading. Its blocks share one buffer: use each at once.
+    """A safetensors file open for reading, by several threads if need be.
 
     Raises:
         NotSafetensors: the file is malformed.
@@ -89,30 +90,33 @@ class TensorFile:
         self._file.close()
 
     def blocks(self, name: str) -> Iterator[Array]:
-        """The tensor's elements in order, flat, at most `BLOCK` at a time."""
+        """The tensor's elements in order, flat, at most `BLOCK` at a time.
+
+        The blocks share one buffer: use each before the next.
+        """
         tensor = self.tensors[name]
         buffer = np.empty(min(BLOCK, tensor.count), tensor.dtype)
-        self._file.seek(tensor.offset)
         for start in range(0, tensor.count, BLOCK):
             block = buffer[: min(BLOCK, tensor.count - start)]
-            self._fill(block)
+            self.read_into(block, name, start)
             yield block
 
     def read(self, name: str) -> Array:
         """The whole tensor."""
         tensor = self.tensors[name]
         array = np.empty(tensor.count, tensor.dtype)
-        self._file.seek(tensor.offset)
-        self._fill(array)
+        self.read_into(array, name, 0)
         return array.reshape(tensor.shape)
 
-    def _fill(self, array: Array) -> None:
-        view = array.view(np.uint8).data
+    def read_into(self, out: Array, name: str, start: int) -> None:
+        """Fill `out`, flat and of the tensor's type, with its elements from `start` on."""
+        offset = self.tensors[name].offset + start * out.itemsize
+        view = out.view(np.uint8).data
         while view:
-            got = self._file.readinto(view)  # type: ignore[attr-defined]  # it is a FileIO
+            got = os.preadv(self._file.fileno(), [view], offset)
             if not got:
                 raise NotSafetensors("the file became shorter while it was read")
-            view = view[got:]
+            view, offset = view[got:], offset + got
 
 
 Layout: TypeAlias = Mapping[str, Tensor]
