@@ -1,5 +1,6 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
+BENCH := PYTHONPATH=.bench-packages $(PY) -m scripts.bench
 APP ?= hospital
 
 help: ## say what there is
@@ -17,25 +18,47 @@ demo-stop: setup ## stop the demo's runners and stack; their data stay
 test: setup ## the whole suite, with real servers of its own
 	@bash scripts/test.sh
 
-idle-cost: setup ## processor time of an idle stack with four runners (75 s)
-	@$(PY) -m scripts.bench.idle
-
 chaos: setup ## 100 federations while everything is killed, stopped and cut off (SEED=n, 20 to 40 min)
 	@$(PY) -m scripts.chaos --federations 100 --batch 10 $(if $(SEED),--seed $(SEED))
 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: setup bench-recovery bench-recovery-flower bench-policies idle-cost ## all of these
+bench: $(addprefix bench-,rounds aggregation models backbone scale startup idle recovery \
+	recovery-flower policies) ## all of these (about 2 hours)
 
-bench-recovery: setup ## what a kill of each process costs a round, 20 times each
-	@$(PY) -m scripts.bench.recovery --kills 20
+bench-setup: setup
+	@bash scripts/bench/setup.sh
+
+bench-rounds: bench-setup ## what a round costs, beside stock Flower and its simulation (15 min)
+	@$(BENCH).rounds
+
+bench-aggregation: bench-setup ## the fold of 20 and 50 updates of 10M float32, beside Flower's
+	@$(BENCH).aggregation
+
+bench-models: setup ## a round with a model of 1 GiB and four clients: time, memory, bytes
+	@$(BENCH).models
+
+bench-backbone: bench-setup ## relay, consumers and latency of events, beside faststream-outbox
+	@$(BENCH).backbone
+
+bench-scale: bench-setup ## 10 to 3,000 simulated runners on one stack
+	@$(BENCH).scale
+
+bench-startup: setup ## how long a start takes, and the idle stack's memory
+	@$(BENCH).startup
+
+bench-idle: setup ## processor time of an idle stack with four runners, over 10 minutes
+	@$(BENCH).idle --seconds 600
+
+bench-recovery: setup ## what a kill of each process costs a round, 20 times each (35 min)
+	@$(BENCH).recovery --kills 20
 
 bench-recovery-flower: setup ## what the same kills cost stock Flower
-	@$(PY) -m scripts.bench.recovery_flower --kills 5
+	@$(BENCH).recovery_flower --kills 5
 
 bench-policies: setup ## accuracy and time of each round policy, with and without a slow site
-	@$(PY) -m scripts.bench.policies --updates 40 --share 0.1
+	@$(BENCH).policies --updates 40 --share 0.1
 
 check: setup ## formatting, lint and types
 	.venv/bin/ruff format --check -q .
@@ -55,5 +78,6 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test idle-cost chaos crash-matrix \
-	bench bench-recovery bench-recovery-flower bench-policies check verify generate format lock
+.PHONY: help setup demo demo-stop test chaos crash-matrix bench bench-setup bench-rounds \
+	bench-aggregation bench-models bench-backbone bench-scale bench-startup bench-idle \
+	bench-recovery bench-recovery-flower bench-policies check verify generate format lock
