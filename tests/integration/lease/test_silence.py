@@ -10,12 +10,15 @@ import pytest
 
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
+from flowerbed.events.context import Context
 from flowerbed.events.store import EventStore
 from flowerbed.lease import heartbeats, revocation
+from flowerbed.lease.leases import ReleaseLease
+from flowerbed.lease.leaving import leave
 from flowerbed.lease.projections.clients import clients
 from flowerbed.lease.projections.leases import leases
 from tests.integration.lease.clients import Client
-from tests.integration.lease.conftest import House
+from tests.integration.lease.conftest import FED, House
 from tests.support.servers import eventually
 
 SECOND = timedelta(seconds=1)
@@ -159,6 +162,22 @@ async def test_nor_for_who_was_gone_when_it_began(
     await eventually(missed, "the evaluation is missed")
     await client.release({"lease_id": (await client.joined())["lease_id"], "epoch": 2})
     assert (await house.types(client)).count("update.failed") == 1
+
+
+async def test_nor_for_who_leaves_at_the_same_moment(house: House) -> None:
+    client, lease = await held(house)
+    store = EventStore(Codec(EVENTS), (leases,))
+    release = ReleaseLease(epoch=1, reason="maintenance")
+    context = Context(tenant="acme", correlation_id=FED)
+    async with house.made.database.transaction("acme") as tx:
+        await leave(tx, store, lease["lease_id"], release, context)
+        await house.say(house.evaluation_started(client))
+        await asyncio.sleep(0.5)  # it is ordered meanwhile, and cannot see that the lease has ended
+
+    async def missed() -> bool:
+        return (await house.types(client))[-1] == "update.failed"
+
+    await eventually(missed, "the evaluation is missed")
 
 
 async def test_work_that_was_answered_before_the_drop_stays_answered(

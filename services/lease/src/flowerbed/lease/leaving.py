@@ -28,8 +28,11 @@ async def leave(
 
 
 async def miss(tx: Connection, store: EventStore, lease_id: str, context: Context) -> None:
-    """Fail the evaluations that a lease owes, if nobody holds it; otherwise change nothing."""
-    one = await leases.find(tx, lease_id)
+    """Fail the evaluations that a lease owes, if nobody holds it; otherwise change nothing.
+
+    An evaluation may be ordered while the lease ends: the later of the two sees the other.
+    """
+    one = await leases.find(tx, lease_id, lock=True)
     if one is None or one.status == "held":
         return
     for owed in await work.evaluations(tx, lease_id):

@@ -75,8 +75,10 @@ async def _end(tx: Connection, lease_id: str, status: str, at: datetime) -> None
 leases = Projection("leases", ("leases",), apply)
 
 
-async def find(tx: Connection, lease_id: str) -> Lease | None:
-    row = await tx.fetchrow(f"SELECT {_COLUMNS} FROM leases WHERE lease_id = $1", lease_id)
+async def find(tx: Connection, lease_id: str, *, lock: bool = False) -> Lease | None:
+    """With `lock` it stays as it is found until the transaction ends."""
+    query = f"SELECT {_COLUMNS} FROM leases WHERE lease_id = $1" + (" FOR SHARE" if lock else "")
+    row = await tx.fetchrow(query, lease_id)
     return None if row is None else Lease(**dict(row))
 
 
