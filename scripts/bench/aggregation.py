@@ -18,7 +18,6 @@ Files lie in the page cache, where a download has just put them.
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -125,7 +124,7 @@ def _on_all_cores(work: Callable[[int], None], count: int) -> None:
 def worker(method: str, n_clients: int, folder: Path) -> None:
     """One measurement, as a line of JSON."""
     paths = [folder / str(place % N_FILES) for place in range(n_clients)]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     work = {
         "flwr": by_flower,
         "numpy": by_numpy,
@@ -137,8 +136,14 @@ def worker(method: str, n_clients: int, folder: Path) -> None:
     began = time.perf_counter()
     work()
     seconds = time.perf_counter() - began
-    peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(json.dumps({"seconds": seconds, "mebibytes": peak}))
+    print(json.dumps({"seconds": seconds, "mebibytes": peak_memory() - before}))
+
+
+def peak_memory() -> float:
+    """Of this process since it began, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(peak) / 1024
 
 
 def measure(n_clients: int, repeats: int, folder: Path) -> dict[str, list[dict[str, float]]]:

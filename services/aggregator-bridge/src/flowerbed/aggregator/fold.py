@@ -16,11 +16,10 @@ Aggregation", Algorithm 1). The scale is the polynomial one of FedAsync (Xie et 
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -33,11 +32,12 @@ from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import Rejected
 
-
-FOLD_BLOCK = 65_536
+FOLD_BLOCK = 131_072
 """Elements: the sums of a block stay in a core's cache while all updates are added to them."""
-TOGETHER = 8
+TOGETHER = 16
 """Updates added in one pass over the sums, where so many wait."""
+TOGETHER_BYTES = 1 << 30
+"""At most, but for a single one: their files lie on the disk meanwhile."""
 N_THREADS = min(4, os.cpu_count() or 1)
 
 
@@ -126,31 +126,36 @@ class Accumulator:
 
         Threads share the blocks, not the updates, so their number changes no byte.
         """
-        places = [
-            (name, start)
-            for name, sums in self._sums.items()
-            for start in range(0, sums.size, FOLD_BLOCK)
-        ]
-        add = partial(self._add_block, terms)
-        if len(places) == 1:
-            add(places[0])
-        else:
-            with ThreadPoolExecutor(N_THREADS) as pool:
-                list(pool.map(add, places))
-        self.total += sum(term.weight for term in terms)
 
-    def _add_block(self, terms: Sequence[Term], place: tuple[str, int]) -> None:
-        name, start = place
-        sums = self._sums[name][start : start + FOLD_BLOCK]
-        for term in terms:
-            term.add_to(sums, name, start)
+        def add(sums: Array, name: str, start: int) -> None:
+            for term in terms:
+                term.add_to(sums, name, start)
+
+        self._on_blocks(add)
+        self.total += sum(term.weight for term in terms)
 
     def mean(self) -> Tensors:
         """Divide once by the total weight. The sums become the mean: nothing can be added."""
+
+        def divide(sums: Array, name: str, start: int) -> None:
+            np.divide(sums, sums.dtype.type(self.total), out=sums)
+
+        self._on_blocks(divide)
         sums, self._sums = self._sums, {}
-        for array in sums.values():
-            np.divide(array, array.dtype.type(self.total), out=array)
         return {name: array.reshape(self._layout[name].shape) for name, array in sums.items()}
+
+    def _on_blocks(self, work: Callable[[Array, str, int], None]) -> None:
+        """Call `work` with each block of the sums, its tensor's name, and where it starts."""
+        blocks = [
+            (sums[start : start + FOLD_BLOCK], name, start)
+            for name, sums in self._sums.items()
+            for start in range(0, sums.size, FOLD_BLOCK)
+        ]
+        if len(blocks) == 1:
+            work(*blocks[0])
+        else:
+            with ThreadPoolExecutor(N_THREADS) as pool:
+                list(pool.map(work, *zip(*blocks, strict=True)))
 
 
 def scale_of(staleness: int, exponent: float) -> float:
@@ -205,8 +210,14 @@ class Fold:
     def _fetch(
         self, ahead: ThreadPoolExecutor, updates: Iterator[UpdateAccepted]
     ) -> list[tuple[UpdateAccepted, Future[Path]]]:
-        group = islice(updates, TOGETHER)
-        return [(update, ahead.submit(self._source.fetch, update)) for update in group]
+        group, size = [], 0
+        for update in islice(updates, TOGETHER):
+            group.append((update, ahead.submit(self._source.fetch, update)))
+            assert update.artifact is not None
+            size += update.artifact.size
+            if size >= TOGETHER_BYTES:
+                break
+        return group
 
     def _term(self, files: ExitStack, path: Path, update: UpdateAccepted) -> Term:
         file = files.enter_context(TensorFile(path))

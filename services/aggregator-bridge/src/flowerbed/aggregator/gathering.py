@@ -170,9 +170,7 @@ class Gathering:
         """Fold what is sure while the next reports are fetched and judged."""
         if self._aggregation is not None:
             await self._folded()
-            step = asyncio.to_thread(
-                self._aggregation.advance, self.log.state.answers, self.terms
-            )
+            step = asyncio.to_thread(self._aggregation.advance, self.log.state.answers, self.terms)
             self._folding = asyncio.create_task(step)
 
     async def _folded(self) -> None:
