@@ -67,6 +67,21 @@ def test_it_equals_flowers_own_mean(tmp_path: Path) -> None:
     assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("count", [2, 20, 50])
+def test_it_is_as_near_to_float64_as_float32_allows(tmp_path: Path, count: int) -> None:
+    """One product, `count` - 1 sums and one quotient an element, each with a relative error of at
+    most u = 2^-24: together at most gamma = k u / (1 - k u) of sum |w x| / W, k = `count` + 1
+    (Higham 2002, "Accuracy and Stability of Numerical Algorithms", lemma 3.1)."""
+    dice = np.random.default_rng(count)
+    values = [dice.standard_normal(200_000, np.float32) for _ in range(count)]
+    weights = tuple(int(weight) for weight in dice.integers(1, 5000, count))
+    path, _ = fold(tmp_path, [{"w": array} for array in values], weights)
+    exact = np.average(np.asarray(values, np.float64), axis=0, weights=weights)
+    size = np.average(np.abs(np.asarray(values, np.float64)), axis=0, weights=weights)
+    k = (count + 1) * 2.0**-24
+    assert np.all(np.abs(load_file(path)["w"] - exact) <= k / (1 - k) * size)
+
+
 def test_integers_are_averaged_and_rounded(tmp_path: Path) -> None:
     updates: list[Model] = [
         {"n": np.array([0, 2**40], np.int64)},

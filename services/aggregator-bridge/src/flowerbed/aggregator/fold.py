@@ -213,8 +213,7 @@ class Fold:
         group, size = [], 0
         for update in islice(updates, TOGETHER):
             group.append((update, ahead.submit(self._source.fetch, update)))
-            assert update.artifact is not None
-            size += update.artifact.size
+            size += 0 if update.artifact is None else update.artifact.size
             if size >= TOGETHER_BYTES:
                 break
         return group
