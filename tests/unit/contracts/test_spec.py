@@ -146,8 +146,14 @@ def test_fedprox_has_a_mu_and_fedavg_none() -> None:
 
 def test_every_builtin_app_has_a_code_hash() -> None:
     apps = builtin_apps()
-    assert {"hospital", "vision"} <= apps.keys()
+    assert {"hospital", "vision", "synthetic"} <= apps.keys()
     assert all(len(digest) == 64 for digest in apps.values())
+
+
+def test_a_spec_that_names_a_later_app_is_not_for_the_first_release() -> None:
+    assert spec_of().release == 1
+    model = {"uri": "builtin:synthetic"}
+    assert spec_of(app="builtin:synthetic", model_ref=model).release == 2
 
 
 JSON = st.recursive(

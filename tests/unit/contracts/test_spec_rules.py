@@ -113,7 +113,12 @@ RULES: list[tuple[str, object, str, str]] = [
         PARAMETER,
     ),
     ("app", "hospital", "app", "text matching ^builtin:[a-z0-9-]+$"),
-    ("app", "builtin:nothing", "app", "unknown app: one of builtin:hospital, builtin:vision"),
+    (
+        "app",
+        "builtin:nothing",
+        "app",
+        "unknown app: one of builtin:hospital, builtin:synthetic, builtin:vision",
+    ),
     (
         "model_ref",
         {"uri": "builtin:vision"},

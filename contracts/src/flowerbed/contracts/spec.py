@@ -185,6 +185,7 @@ class DatasetSpec(Section):
 
 SHORTEST_TTL_AT_FIRST = 60
 """Seconds, in the first release."""
+APPS_AT_FIRST = frozenset(("builtin:hospital", "builtin:vision"))
 
 
 class LeaseLimits(Section):
@@ -278,7 +279,8 @@ class FederationSpec(Section):
     def release(self) -> int:
         """The first release that can read it: 2 where it says what release 1 had no words for."""
         says_more = set(ADDED_LATER) & self.brief()["spec"]["round_policy"].keys()
-        return 2 if says_more or self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST else 1
+        is_short = self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST
+        return 2 if says_more or is_short or self.spec.app not in APPS_AT_FIRST else 1
 
     def brief(self) -> dict[str, Any]:
         """As the first release writes and reads it: later keys only where they say something."""

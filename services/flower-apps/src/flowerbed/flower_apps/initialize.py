@@ -8,20 +8,32 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
 from flowerbed.flower_apps.registry import BUILTIN, find, load
 
+Config = Mapping[str, bool | float | int | str]
 
-def initial_checkpoint(
-    app: str, seed: int, config: Mapping[str, bool | float | int | str] | None = None
-) -> bytes:
+
+def initial_checkpoint(app: str, seed: int, config: Config | None = None) -> bytes:
     """The app's initial model as a safetensors file, keyed as the model's state_dict is."""
+    return save(_initial_model(app, seed, config or {}))
+
+
+def write_initial_checkpoint(app: str, seed: int, config: Config, path: Path) -> str:
+    """Write the same to a file, without holding all of it a second time; its sha256."""
+    save_file(_initial_model(app, seed, config), path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _initial_model(app: str, seed: int, config: Config) -> dict[str, Any]:
     builtin = find(app)
-    run_config = {**builtin.default_config(), **(config or {}), "seed": seed}
-    arrays = load(builtin.initial_arrays)(run_config)
-    return save({name: array.numpy() for name, array in arrays.items()})
+    arrays = load(builtin.initial_arrays)({**builtin.default_config(), **config, "seed": seed})
+    # Each array leaves the record as it is read: a large model does not lie here twice.
+    return {name: arrays.pop(name).numpy() for name in list(arrays)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,10 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
     parser.add_argument("--config", type=json.loads, default={}, help="the app's config, as JSON")
     chosen = parser.parse_args(arguments)
-    content = initial_checkpoint(chosen.app, chosen.seed, chosen.config)
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_bytes(content)
-    print(f"{hashlib.sha256(content).hexdigest()}  {chosen.out}")
+    sha256 = write_initial_checkpoint(chosen.app, chosen.seed, chosen.config, chosen.out)
+    print(f"{sha256}  {chosen.out}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,9 @@ def _builtin(name: str) -> BuiltinApp:
     )
 
 
-BUILTIN: dict[str, BuiltinApp] = {name: _builtin(name) for name in ("hospital", "vision")}
+BUILTIN: dict[str, BuiltinApp] = {
+    name: _builtin(name) for name in ("hospital", "vision", "synthetic")
+}
 
 
 def find(name: str) -> BuiltinApp:
