@@ -87,7 +87,7 @@ def evaluate(arrays: ArrayRecord) -> dict[str, float]:
     for name in list(arrays):
         flat = arrays.pop(name).numpy().reshape(-1)
         for start in range(0, flat.size, BLOCK):
-            block = flat[start : start + BLOCK].astype(np.float64)
+            block = flat[start : start + BLOCK]
             squares += float(np.dot(block, block))
         count += flat.size
         del flat
