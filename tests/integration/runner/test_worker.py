@@ -1,6 +1,7 @@
 """What the worker makes of an app's answer, in this process."""
 
 import hashlib
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load
 
-from flowerbed.runner import worker
+from flowerbed.flower_apps.initialize import write_initial_checkpoint
+from flowerbed.runner import app_state, worker
 from flowerbed.runner.pipe import AppFailed, Hello, Request, Result
 from flowerbed.runner.work_folder import WorkFolder
 from tests.integration.runner.conftest import BASE
@@ -141,6 +143,84 @@ def test_metrics_that_are_lists_are_left_out(
     answer = server.answer(request_for().model_copy(update={"has_update": False}))
     assert isinstance(answer, Result)
     assert (answer.metrics, answer.left_out) == ({"num-examples": 1}, ("per-class",))
+
+
+ARRAYS: dict[str, Any] = {
+    "a number": np.array(3.5, np.float64),
+    "empty": np.empty((0, 4), np.float32),
+    "matrix": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "in columns": np.asfortranarray(np.arange(12, dtype=np.float16).reshape(3, 4)),
+    "every other": np.arange(12, dtype=np.int64)[::2],
+    "truths": np.array([True, False]),
+    "big-endian": np.arange(3, dtype=">i4"),
+}
+
+
+def test_arrays_of_every_shape_reach_the_app_and_come_back(
+    server: worker.AppServer,
+    request_for: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def app(message: Message, context: Context) -> Message:
+        arrays = message.content.array_records["arrays"]
+        for array in arrays.values():
+            assert array == Array(array.numpy()), "as Flower itself makes it"
+        replied = ArrayRecord({name: Array(array) for name, array in ARRAYS.items()})
+        metrics = MetricRecord({"num-examples": 1})
+        return Message(RecordDict({"a": replied, "m": metrics}), reply_to=message)
+
+    monkeypatch.setattr(server, "_app", app)
+    request = request_for()
+    for _ in range(2):
+        answer = server.answer(request)
+        assert isinstance(answer, Result), answer
+        update = load(WorkFolder(Path(request.folder)).update.read_bytes())
+        assert update.keys() == ARRAYS.keys()
+        for name, array in ARRAYS.items():
+            np.testing.assert_array_equal(update[name], array, strict=name != "big-endian")
+        # What was given back is a base of another round.
+        (tmp_path / "again").write_bytes(WorkFolder(Path(request.folder)).update.read_bytes())
+        request = request.model_copy(update={"base_path": str(tmp_path / "again")})
+
+
+def test_update_that_the_app_keeps_as_well_is_remembered_whole(
+    server: worker.AppServer,
+    request_for: Callable[..., Request],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def app(message: Message, context: Context) -> Message:
+        arrays = message.content.array_records["arrays"]
+        context.state.array_records["last"] = arrays
+        return Message(
+            RecordDict({"a": arrays, "m": MetricRecord({"num-examples": 1})}), reply_to=message
+        )
+
+    monkeypatch.setattr(server, "_app", app)
+    request = request_for()
+    assert isinstance(server.answer(request), Result)
+    state = app_state.load(WorkFolder(Path(request.folder)).app_state)
+    assert state.array_records["last"]["weights"].numpy().size == 4
+
+
+def test_worker_holds_little_more_than_the_app_itself(tmp_path: Path) -> None:
+    size = 4 * 1_000_000
+    write_initial_checkpoint(
+        "synthetic", 1, {"elements": 1_000_000, "tensors": 8}, tmp_path / "base"
+    )
+    server = worker.AppServer(Hello(app="synthetic", data_path=str(tmp_path), run_id=1, node_id=2))
+    folder = WorkFolder(tmp_path / "work" / "one")
+    folder.make()
+    request = Request(
+        message_type="train", base_path=str(tmp_path / "base"), folder=str(folder.path),
+        has_update=True, seed=1, config={"seed": 1, "server-round": 1},
+    )  # fmt: skip
+    tracemalloc.start()
+    try:
+        assert isinstance(server.answer(request), Result)
+        assert tracemalloc.get_traced_memory()[1] < 1.5 * size
+    finally:
+        tracemalloc.stop()
 
 
 def test_trace_tells_what_led_to_what() -> None:
