@@ -65,7 +65,7 @@ def main() -> None:
     while True:
         request = Request.model_validate_json(lines.get())
         _answer(out, server.answer(request))
-        gc.collect()  # see `answer`
+        _give_back()
 
 
 def _die_with(parent: int) -> None:
@@ -87,6 +87,13 @@ def _read_lines(pipe: BinaryIO) -> "queue.SimpleQueue[bytes]":
 
     threading.Thread(target=read, name="pipe", daemon=True).start()
     return lines
+
+
+def _give_back() -> None:
+    """Leave to others, until the next order comes, the memory that the last one took."""
+    gc.collect()  # see `answer`
+    with suppress(AttributeError):  # of glibc alone
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _answer(out: BinaryIO, answer: Ready | Result | AppFailed) -> None:
@@ -151,7 +158,7 @@ class AppServer:
         self._remembers, self._is_settled = wanted, True
 
     def _message(self, request: Request) -> Message:
-        with safe_open(request.base_path, framework="np") as file:
+        with safe_open(request.base_path, framework="np", backend="pread") as file:
             arrays = {name: _array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
         content = RecordDict(
             {"arrays": ArrayRecord(arrays), "config": ConfigRecord(dict(request.config))}
