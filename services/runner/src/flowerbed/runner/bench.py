@@ -93,7 +93,7 @@ class Bench:
         finished = self._site.journal.find(key.digest)
         if finished is None or finished.sha256 is None:
             return finished
-        self._site.take_over(key.digest)
+        await self._site.take_over(key.digest)
         path = self._site.result_path(finished.sha256)
         if await asyncio.to_thread(has_digest, path, finished.sha256):
             return finished
@@ -106,13 +106,13 @@ class Bench:
         site.under_way.add(key.digest)
         try:
             finished = await self._run(order, key, folder)
+            await site.take_over(key.digest)
         except Refused as refusal:
             if refusal.code not in GOES_ON:
                 folder.remove()
             raise
         finally:
             site.under_way.discard(key.digest)
-        site.take_over(key.digest)
         site.tidy()
         return finished
 

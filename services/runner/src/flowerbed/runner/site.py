@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx
 
@@ -26,6 +27,10 @@ logger = logging.getLogger(__name__)
 
 MAY_PASS = frozenset({storage.DISK_FULL, DatasetGone.code, DatasetUnreadable.code})
 """Refusals whose cause the site itself may put right at any moment."""
+
+
+_Left: TypeAlias = list[tuple[Path, Path, str]]
+"""Files: where they lie, where they belong, and their sha256."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,20 +90,26 @@ class Site:
     def state_path(self, sha256: str) -> Path:
         return self.state.states / f"{sha256}.bin"
 
-    def take_over(self, work: str) -> None:
+    async def take_over(self, work: str) -> None:
         """Move what journalled work has left in its folder to where it is kept; then tidy up.
 
-        A crash may come between the journal and this: it is done again whenever it matters.
+        A crash may come between the journal and this: it is done again whenever it matters. The
+        files are hashed once more, in a thread: they may be large, and heartbeats go on.
         """
-        folder = self.work_folder(work)
-        finished = self.journal.find(work)
-        if finished is not None and finished.sha256 is not None:
-            _move(folder.update, self.result_path(finished.sha256), finished.sha256)
+        await asyncio.to_thread(_take_over, self.work_folder(work), self._left_by(work))
+
+    def _left_by(self, work: str) -> _Left | None:
+        """What is in the folder of journalled work, and where it is kept."""
+        folder, finished = self.work_folder(work), self.journal.find(work)
+        if finished is None:
+            return None
+        left: _Left = []
+        if finished.sha256 is not None:
+            left.append((folder.update, self.result_path(finished.sha256), finished.sha256))
         state_sha256 = self.journal.app_state_after(work)
         if state_sha256 is not None:
-            _move(folder.app_state, self.state_path(state_sha256), state_sha256)
-        if finished is not None:
-            folder.remove()
+            left.append((folder.app_state, self.state_path(state_sha256), state_sha256))
+        return left
 
     def tidy(self) -> None:
         """Take over what a crash has left, and remove what no order can ask for any more.
@@ -108,7 +119,7 @@ class Site:
         try:
             for path in self.state.work.glob("*"):
                 if path.name not in self.under_way:
-                    self.take_over(path.name)
+                    _take_over(self.work_folder(path.name), self._left_by(path.name))
             prune(self.state.work, self.under_way)
             self.forget_results()
         except (OSError, sqlite3.Error) as error:
@@ -123,6 +134,14 @@ class Site:
             for path in folder.iterdir():
                 if path.stem not in needed:
                     path.unlink(missing_ok=True)
+
+
+def _take_over(folder: WorkFolder, left: _Left | None) -> None:
+    if left is None:
+        return
+    for here, there, sha256 in left:
+        _move(here, there, sha256)
+    folder.remove()
 
 
 def _move(here: Path, there: Path, sha256: str) -> None:
