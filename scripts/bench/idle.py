@@ -37,11 +37,15 @@ def name_of(process: psutil.Process) -> str:
 
 def ours(field: Field) -> list[psutil.Process]:
     """The supervisor, the agents, and everything below them."""
+    return below(str(field.stack.state_dir), *(str(site.home) for site in field.sites))
+
+
+def below(*folders: str) -> list[psutil.Process]:
+    """Processes with one of the folders in their command line, and all that they have started."""
     roots = []
-    marks = [str(field.stack.state_dir), *(str(site.home) for site in field.sites)]
     for process in psutil.process_iter():
         try:
-            if any(mark in " ".join(process.cmdline()) for mark in marks):
+            if any(folder in " ".join(process.cmdline()) for folder in folders):
                 roots.append(process)
         except psutil.Error:
             continue

@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -29,7 +30,7 @@ import psutil
 from flowerbed.embedded.control import down
 from flowerbed.embedded.removal import remove
 from flowerbed.embedded.stack import Stack
-from scripts.bench.idle import name_of
+from scripts.bench.idle import below, name_of
 
 FLOWERBED = str(Path(sys.executable).parent / "flowerbed")
 QUIET = 20.0
@@ -46,21 +47,12 @@ def timed(*command: str, state: Path) -> float:
 def memory(stack: Stack) -> dict[str, list[float]]:
     """By the process's name: how many there are, and RSS, PSS and USS of all of them in MiB."""
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0, 0.0])
-    for process in psutil.process_iter():
-        try:
-            if str(stack.state_dir) not in " ".join([*process.cmdline(), *_state_of(process)]):
-                continue
+    for process in below(str(stack.state_dir)):
+        with suppress(psutil.Error):
             used = process.memory_full_info()
-        except psutil.Error:
-            continue
-        for place, size in enumerate((1024**2, used.rss, used.pss, used.uss)):
-            found[name_of(process)][place] += size / 1024**2
+            for place, size in enumerate((1024**2, used.rss, used.pss, used.uss)):
+                found[name_of(process)][place] += size / 1024**2
     return found
-
-
-def _state_of(process: psutil.Process) -> list[str]:
-    """Postgres's children have no arguments; their directory tells whose they are."""
-    return [process.cwd()]
 
 
 def show_times(times: dict[str, list[float]]) -> None:

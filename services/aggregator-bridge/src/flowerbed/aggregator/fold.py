@@ -34,7 +34,7 @@ from flowerbed.events.errors import Rejected
 
 FOLD_BLOCK = 131_072
 """Elements: the sums of a block stay in a core's cache while all updates are added to them."""
-TOGETHER = 16
+TOGETHER = 32
 """Updates added in one pass over the sums, where so many wait."""
 TOGETHER_BYTES = 1 << 30
 """At most, but for a single one: their files lie on the disk meanwhile."""
