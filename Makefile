@@ -24,26 +24,17 @@ chaos: setup ## 100 federations while everything is killed, stopped and cut off 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation models backbone scale startup idle recovery \
-	recovery-flower policies) ## all of these (about 2 hours)
+bench: $(addprefix bench-,aggregation models startup idle recovery recovery-flower \
+	policies) ## all of these (about 2 hours)
 
 bench-setup: setup
 	@bash scripts/bench/setup.sh
 
-bench-rounds: bench-setup ## what a round costs, beside stock Flower and its simulation (15 min)
-	@$(BENCH).rounds
-
-bench-aggregation: bench-setup ## the fold of 20 and 50 updates of 10M float32, beside Flower's
+bench-aggregation: setup ## the fold of 20 and 50 updates of 10M float32, beside Flower's
 	@$(BENCH).aggregation
 
 bench-models: setup ## a round with a model of 1 GiB and four clients: time, memory, bytes
 	@$(BENCH).models
-
-bench-backbone: bench-setup ## relay, consumers and latency of events, beside faststream-outbox
-	@$(BENCH).backbone
-
-bench-scale: bench-setup ## 10 to 3,000 simulated runners on one stack
-	@$(BENCH).scale
 
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup
@@ -78,6 +69,6 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test chaos crash-matrix bench bench-setup bench-rounds \
-	bench-aggregation bench-models bench-backbone bench-scale bench-startup bench-idle \
-	bench-recovery bench-recovery-flower bench-policies check verify generate format lock
+.PHONY: help setup demo demo-stop test chaos crash-matrix bench bench-setup \
+	bench-aggregation bench-models bench-startup bench-idle bench-recovery \
+	bench-recovery-flower bench-policies check verify generate format lock
