@@ -1,0 +1,1 @@
+"""The hospital app on stock Flower, with a clock."""
