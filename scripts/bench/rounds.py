@@ -31,6 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -99,25 +100,29 @@ class Bench:
     # --- Flowerbed ----------------------------------------------------------
 
     def flowerbed(self) -> list[Round]:
+        with self.trained() as (_, federation):
+            return [_gateway_round(one) for one in federation["rounds"]]
+
+    @contextmanager
+    def trained(self) -> Iterator[tuple[Field, dict[str, Any]]]:
+        """A stack of its own and the federation that it has completed."""
         with running_stack(self.scratch / "stack") as stack:
             field = Field(stack, Api(stack.gateway_url, stack.api_token))
             homes = self.scratch / "clients"
             for ready in hospitals(field, self.data, homes, list(self.sites)):
                 train = {**TRAIN, "seed": self.seed}
                 identity = ready.submit(hospital(num_rounds=self.n_rounds, train=train))
-                return [_gateway_round(one) for one in self._completed(ready, identity)]
-        raise AssertionError("unreachable")
+                yield ready, self._completed(ready, identity)
 
-    def _completed(self, field: Field, federation_id: str) -> list[dict[str, Any]]:
-        """The gateway's rounds, when it has heard of all of them."""
+    def _completed(self, field: Field, federation_id: str) -> dict[str, Any]:
+        """What the gateway says when it has heard of all rounds."""
         end = time.monotonic() + LONGEST * self.n_rounds
         while time.monotonic() < end:
-            found = field.api.federation(federation_id)
+            found: dict[str, Any] = field.api.federation(federation_id)
             if found["status"] in ENDED:
                 assert found["status"] == "completed", found["reason"]
-                rounds: list[dict[str, Any]] = found["rounds"]
-                if all(one["evaluate_seconds"] is not None for one in rounds):
-                    return rounds
+                if all(one["evaluate_seconds"] is not None for one in found["rounds"]):
+                    return found
             time.sleep(LOOK_EVERY)
         raise AssertionError(f"federation {federation_id} did not end")
 
@@ -227,23 +232,24 @@ def targets(found: Mapping[str, Sequence[Round]]) -> Iterator[str]:
         yield f"below Flower's simulation: {held}"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
+@contextmanager
+def prepared(rounds: int, seed: int) -> Iterator[Bench]:
+    """The sites' rows and a place for everything else, gone afterwards."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that all of it is stopped
     scratch = Path(tempfile.mkdtemp(prefix="flowerbed-rounds-"))
     scratch.chmod(0o755)
     try:
-        described = prepare("hospital", scratch / "data", options.seed)
-        bench = Bench(
-            data=scratch / "data",
-            scratch=scratch,
-            sites=tuple(site["name"] for site in described["sites"]),
-            rounds=options.rounds,
-            seed=options.seed,
-        )
-        found = dict(measure(bench, list(OTHERS) if options.try_settings else options.only))
+        described = prepare("hospital", scratch / "data", seed)
+        sites = tuple(site["name"] for site in described["sites"])
+        yield Bench(data=scratch / "data", scratch=scratch, sites=sites, rounds=rounds, seed=seed)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    with prepared(options.rounds, options.seed) as bench:
+        found = dict(measure(bench, list(OTHERS) if options.try_settings else options.only))
     print(f"{os.cpu_count()} cores, seed {options.seed}, the first {WARM_UP} rounds left out")
     print(table(found))
     print("\n".join(targets(found)))
