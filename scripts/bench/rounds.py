@@ -61,18 +61,18 @@ SETUPS = {
     "simulation": SIMULATED,
 }
 OTHERS = {
-    "in memory": replace(FASTEST, poll_seconds=None),
-    "in memory, poll 0.5 s": replace(FASTEST, poll_seconds=0.5),
-    "in memory, poll 0.2 s": FASTEST,
-    "in memory, poll 0.05 s": replace(FASTEST, poll_seconds=0.05),
-    "in memory, poll 0.2 s, isolation process": replace(FASTEST, isolation="process"),
-    "simulation, 2 cores a client": replace(SIMULATED, simulation={}),
-    "simulation, 1 core a client": SIMULATED,
-    "simulation, told of 4 cores": replace(
+    "poll-1": replace(FASTEST, poll_seconds=None),
+    "poll-0.5": replace(FASTEST, poll_seconds=0.5),
+    "poll-0.2": FASTEST,
+    "poll-0.05": replace(FASTEST, poll_seconds=0.05),
+    "poll-0.2-process": replace(FASTEST, isolation="process"),
+    "ray-2-cores": replace(SIMULATED, simulation={}),
+    "ray-1-core": SIMULATED,
+    "ray-told-4-cores": replace(
         SIMULATED, simulation={"client_resources_num_cpus": 1, "init_args_num_cpus": N_CLIENTS}
     ),
 }
-"""What `--try-settings` compares."""
+"""What `--try-settings` compares: all keep their state in memory; cores are those of a client."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
