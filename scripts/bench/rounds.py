@@ -8,7 +8,7 @@ and an evaluation exchange each, one setup after the other:
     flowerbed   the embedded stack and four runners: mTLS, fsync, as they come
     deployment  one SuperLink with a database file and four SuperNodes of the pinned version
     fastest     the same with the settings that were fastest here (`FASTEST`), state in memory
-    simulation  four virtual clients of Flower's simulation on Ray (`SIMULATED`)
+    simulation  four virtual clients of Flower's simulation on Ray, as it comes (two cores a client)
 
 The overhead of a round is what `make demo` prints: the seconds from the round's start to its end,
 less those that the slowest client's app took to train, and the slowest one's to evaluate. With
@@ -54,7 +54,7 @@ LONGEST = 120.0
 
 DEPLOYMENT = Setup(nodes=tuple({"partition-id": place} for place in range(N_CLIENTS)))
 FASTEST = replace(DEPLOYMENT, has_database=False, poll_seconds=0.2)
-SIMULATED = replace(DEPLOYMENT, has_database=False, simulation={"client_resources_num_cpus": 1})
+SIMULATED = replace(DEPLOYMENT, has_database=False, simulation={})
 SETUPS = {
     "deployment": DEPLOYMENT,
     "fastest": FASTEST,
@@ -66,8 +66,8 @@ OTHERS = {
     "poll-0.2": FASTEST,
     "poll-0.05": replace(FASTEST, poll_seconds=0.05),
     "poll-0.2-process": replace(FASTEST, isolation="process"),
-    "ray-2-cores": replace(SIMULATED, simulation={}),
-    "ray-1-core": SIMULATED,
+    "ray-2-cores": SIMULATED,
+    "ray-1-core": replace(SIMULATED, simulation={"client_resources_num_cpus": 1}),
     "ray-told-4-cores": replace(
         SIMULATED, simulation={"client_resources_num_cpus": 1, "init_args_num_cpus": N_CLIENTS}
     ),
