@@ -13,6 +13,7 @@ size that needs no data. Memory and bytes are counted in models; an update is as
     read, written   by system calls, of all processes of that name; Go's go to the network too,
                 Python's do not
     to disk     written to storage
+    CPU, s      processor time, of all processes of that name
 
 Memory is looked at every 50 ms, the USS every second, and `high` is the kernel's own peak. Of
 several processes of a name the one that holds most counts. `initialize` has no idle level: what it
@@ -97,8 +98,15 @@ def warm(field: Field, options: argparse.Namespace, watch: Watch) -> Levels:
     watch.settle()
     idle = watch.named("worker")[0].idle
     field.api.post(f"/federations/{waiting}/cancel", {"reason": "the workers were warm"})
-    until(lambda: not any(site.workers() for site in field.sites), "the workers have ended")
+    until(lambda: not has_workers(field), "the workers have ended")
     return idle
+
+
+def has_workers(field: Field) -> bool:
+    try:
+        return any(site.workers() for site in field.sites)
+    except psutil.Error:  # one is about to end
+        return True
 
 
 def train(field: Field, options: argparse.Namespace) -> tuple[Watch, str, int]:
@@ -150,8 +158,9 @@ def memory_table(watch: Watch, model: int) -> str:
     rows = [_row(name, watch.named(name), model) for name in names]
     return "\n".join(
         (
-            "| process | | idle, MiB | own | mapped | USS | high | read | written | to disk | |",
-            "|---|---|---|---|---|---|---|---|---|---|---|",
+            "| process | | idle, MiB | own | mapped | USS | high | read | written | to disk |"
+            " CPU, s | |",
+            "|---" * 12 + "|",
             *(row for row in rows if row is not None),
         )
     )
@@ -165,7 +174,8 @@ def _row(name: str, group: list[Watched], model: int) -> str | None:
     if max(*held.values(), *moved.values()) < SMALL:
         return None
     idle = max(one.idle.get("own", 0) for one in group) / MIB
-    figures = " | ".join(f"{figure:.2f}" for figure in (*held.values(), *moved.values()))
+    seconds = sum(one.total("cpu") for one in group) / 1000
+    figures = " | ".join(f"{figure:.2f}" for figure in (*held.values(), *moved.values(), seconds))
     verdict = f"more than {MOST}" if held["own"] > MOST else ""
     return f"| {name} | {len(group)} | {idle:.0f} | {figures} | {verdict} |"
 

@@ -57,7 +57,9 @@ class Watched:
         with suppress(psutil.Error):
             self.peak["uss"] = max(self.process.memory_full_info().uss, self.peak.get("uss", 0))
             counters = self.process.io_counters()
+            times = self.process.cpu_times()
             self.moved = {what: getattr(counters, what) for what in _MOVED}
+            self.moved["cpu"] = int(1000 * (times.user + times.system))
 
     def settle(self) -> None:
         """What it has now is its idle level, and its peaks begin anew."""
@@ -73,7 +75,7 @@ class Watched:
         return max(0, self.peak.get(what, 0) - self.idle.get(what, 0))
 
     def total(self, what: str) -> int:
-        """Bytes moved since the idle level was taken."""
+        """Bytes moved, or milliseconds of processor time, since the idle level was taken."""
         return self.moved.get(what, 0) - self.moved_before.get(what, 0)
 
 
