@@ -1,0 +1,1 @@
+"""A benchmark of the event backbone; `__main__.py` says what is measured."""
