@@ -77,7 +77,9 @@ class Ground:
 
     async def until_value(self, service: str, query: str, wanted: int, seconds: float) -> None:
         async with asyncio.timeout(seconds):
-            while await self.value(service, query) != wanted:
+            while True:
+                if await self.value(service, query) == wanted:
+                    return
                 await asyncio.sleep(0.1)
 
     async def until_stored(self, count: int, seconds: float) -> float:

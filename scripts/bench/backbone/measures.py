@@ -6,6 +6,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
 from scripts.bench.backbone.control import role
@@ -48,15 +49,13 @@ def say(**facts: Any) -> None:
 
 
 def relays(count: int, count_default: int) -> list[Way]:
-    peer = {"module": "peers", "role": "relay"}
+    peer = partial(Way, module="peers", role="relay")
+    tuned, plain = ({"subscriber": one} for one in (TUNED, {}))
     return [
         Way(name=OURS, module="ours", role="relay", count=count),
-        Way(name="faststream-outbox, tuned", count=count, options={"subscriber": TUNED}, **peer),
-        Way(
-            name="faststream-outbox, as it comes", count=count_default,
-            options={"subscriber": {}}, **peer,
-        ),
-    ]  # fmt: skip
+        peer(name="faststream-outbox, tuned", count=count, options=tuned),
+        peer(name="faststream-outbox, as it comes", count=count_default, options=plain),
+    ]
 
 
 async def relay(ground: Ground, ways: Sequence[Way], turns: int) -> Found:
@@ -97,16 +96,14 @@ async def _load(ground: Ground, module: str, count: int) -> None:
 
 
 def consumers(count: int, count_each: int) -> list[Way]:
-    batch = {"module": "peers", "role": "consume_batch", "count": count}
+    peer = partial(Way, module="peers")
+    batch = partial(peer, role="consume_batch", count=count)
     return [
         Way(name=OURS, module="ours", role="consume", count=count),
-        Way(name="FastStream, batches, the same SQL", options={"at_once": False}, **batch),
-        Way(name="FastStream, batches, one statement a batch", options={"at_once": True}, **batch),
-        Way(
-            name="FastStream, each event alone", module="peers", role="consume_each",
-            count=count_each,
-        ),
-    ]  # fmt: skip
+        batch(name="FastStream, batches, the same SQL", options={"at_once": False}),
+        batch(name="FastStream, batches, one statement a batch", options={"at_once": True}),
+        peer(name="FastStream, each event alone", role="consume_each", count=count_each),
+    ]
 
 
 async def consume(ground: Ground, ways: Sequence[Way], turns: int) -> Found:

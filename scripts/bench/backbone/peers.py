@@ -59,7 +59,9 @@ def outbox_package() -> Any:
     try:
         return import_module("faststream_outbox")
     except ModuleNotFoundError as error:
-        raise SystemExit("first: scripts/bench/setup.sh, with .bench-packages in PYTHONPATH") from error
+        raise SystemExit(
+            "first: scripts/bench/setup.sh, with .bench-packages in PYTHONPATH"
+        ) from error
 
 
 def engine_of(stack: Stack, connections: int, role: str = "app") -> AsyncEngine:
@@ -99,11 +101,12 @@ async def relay(job: Job) -> None:
     )
     nats = nats_broker(job.stack, WRITER)
 
-    @nats.publisher(SUBJECT, stream=STREAM, timeout=10.0)
-    @outbox.subscriber(QUEUE, **settings)
     async def publish(body: dict[str, Any]) -> dict[str, Any]:
         return body
 
+    nats.publisher(SUBJECT, stream=STREAM, timeout=10.0)(
+        outbox.subscriber(QUEUE, **settings)(publish)
+    )
     await job.go()
     await nats.connect()
     await outbox.start()
@@ -190,12 +193,11 @@ async def set_tenant(tx: Connection) -> None:
 
 
 async def consume_batch(job: Job) -> None:
-    """One transaction a batch, with the statements of ours; `at_once`: the events in one of them."""
+    """One transaction a batch, with the statements of ours; `at_once`: all its events in one."""
     arrivals, pool = Arrivals(job), await pool_of(job.stack, 1)
     broker = nats_broker(job.stack, READER)
     at_once = bool(job.options["at_once"])
 
-    @broker.subscriber(**subscription(PullSub(BATCH, timeout=1.0, batch=True)))
     async def handle(events: list[Reported], message: NatsMessage) -> None:
         places = [
             (headers["ce-subject"], int(headers["streamversion"]))
@@ -204,7 +206,9 @@ async def consume_batch(job: Job) -> None:
         async with pool.acquire() as tx, tx.transaction():
             await set_tenant(tx)
             streams = list({stream for stream, _ in places})
-            seen = {row["stream"]: row["version"] for row in await tx.fetch(SEEN, CONSUMER, streams)}
+            seen = {
+                row["stream"]: row["version"] for row in await tx.fetch(SEEN, CONSUMER, streams)
+            }
             new = []
             for event, (stream, version) in zip(events, places, strict=True):
                 if version > seen.get(stream, 0):
@@ -220,6 +224,7 @@ async def consume_batch(job: Job) -> None:
         for event in new:
             arrivals.arrived(event.at)
 
+    broker.subscriber(**subscription(PullSub(BATCH, timeout=1.0, batch=True)))(handle)
     await run(job, broker)
 
 
@@ -229,7 +234,6 @@ async def consume_each(job: Job) -> None:
     arrivals, pool = Arrivals(job), await pool_of(job.stack, workers)
     broker = nats_broker(job.stack, READER)
 
-    @broker.subscriber(**subscription(PullSub(100), max_workers=workers))
     async def handle(event: Reported) -> None:
         async with pool.acquire() as tx, tx.transaction():
             await set_tenant(tx)
@@ -241,6 +245,7 @@ async def consume_each(job: Job) -> None:
             await tx.execute(ADD, event.bed, CONTEXT.tenant, event.amount)
         arrivals.arrived(event.at)
 
+    broker.subscriber(**subscription(PullSub(100), max_workers=workers))(handle)
     await run(job, broker)
 
 
