@@ -7,6 +7,7 @@ goes on by itself when they are there.
 """
 
 import asyncio
+import gc
 import logging
 import signal
 import time
@@ -361,5 +362,7 @@ def run(
         await build(shell)
         for app, path in serve:
             shell.serve(app, path)
+        gc.collect()
+        gc.freeze()  # what was loaded stays: looking through it again would hold everybody up
 
     uvloop.run(serve_until_stopped(settings, build_all))

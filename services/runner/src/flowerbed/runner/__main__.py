@@ -1,6 +1,7 @@
 """Run the agent of an enrolled client: `python -m flowerbed.runner --state-dir DIR`."""
 
 import argparse
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     # Presigned addresses are secrets for as long as they hold.
     logging.getLogger("httpx").setLevel(logging.WARNING)
+    gc.freeze()  # what was loaded stays
     try:
         run_agent(StateDir.at(chosen.state_dir), keeper=chosen.kept_by)
     except RunnerError as error:

@@ -60,12 +60,12 @@ def main() -> None:
     except Exception as error:  # whatever an app's import may raise
         _answer(out, AppFailed(code="app-failed", trace=trace_of(error)))
         return
-    gc.freeze()  # what was loaded stays: it is looked through no more
     _answer(out, Ready())
+    n_modules = 0
     while True:
+        n_modules = _give_back(n_modules)
         request = Request.model_validate_json(lines.get())
         _answer(out, server.answer(request))
-        _give_back()
 
 
 def _die_with(parent: int) -> None:
@@ -89,11 +89,19 @@ def _read_lines(pipe: BinaryIO) -> "queue.SimpleQueue[bytes]":
     return lines
 
 
-def _give_back() -> None:
-    """Leave to others, until the next order comes, the memory that the last one took."""
+def _give_back(n_frozen: int) -> int:
+    """Leave to others, until the next order comes, the memory that the last one took.
+
+    `n_frozen` modules were set aside from garbage collection before; as many are now. Looking
+    through all of torch takes longer than a small model's training, and it loads half of itself
+    with the first order.
+    """
     gc.collect()  # see `answer`
+    if len(sys.modules) > n_frozen:
+        gc.freeze()
     with suppress(AttributeError):  # of glibc alone
         ctypes.CDLL(None).malloc_trim(0)
+    return len(sys.modules)
 
 
 def _answer(out: BinaryIO, answer: Ready | Result | AppFailed) -> None:
