@@ -16,7 +16,7 @@ from uuid import UUID
 from flowerbed.events import dead_letters, intake
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.message import MARK, Mark, Message
-from flowerbed.events.outbox import Horizon
+from flowerbed.events.outbox import Horizon, Window
 from flowerbed.events.relay import Fenced, Tail
 from flowerbed.events.subscription import Delivery
 
@@ -110,6 +110,14 @@ class Store:
 
     def abort(self, transaction: Transaction) -> None:
         self.open.remove(transaction)
+
+    async def all_from(self, lo: int, limit: int) -> Window | None:
+        async with self.faults.call():
+            hi = min((one.xid for one in self.open), default=self.next_xid)
+            rows = [row for row in self.rows if row["xid"] >= lo]
+            if len(rows) >= limit or any(row["xid"] >= hi for row in rows):
+                return None
+            return Window(hi=hi, rows=sorted(rows, key=lambda row: int(row["gpos"])))
 
     async def horizon(self, lo: int) -> Horizon:
         async with self.faults.call():

@@ -7,6 +7,7 @@ Rules of v1 may only be loosened: an accepted spec is kept in `fl.federation.cre
 import json
 import math
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
@@ -73,6 +74,7 @@ def snake(key: str) -> str:
     return key if key == key.lower() else to_snake(key)
 
 
+@cache
 def builtin_apps() -> dict[str, str]:
     """The Flower apps that ship with this version: name to code hash (generated)."""
     text = resources.files("flowerbed.contracts").joinpath("builtin_apps.json").read_text()

@@ -1,12 +1,13 @@
 """Run a command: read, decide, append. The only place where the three meet."""
 
 from collections.abc import Sequence
+from functools import partial, reduce
 from typing import TypeVar
 
 from flowerbed.contracts.event import Event
 from flowerbed.events.connection import Connection
 from flowerbed.events.context import Context
-from flowerbed.events.database import Database
+from flowerbed.events.database import Database, after_commit, known_states
 from flowerbed.events.decider import C, Decider, S
 from flowerbed.events.errors import Conflict
 from flowerbed.events.recorded import Recorded
@@ -28,10 +29,20 @@ async def execute(
 ) -> list[Recorded[E]]:
     """In the caller's transaction: a consumer's cursor and these events commit together."""
     with span(f"command {type(command).__name__}", context, stream=stream):
-        history: Sequence[Recorded[E]] = await store.read(tx, stream)
-        state = decider.replay(recorded.event for recorded in history)
+        states, key = known_states(), (id(decider), context.tenant, stream)
+        version, state = states.find(key) or (0, decider.initial)
+        history: Sequence[Recorded[E]] = await store.read(tx, stream, after=version)
+        version += len(history)
+        state = reduce(decider.evolve, (recorded.event for recorded in history), state)
         events = decider.decide(state, command)
-        return await store.append(tx, stream, events, expected=len(history), context=context)
+        try:
+            recorded = await store.append(tx, stream, events, expected=version, context=context)
+        except Conflict:
+            states.forget(key)
+            raise
+        state = reduce(decider.evolve, events, state)
+        after_commit(partial(states.keep, key, version + len(events), state))
+        return recorded
 
 
 async def handle(

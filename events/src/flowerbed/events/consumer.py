@@ -40,6 +40,8 @@ class Consumer:
     handlers: Mapping[type[Event], Handler]
     codec: Codec
     retry: Retry = field(default_factory=Retry)
+    rest_seconds: float = 0.0
+    """A pause after each batch: fewer, larger transactions, where nobody waits for their effect."""
 
     async def handle(self, tx: Connection, message: Message) -> None:
         """Decode and handle one message; a type without a handler is passed over."""

@@ -15,6 +15,7 @@ import asyncpg  # type: ignore[import-untyped]  # has no stubs
 
 from flowerbed.events.connection import Connection
 from flowerbed.events.errors import RoleLost, Unavailable
+from flowerbed.events.states import States
 
 __all__ = [
     "Address",
@@ -23,6 +24,7 @@ __all__ = [
     "Fence",
     "after_commit",
     "fence",
+    "known_states",
     "mark_appended",
     "set_tenant",
     "translated",
@@ -67,6 +69,7 @@ fence: ContextVar[Fence | None] = ContextVar("fence", default=None)
 
 _appended: ContextVar[list[bool] | None] = ContextVar("appended", default=None)
 _committed: ContextVar[list[Callable[[], None]] | None] = ContextVar("committed", default=None)
+_states: ContextVar[States | None] = ContextVar("states", default=None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +119,14 @@ def after_commit(wake: Callable[[], None]) -> None:
     if waiting is None:
         raise RuntimeError("after_commit outside of Database.transaction")
     waiting.append(wake)
+
+
+def known_states() -> States:
+    """What the streams of the current transaction's database have come to."""
+    states = _states.get()
+    if states is None:
+        raise RuntimeError("known_states outside of Database.transaction")
+    return states
 
 
 async def set_tenant(tx: Connection, tenant: str) -> None:
@@ -173,6 +184,7 @@ class Database:
     ) -> None:
         self.address = address
         self.on_append = on_append
+        self.states = States()
         self._timeout = timeout
         self._sizes = (size, reader_size)
         self._pool: Any = None
@@ -216,7 +228,7 @@ class Database:
             Unavailable: Postgres is away; whether a commit under way was made is not known.
         """
         flag, wakes = [False], list[Callable[[], None]]()
-        tokens = _appended.set(flag), _committed.set(wakes)
+        tokens = _appended.set(flag), _committed.set(wakes), _states.set(self.states)
         try:
             with translated():
                 async with self._acquired(self._pool) as tx, tx.transaction():
@@ -254,13 +266,15 @@ class Database:
         return connection
 
 
-def _reset(appended: Any, committed: Any) -> None:
+def _reset(appended: Any, committed: Any, states: Any) -> None:
     try:
         _appended.reset(appended)
         _committed.reset(committed)
+        _states.reset(states)
     except ValueError:  # a generator that is closed from another context
         _appended.set(None)
         _committed.set(None)
+        _states.set(None)
 
 
 async def _pool(login: dict[str, Any], size: int, timeout: float, more: dict[str, str]) -> Any:

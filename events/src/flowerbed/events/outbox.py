@@ -42,6 +42,16 @@ LEFT JOIN federations f ON f.federation = e.meta ->> 'correlation_id'
 WHERE e.xid >= $1::xid8 AND e.xid < $2::xid8 AND e.gpos > least(s.gpos, f.gpos)
 """
 
+_ALL = """
+WITH snapshot AS MATERIALIZED (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS edge),
+found AS MATERIALIZED (
+    SELECT xid, gpos, stream, version, id, type, schema_version, tenant, data, meta, recorded_at
+    FROM events WHERE xid >= $1::xid8 ORDER BY xid, gpos LIMIT $2
+)
+SELECT edge::text::bigint AS edge, xid < edge AS is_closed, found.*
+FROM snapshot LEFT JOIN found ON true ORDER BY gpos
+"""
+
 _PAGE = """
 SELECT gpos, stream, version, id, type, schema_version, tenant, data, meta, recorded_at
 FROM events WHERE xid >= $1::xid8 AND xid < $2::xid8 AND gpos > $3 ORDER BY gpos LIMIT $4
@@ -61,6 +71,28 @@ class Horizon:
     """There are events to relay below `hi`."""
     is_held: bool
     """There are committed events at or above `hi`, held back by a transaction still open."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """All events from some transaction on, in the order in which they are relayed, up to `hi`."""
+
+    hi: int
+    rows: Sequence[Any]
+
+
+async def all_from(connection: Connection, lo: int, limit: int) -> Window | None:
+    """The closed window that starts at `lo` and leaves nothing out.
+
+    None if there are `limit` events or more, or a transaction that is still open holds some back.
+    """
+    rows = await connection.fetch(_ALL, lo, limit)
+    edge = int(rows[0]["edge"])
+    if rows[0]["gpos"] is None:
+        return Window(hi=edge, rows=())
+    if len(rows) >= limit or not all(row["is_closed"] for row in rows):
+        return None
+    return Window(hi=edge, rows=rows)
 
 
 async def horizon(connection: Connection, lo: int) -> Horizon:
@@ -92,6 +124,10 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def all_from(self, lo: int, limit: int) -> Window | None:
+        async with self._database.read_all() as connection:
+            return await all_from(connection, lo, limit)
 
     async def horizon(self, lo: int) -> Horizon:
         async with self._database.read_all() as connection:

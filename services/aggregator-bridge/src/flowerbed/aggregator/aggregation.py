@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,19 +85,18 @@ class Aggregation:
     def _store(self, made: Made) -> Result:
         started, to = self.asked.started, self.asked.spec.spec.artifacts
         assert started is not None
-        state = self.spool.folder / "state.json"
+        state, sha256 = self.spool.folder / "state.json", hashlib.sha256(made.state).hexdigest()
         state.write_bytes(made.state)
-        return Result(
-            places=self.fold.places,
-            checkpoint=store_checkpoint(self.bridge, to, made.checkpoint, made.sha256),
-            state=self.bridge.blobs.put_if_absent(
-                to.bucket,
-                f"{to.prefix}/{hashlib.sha256(made.state).hexdigest()}.json",
-                state,
-                hashlib.sha256(made.state).hexdigest(),
-            ),
-            parents=(started.base.sha256, *self._late_bases),
-        )
+        with ThreadPoolExecutor(1) as beside:
+            key = f"{to.prefix}/{sha256}.json"
+            storing = beside.submit(self.bridge.blobs.put_if_absent, to.bucket, key, state, sha256)
+            checkpoint = store_checkpoint(self.bridge, to, made.checkpoint, made.sha256)
+            return Result(
+                places=self.fold.places,
+                checkpoint=checkpoint,
+                state=storing.result(),
+                parents=(started.base.sha256, *self._late_bases),
+            )
 
     # --- the fold's source -----------------------------------------------------------------
 

@@ -60,7 +60,8 @@ class Exchanges:
         if not self._leads:
             return  # whoever leads will look
         if stream in self._workers:
-            self._workers[stream].wakeup.wake()
+            self._workers[stream].wakeup.wake()  # should it end now, another look follows
+            return
         self._woken.add(stream)
         self._wakeup.wake()
 

@@ -113,8 +113,7 @@ class Gathering:
 
     async def _is_waited_for(self) -> bool:
         """Hear what the orchestrator has said of the exchange since it started."""
-        tenant, stream = self.asked.context.tenant, self.terms.stream
-        now = await standing(self.bridge.database, tenant, stream)
+        now = await standing(self.bridge.database, self.terms.stream)
         if now.replaced != self.asked.replaced:
             self.asked = replace(self.asked, replaced=now.replaced)
         if now.is_superseded:
@@ -124,8 +123,7 @@ class Gathering:
 
     async def _refuse_late(self) -> None:
         """Answer the reports that came too late to count here or anywhere."""
-        tenant = self.asked.context.tenant
-        reports = await self.bridge.transport.late_reports(tenant, self.terms)
+        reports = await self.bridge.transport.late_reports(self.terms)
         if reports:
             await self.log.record([(self._refusal(report), report.context) for report in reports])
 
@@ -135,7 +133,7 @@ class Gathering:
 
     async def _answer(self, *, is_last_chance: bool) -> None:
         """Judge the reports that have no answer, up to the goal; fold as far as that is sure."""
-        reports = await self.bridge.transport.reports(self.asked.context.tenant, self.terms)
+        reports = await self.bridge.transport.reports(self.terms)
         judging = await self._prepare()
         await self._advance()
         for start in range(0, len(reports), TOGETHER):

@@ -16,11 +16,11 @@ from flowerbed.events.database import Database
 
 
 class Transport(Protocol):
-    async def reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
+    async def reports(self, terms: Terms) -> Sequence[Report]:
         """What was reported of the wanted work and the exchange has not judged yet."""
         ...
 
-    async def late_reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
+    async def late_reports(self, terms: Terms) -> Sequence[Report]:
         """What was reported of the exchange's own work and, for certain, counts nowhere."""
         ...
 
@@ -34,13 +34,13 @@ class BusTransport:
         self._database = database
         self._blobs = blobs
 
-    async def reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
-        async with self._database.transaction(tenant) as tx:
-            return await unanswered(tx, terms.stream, list(terms.places))
+    async def reports(self, terms: Terms) -> Sequence[Report]:
+        async with self._database.read_all() as connection:
+            return await unanswered(connection, terms.stream, list(terms.places))
 
-    async def late_reports(self, tenant: str, terms: Terms) -> Sequence[Report]:
-        async with self._database.transaction(tenant) as tx:
-            return await late(tx, terms.stream)
+    async def late_reports(self, terms: Terms) -> Sequence[Report]:
+        async with self._database.read_all() as connection:
+            return await late(connection, terms.stream)
 
     def fetch(self, update: ArtifactRef, path: Path, max_bytes: int | None = None) -> None:
         self._blobs.download(update.uri, path, sha256=update.sha256, max_bytes=max_bytes)

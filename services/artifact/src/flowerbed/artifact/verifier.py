@@ -77,8 +77,9 @@ class Verifier:
         try:
             number = one.completed.round_number
             with span("verify artifact", one.context, linked=True, round_num=number):
-                for _, claimed in _claims(one.completed):
-                    found = await asyncio.to_thread(self.blobs.digest, claimed.uri)
+                claims = [claimed for _, claimed in _claims(one.completed)]
+                reading = (asyncio.to_thread(self.blobs.digest, claimed.uri) for claimed in claims)
+                for claimed, found in zip(claims, await asyncio.gather(*reading), strict=True):
                     _compare(claimed, found)
                 await self._record(one)
         except NotFound as error:

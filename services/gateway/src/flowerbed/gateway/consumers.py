@@ -16,6 +16,9 @@ from flowerbed.events.store import EventStore
 
 codec = Codec(EVENTS)
 
+REST = 0.03
+"""Seconds. No round waits for what people are shown."""
+
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('flowerbed.gateway.keep'))"
 
 
@@ -30,6 +33,7 @@ def consumers(store: EventStore) -> tuple[Consumer, ...]:
             stream.name,
             dict.fromkeys(owned_events(stream.owner), keep),
             store.codec,
+            rest_seconds=REST,
         )
         for stream in STREAMS
     )

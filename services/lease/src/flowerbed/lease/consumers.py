@@ -23,7 +23,7 @@ from flowerbed.events.store import EventStore, Recorded
 from flowerbed.lease import federations, work
 from flowerbed.lease.leases import ReleaseLease
 from flowerbed.lease.leaving import leave, miss
-from flowerbed.lease.projections.leases import open_in
+from flowerbed.lease.projections.leases import not_held, open_in
 from flowerbed.lease.waiting import Waiting
 
 
@@ -41,9 +41,11 @@ class Reactions:
         self, tx: Connection, recorded: Recorded[RoundStarted | RoundEvaluationStarted]
     ) -> None:
         await work.open_exchange(tx, recorded)
-        for member in recorded.event.cohort:
-            await miss(tx, self.store, member.lease_id, recorded.consequence())
-            after_commit(partial(self.waiting.wake, member.lease_id))
+        asked = [member.lease_id for member in recorded.event.cohort]
+        for lease_id in await not_held(tx, asked):
+            await miss(tx, self.store, lease_id, recorded.consequence())
+        for lease_id in asked:
+            after_commit(partial(self.waiting.wake, lease_id))
 
     async def on_replaced(self, tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
         if await work.replace_member(tx, recorded):

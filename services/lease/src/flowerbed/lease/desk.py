@@ -123,11 +123,14 @@ class Desk:
         return self._held(held)
 
     async def next_work(self, peer: Peer, lease_key: str, poll: WorkPoll) -> WorkOffer:
-        """The work that the lease owes, at once when there is some. Asking is a heartbeat."""
-        await self.beat(peer, lease_key, poll.epoch)
+        """The work that the lease owes, at once when there is some. Asking is a heartbeat;
+        that it is still asked is none, for the client may have gone without a word."""
+        is_asking = True
 
         async def look() -> str | None:
-            return await self._order(peer, lease_key, poll.epoch)
+            nonlocal is_asking
+            is_first, is_asking = is_asking, False
+            return await self._order(peer, lease_key, poll.epoch, is_alive=is_first)
 
         order = await self.waiting.until(lease_key, look, poll.wait_seconds)
         return WorkOffer(order=order)
@@ -226,12 +229,17 @@ class Desk:
         assert issued is not None  # its projection runs in this transaction
         return issued
 
-    async def _order(self, peer: Peer, lease_key: str, epoch: int) -> str | None:
+    async def _order(self, peer: Peer, lease_key: str, epoch: int, *, is_alive: bool) -> str | None:
         async with self.database.transaction(peer.tenant) as tx:
             held = await self._held_by(tx, peer, lease_key, epoch)
-            owed = await work.to_hand_out(tx, lease_key, now := self.now())
+            now = self.now()
+            if is_alive:
+                await heartbeats.beat(tx, peer.tenant, lease_key, now)
+            owed = await work.to_hand_out(tx, lease_key, now)
+            if owed is None:
+                return None
             federation = await federations.find(tx, held.federation_id)
-        if owed is None or federation is None:
+        if federation is None:
             return None
         order = terms.work_order(owed, held, federation, peer.tenant, now, self.blobs)
         return self.signer.sign(order)
@@ -253,11 +261,10 @@ class Desk:
 
     async def _own(self, tx: Connection, peer: Peer, lease_key: str) -> Lease:
         """Row-level security hides other tenants' leases; this hides other clients'."""
-        client = await clients.find(tx, peer.client_id)
-        if client is None or client.status != "enrolled":
+        client_status, one = await leases.asked_for(tx, peer.client_id, lease_key)
+        if client_status != "enrolled":
             raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
-        one = await leases.find(tx, lease_key)
-        if one is None or one.client_id != peer.client_id:
+        if one is None:
             raise NotFound(f"no lease {lease_key}")
         return one
 

@@ -1,6 +1,7 @@
 """Open federations: what leases are issued for, and on what terms."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from flowerbed.contracts.federation import FederationCreated
 from flowerbed.contracts.spec import FederationSpec
@@ -57,6 +58,7 @@ async def hold_open(tx: Connection, federation_id: str) -> bool:
     return row is not None
 
 
+@lru_cache(maxsize=256)
 def _open(federation_id: str, spec: str, code_hash: str) -> OpenFederation:
     return OpenFederation(
         federation_id=federation_id,

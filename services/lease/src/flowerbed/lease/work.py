@@ -7,7 +7,7 @@ later round may count it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.round import (
@@ -18,7 +18,8 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
-from flowerbed.events.database import Connection
+from flowerbed.events.connection import Connection
+from flowerbed.events.database import known_states
 from flowerbed.events.store import Recorded
 
 _KINDS: dict[str, type[RoundStarted] | type[RoundEvaluationStarted]] = {
@@ -26,7 +27,7 @@ _KINDS: dict[str, type[RoundStarted] | type[RoundEvaluationStarted]] = {
 }
 
 _WORK = (
-    "SELECT w.work_id, w.place, e.kind, e.data, e.traceparent FROM work w"
+    "SELECT w.work_id, w.place, e.kind, e.exchange_id, e.traceparent FROM work w"
     " JOIN exchanges e USING (exchange_id) WHERE w.lease_id = $1"
 )
 
@@ -116,19 +117,19 @@ async def close_attempt(tx: Connection, failed: RoundFailed) -> None:
 async def to_hand_out(tx: Connection, lease_id: str, at: datetime) -> Work | None:
     """The oldest work that this lease owes and that has not run out: it is finished first."""
     rows = await tx.fetch(_WORK, lease_id)
-    works = [one for one in map(_work, rows) if at < one.until]
+    works = [one for one in await _works(tx, rows) if at < one.until]
     return min(works, key=_age, default=None)
 
 
 async def find(tx: Connection, lease_id: str, work: str) -> Work | None:
     """The open work of that id, if the lease owes it; it stays so until this transaction ends."""
     row = await tx.fetchrow(f"{_WORK} AND w.work_id = $2 FOR UPDATE OF w", lease_id, work)
-    return None if row is None else _work(row)
+    return next(iter(await _works(tx, [] if row is None else [row])), None)
 
 
 async def evaluations(tx: Connection, lease_id: str) -> list[Work]:
     """The evaluations that this lease owes."""
-    works = map(_work, await tx.fetch(_WORK, lease_id))
+    works = await _works(tx, await tx.fetch(_WORK, lease_id))
     return [one for one in works if one.exchange.exchange == "evaluate"]
 
 
@@ -156,13 +157,36 @@ async def _forget_exchanges(tx: Connection, federation_id: str) -> None:
     )
 
 
-def _work(row: Any) -> Work:
-    return Work(
-        work_id=row["work_id"],
-        place=row["place"],
-        exchange=_KINDS[row["kind"]].model_validate_json(row["data"]),
-        traceparent=row["traceparent"],
-    )
+async def _works(tx: Connection, rows: Iterable[Any]) -> list[Work]:
+    works = []
+    for row in rows:
+        exchange = await _exchange(tx, row["exchange_id"], row["kind"])
+        if exchange is not None:  # otherwise it was closed this moment
+            works.append(
+                Work(
+                    work_id=row["work_id"],
+                    place=row["place"],
+                    exchange=exchange,
+                    traceparent=row["traceparent"],
+                )
+            )
+    return works
+
+
+async def _exchange(
+    tx: Connection, exchange_id: int, kind: str
+) -> RoundStarted | RoundEvaluationStarted | None:
+    """As it was started, which it stays: all of its cohort ask for it, so it is kept."""
+    states, key = known_states(), ("exchange", kind, str(exchange_id))
+    kept = states.find(key)
+    if kept is not None:
+        return cast(RoundStarted | RoundEvaluationStarted, kept[1])
+    data = await tx.fetchval("SELECT data FROM exchanges WHERE exchange_id = $1", exchange_id)
+    if data is None:
+        return None
+    exchange = _KINDS[kind].model_validate_json(data)
+    states.keep(key, len(exchange.cohort), exchange)
+    return exchange
 
 
 def _age(work: Work) -> tuple[int, int, bool]:

@@ -113,7 +113,6 @@ class Bench:
             raise
         finally:
             site.under_way.discard(key.digest)
-        site.tidy()
         return finished
 
     async def _run(self, order: WorkOrder, key: WorkKey, folder: WorkFolder) -> Finished:

@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 import psutil
+import uvloop
 
 from flowerbed.runner import clock
 from flowerbed.runner.agent import Agent
@@ -56,7 +57,7 @@ def run_agent(
         BadInput: the client is not enrolled, its dataset is unusable, or an agent runs already.
     """
     with _sole_agent(state):
-        asyncio.run(_run(state, worker_command, keeper))
+        uvloop.run(_run(state, worker_command, keeper))
 
 
 async def _run(state: StateDir, worker_command: Sequence[str], keeper: int | None) -> None:

@@ -119,6 +119,7 @@ class LeaseWork:
             if answered.is_from_journal:
                 self._site.board.status.answered_from_journal += 1
             await self._report(order.work_id, answered.report)
+            self._site.tidy()
 
     async def _slow_down(self, work_id: str | None) -> None:
         """An order that comes again and again is not settled by us: do not spin on it."""

@@ -122,17 +122,19 @@ class StateDir:
                     base.unlink()
 
 
-def write_private(path: Path, content: str | bytes) -> None:
-    """Replace a file at once with one that only we can read; on disk when this returns."""
+def write_private(path: Path, content: str | bytes, *, is_durable: bool = True) -> None:
+    """Replace a file at once with one that only we can read; if durable, on disk on return."""
     data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mode 0600
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if is_durable:
+                file.flush()
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-        sync_directory(path.parent)
+        if is_durable:
+            sync_directory(path.parent)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -70,11 +70,14 @@ class StatusBoard:
         self.write()
 
     def write(self) -> None:
-        """Write it down; a disk without room for it stops no work."""
+        """Write it down; a disk without room for it stops no work.
+
+        Not synced: after a power failure there is no agent whose status it could be.
+        """
         self.status.clock_wrong_by = round(clock.wrong_by(), 1)
         document = self.status.model_dump_json(indent=2) + "\n"
         try:
-            write_private(self._path, document)
+            write_private(self._path, document, is_durable=False)
         except OSError as error:
             with suppress(OSError):
                 _write_over(self._path, document.encode())

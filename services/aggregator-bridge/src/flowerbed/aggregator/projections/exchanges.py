@@ -203,9 +203,9 @@ async def open_exchanges(
     return {row["stream"]: _asked(row) for row in rows}
 
 
-async def standing(database: Database, tenant: str, stream: str) -> Standing:
-    async with database.transaction(tenant) as tx:
-        row = await tx.fetchrow(_STANDING, stream)
+async def standing(database: Database, stream: str) -> Standing:
+    async with database.read_all() as connection:
+        row = await connection.fetchrow(_STANDING, stream)
     if row is None:
         raise NotFound(f"no exchange {stream}")
     return Standing(

@@ -85,14 +85,15 @@ async def remember_report(
     )
 
 
-async def unanswered(tx: Connection, stream: str, wanted: Sequence[str]) -> list[Report]:
+async def unanswered(connection: Connection, stream: str, wanted: Sequence[str]) -> list[Report]:
     """Reports of the wanted work that this exchange has not judged, nor the work's own one."""
-    return [_report(row) for row in await tx.fetch(_UNANSWERED, stream, wanted)]
+    rows = await connection.fetch(_UNANSWERED, stream, wanted)
+    return [_report(row) for row in rows]
 
 
-async def late(tx: Connection, stream: str) -> list[Report]:
+async def late(connection: Connection, stream: str) -> list[Report]:
     """Reports of this exchange's own work that no exchange will count."""
-    return [_report(row) for row in await tx.fetch(_LATE, stream)]
+    return [_report(row) for row in await connection.fetch(_LATE, stream)]
 
 
 async def streams_with_late(tx: Connection, federation_id: str) -> list[str]:

@@ -1,5 +1,6 @@
 """leases: one row per client and federation, with where its lease stands."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -80,6 +81,32 @@ async def find(tx: Connection, lease_id: str, *, lock: bool = False) -> Lease | 
     query = f"SELECT {_COLUMNS} FROM leases WHERE lease_id = $1" + (" FOR SHARE" if lock else "")
     row = await tx.fetchrow(query, lease_id)
     return None if row is None else Lease(**dict(row))
+
+
+async def not_held(tx: Connection, lease_ids: Sequence[str]) -> list[str]:
+    """Those that nobody holds; all of them stay as they are found until the transaction ends."""
+    rows = await tx.fetch(
+        "SELECT lease_id, status FROM leases WHERE lease_id = ANY ($1) ORDER BY lease_id FOR SHARE",
+        list(lease_ids),
+    )
+    return [row["lease_id"] for row in rows if row["status"] != "held"]
+
+
+async def asked_for(
+    tx: Connection, client_id: str, lease_id: str
+) -> tuple[str | None, Lease | None]:
+    """The client's status, and the lease if it is the client's own."""
+    row = await tx.fetchrow(
+        f"SELECT c.status AS client_status, l.* FROM clients c"
+        f" LEFT JOIN (SELECT {_COLUMNS} FROM leases) l"
+        " ON l.client_id = c.client_id AND l.lease_id = $2 WHERE c.client_id = $1",
+        client_id,
+        lease_id,
+    )
+    if row is None:
+        return None, None
+    status, *columns = dict(row).items()
+    return status[1], Lease(**dict(columns)) if row["lease_id"] is not None else None
 
 
 async def of_client(tx: Connection, client_id: str) -> list[Lease]:
