@@ -304,12 +304,20 @@ async def heard(garden: Garden, place: int, event: Event) -> Woken:
     return woken
 
 
+async def told(garden: Garden, count: int) -> None:
+    """The service has handled so many facts of the orchestrator's."""
+    shell = garden.shell
+    assert shell is not None
+    await eventually(lambda: shell.handled("orchestrator") == count, f"{count} facts are heard")
+
+
 async def test_a_federations_end_looks_for_reports_that_are_still_being_recorded(
     garden: Garden,
 ) -> None:
     """Its transaction does not see them, and they were looked for before it had ended."""
     base = await first_round(garden)
     second = await second_round(garden, base)
+    await told(garden, 3)
     await garden.stop()
     ended = FederationCancelled(federation_id=garden.federation_id, reason="enough")
     woken = await heard(garden, 0, ended)
@@ -321,6 +329,7 @@ async def test_a_report_wakes_the_exchange_that_is_being_recorded_and_may_list_i
 ) -> None:
     """Its transaction does not see that one, and the worker looked before there was a report."""
     await first_round(garden)
+    await told(garden, 2)
     await garden.stop()
     report = UpdateFailed(
         federation_id=garden.federation_id, round_number=1, attempt=1, exchange="train",

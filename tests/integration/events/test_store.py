@@ -1,14 +1,16 @@
 """The event store on a real Postgres."""
 
 import asyncio
+from typing import Any
 from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import pytest
 
 from flowerbed.events.commands import execute, handle
+from flowerbed.events.connection import Connection
 from flowerbed.events.context import Context
-from flowerbed.events.database import after_commit
+from flowerbed.events.database import after_commit, known_states
 from flowerbed.events.errors import Conflict, FlowerbedError, Unavailable
 from flowerbed.events.store import EventStore
 from tests.support.garden import ROSES, TULIPS, Sow, Sown, Water, Watered, bed, codec, store
@@ -82,6 +84,44 @@ async def test_command_that_always_conflicts_gives_up(service_database: MakeData
         await handle(database, Racing(codec), bed, "bed-1", Sow(seed="a"), ROSES)
     async with database.transaction("roses") as tx:
         assert await rival.read(tx, "bed-1") == []
+
+
+async def test_command_reads_only_what_is_new(
+    service_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = (await service_database("lease")).database
+    read: list[int] = []
+
+    async def counted(tx: Connection, stream: str, *, after: int = 0) -> Any:
+        found = await EventStore.read(store, tx, stream, after=after)
+        read.append(len(found))
+        return found
+
+    monkeypatch.setattr(store, "read", counted)
+    await handle(database, store, bed, "bed-1", Sow(seed="a"), ROSES)
+    await handle(database, store, bed, "bed-1", Water(litres=1), ROSES)
+    async with database.transaction("roses") as tx:  # another replica
+        await store.append(tx, "bed-1", [Watered(litres=2)], expected=2, context=ROSES)
+    await handle(database, store, bed, "bed-1", Water(litres=3), ROSES)
+    async with database.transaction("roses") as tx:
+        for _ in range(2):  # the second one finds what the first has not committed yet
+            await execute(tx, store, bed, "bed-1", Water(litres=4), ROSES)
+    assert read == [0, 0, 1, 0, 1]
+    async with database.transaction("roses") as tx:
+        version, state = known_states().find((id(bed), "roses", "bed-1")) or (0, None)
+        events = [one.event for one in await EventStore.read(store, tx, "bed-1")]
+    assert (version, state) == (6, bed.replay(events))
+
+
+async def test_state_of_a_failed_transaction_is_not_kept(service_database: MakeDatabase) -> None:
+    database = (await service_database("lease")).database
+    await handle(database, store, bed, "bed-1", Sow(seed="a"), ROSES)
+    with pytest.raises(ValueError, match="no"):
+        async with database.transaction("roses") as tx:
+            await execute(tx, store, bed, "bed-1", Water(litres=9), ROSES)
+            raise ValueError("no")
+    (written,) = await handle(database, store, bed, "bed-1", Water(litres=1), ROSES)
+    assert written.version == 2
 
 
 async def test_nothing_is_recorded_when_the_transaction_fails(

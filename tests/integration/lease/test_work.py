@@ -7,8 +7,10 @@ from typing import Any
 
 from flowerbed.contracts.federation import FederationCompleted
 from flowerbed.contracts.round import RoundCompleted, RoundFailed
+from flowerbed.lease.__main__ import WAITING
 from tests.integration.lease.clients import Client
 from tests.integration.lease.conftest import BASE, FED, MINUTE, House
+from tests.support.servers import eventually
 
 
 async def joined(house: House, n_clients: int = 1) -> list[tuple[Client, dict[str, Any]]]:
@@ -34,6 +36,28 @@ async def test_there_is_no_work_before_a_round_and_asking_is_a_heartbeat(house: 
     assert await client.next_work(lease) is None
     (after,) = await house.rows("SELECT seen_at FROM heartbeats")
     assert after["seen_at"] > before["seen_at"]
+
+
+async def test_that_a_poll_still_waits_is_no_heartbeat(house: House) -> None:
+    ((client, lease),) = await joined(house)
+
+    async def seen() -> Any:
+        return (await house.rows("SELECT seen_at FROM heartbeats"))[0]["seen_at"]
+
+    before = await seen()
+    waiting = asyncio.create_task(client.next_work(lease, 2))
+
+    async def is_asked() -> bool:
+        return bool(await seen() != before)
+
+    await eventually(is_asked, "the first look is a heartbeat")
+    asked = await seen()
+    bus = await house.make_bus("lease")
+    for _ in range(3):
+        bus.nudge(WAITING, lease["lease_id"].encode())
+        await asyncio.sleep(0.1)
+    assert await waiting is None
+    assert await seen() == asked
 
 
 async def test_the_same_work_is_ordered_again_until_it_is_answered(house: House) -> None:
