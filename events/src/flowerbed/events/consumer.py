@@ -40,6 +40,8 @@ class Consumer:
     handlers: Mapping[type[Event], Handler]
     codec: Codec
     retry: Retry = field(default_factory=Retry)
+    begin: Callable[[Connection], Awaitable[None]] | None = None
+    """Done once in each transaction, before any message in it is handled."""
     rest_seconds: float = 0.0
     """A pause after each batch: fewer, larger transactions, where nobody waits for their effect."""
 

@@ -89,6 +89,8 @@ async def _replay_one(database: Database, consumer: Consumer, tenant: str, lane:
     letter_id = None
     try:
         async with database.transaction(tenant) as tx:
+            if consumer.begin is not None:
+                await consumer.begin(tx)
             await lock_lane(tx, consumer.name, lane)
             row = await tx.fetchrow(_OLDEST, consumer.name, lane)
             if row is None:

@@ -221,6 +221,8 @@ class Intake:
             tenants.setdefault(item.envelope.tenant, []).append(item)
         parked = 0
         async with self._database.transaction(next(iter(tenants))) as tx:
+            if self.consumer.begin is not None:
+                await self.consumer.begin(tx)
             for place, (tenant, group) in enumerate(tenants.items()):
                 if place:
                     await set_tenant(tx, tenant)

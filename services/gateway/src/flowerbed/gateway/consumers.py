@@ -16,15 +16,18 @@ from flowerbed.events.store import EventStore
 
 codec = Codec(EVENTS)
 
-REST = 0.03
+REST = 0.1
 """Seconds. No round waits for what people are shown."""
 
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('flowerbed.gateway.keep'))"
 
 
+async def take_turns(tx: Connection) -> None:
+    await tx.execute(_TURNS)
+
+
 def consumers(store: EventStore) -> tuple[Consumer, ...]:
     async def keep(tx: Connection, recorded: Recorded[Any]) -> None:
-        await tx.execute(_TURNS)
         await store.record(tx, recorded)
 
     return tuple(
@@ -34,6 +37,7 @@ def consumers(store: EventStore) -> tuple[Consumer, ...]:
             dict.fromkeys(owned_events(stream.owner), keep),
             store.codec,
             rest_seconds=REST,
+            begin=take_turns,
         )
         for stream in STREAMS
     )

@@ -32,7 +32,7 @@ from flowerbed.lease.enrolment import Enrolments
 from flowerbed.lease.pki import CertificateUnreadable, Peer, read_peer
 
 
-def _peer(client_cert: Annotated[str, Header()] = "") -> Peer:
+async def _peer(client_cert: Annotated[str, Header()] = "") -> Peer:
     if not client_cert:
         raise CertificateUnreadable("this door needs a client certificate")
     return read_peer(client_cert)

@@ -5,6 +5,7 @@ import binascii
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography import x509
@@ -120,6 +121,7 @@ def _request(csr_pem: str) -> x509.CertificateSigningRequest:
     return request
 
 
+@lru_cache(maxsize=2048)
 def read_peer(header: str) -> Peer:
     """The client in a `Client-Cert` header: base64 DER, with or without RFC 9440's colons.
 

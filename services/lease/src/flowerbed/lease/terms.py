@@ -2,6 +2,7 @@
 
 import math
 from datetime import datetime, timedelta
+from functools import lru_cache
 from uuid import uuid4
 
 from flowerbed.artifact.blobs import Blobs
@@ -57,7 +58,8 @@ def work_order(
     """One client's part of an exchange, with a presigned URL for each object it may touch."""
     exchange, member = work.exchange, work.exchange.cohort[work.place]
     seconds = math.ceil((work.until + LATE_UPLOAD - at).total_seconds())
-    seconds = min(max(seconds, 60), 7 * 86_400)
+    minute = int(at.timestamp()) // 60
+    seconds = min(60 * math.ceil(max(seconds, 60) / 60), 7 * 86_400)
     return WorkOrder(
         **_claims(lease, federation, tenant, at, work.until),
         work_id=work.work_id,
@@ -68,7 +70,7 @@ def work_order(
         seed=member.seed,
         config=exchange.config,
         base=exchange.base,
-        download=Download(url=blobs.presign_get(exchange.base.uri, seconds)),
+        download=Download(url=_base_url(blobs, exchange.base.uri, seconds, minute)),
         upload=_upload(exchange, lease.client_id, federation.spec, blobs, seconds),
         dataset_sha256=lease.dataset_sha256 or "",
     )
@@ -79,6 +81,12 @@ def upload_uri(spec: FederationSpec, exchange: ExchangeStarted, client_id: str) 
     artifacts = spec.spec.artifacts
     place = f"{exchange.federation_id}/{exchange.round_number}-{exchange.attempt}"
     return f"s3://{artifacts.bucket}/{artifacts.prefix}/updates/{place}/{client_id}.safetensors"
+
+
+@lru_cache(maxsize=64)
+def _base_url(blobs: Blobs, uri: str, seconds: int, minute: int) -> str:
+    """One for all of a cohort that ask within the same minute: to sign one takes a while."""
+    return blobs.presign_get(uri, seconds)
 
 
 def _upload(

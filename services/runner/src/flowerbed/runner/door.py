@@ -37,7 +37,6 @@ CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 15.0
 LATE_SECONDS = 8.0
 """A long poll is answered when its time is up; later than this, nobody is there."""
-LIMITS = httpx.Limits(max_keepalive_connections=20, keepalive_expiry=60.0)
 
 
 class _Line:

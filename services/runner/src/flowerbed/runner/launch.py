@@ -20,8 +20,9 @@ import uvloop
 from flowerbed.runner import clock
 from flowerbed.runner.agent import Agent
 from flowerbed.runner.dataset import Dataset
-from flowerbed.runner.door import LIMITS, Door
+from flowerbed.runner.door import Door
 from flowerbed.runner.errors import BadInput
+from flowerbed.runner.http import open_client
 from flowerbed.runner.identity import Identity, IdentityStore, enrolled_identity
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.keeping import keep_the_keeper
@@ -150,7 +151,7 @@ async def _show_dataset(dataset: Dataset, board: StatusBoard) -> None:
 
 
 def _connect(store: IdentityStore, identity: Identity) -> httpx.AsyncClient:
-    return httpx.AsyncClient(verify=store.client_context(identity), limits=LIMITS)
+    return open_client(store.client_context(identity))
 
 
 @contextmanager

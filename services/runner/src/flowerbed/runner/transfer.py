@@ -16,6 +16,7 @@ from flowerbed.contracts.signed import Upload
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner.door import retry_after
 from flowerbed.runner.errors import NotReachable, Refused
+from flowerbed.runner.http import open_client
 from flowerbed.runner.state import has_digest
 
 CHUNK = 1 << 20
@@ -30,7 +31,7 @@ def open_store(ca_pem: str) -> httpx.AsyncClient:
     """A client for S3: it shows no certificate, and trusts public CAs and the control plane's."""
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=ca_pem)
-    return httpx.AsyncClient(verify=context, timeout=TIMEOUT)
+    return open_client(context, timeout=TIMEOUT)
 
 
 async def download(store: httpx.AsyncClient, url: str, base: ArtifactRef, folder: Path) -> Path:
