@@ -24,11 +24,18 @@ chaos: setup ## 100 federations while everything is killed, stopped and cut off 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,aggregation models startup idle recovery recovery-flower \
-	policies) ## all of these (about 2 hours)
+bench: $(addprefix bench-,rounds aggregation models backbone startup idle recovery recovery-flower \
+	policies) ## all of these (about 3 hours)
 
 bench-setup: setup
 	@bash scripts/bench/setup.sh
+
+bench-rounds: bench-setup ## what a round costs beside its training, and beside Flower's (15 min)
+	@$(BENCH).rounds
+	@$(BENCH).round_steps
+
+bench-backbone: bench-setup ## the event backbone beside its peers (30 min)
+	@$(BENCH).backbone --turns 5
 
 bench-aggregation: setup ## the fold of 20 and 50 updates of 10M float32, beside Flower's
 	@$(BENCH).aggregation
@@ -70,5 +77,5 @@ lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
 .PHONY: help setup demo demo-stop test chaos crash-matrix bench bench-setup \
-	bench-aggregation bench-models bench-startup bench-idle bench-recovery \
+	bench-rounds bench-backbone bench-aggregation bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock
