@@ -160,6 +160,7 @@ def test_only_the_client_side_of_an_app_speaks_flowers_client_api() -> None:
 
 
 DISTRIBUTIONS = {
+    "httpx_aiohttp": "httpx-aiohttp",
     "yaml": "pyyaml",
     "opentelemetry": "opentelemetry-api",
     "prometheus_client": "prometheus-client",
