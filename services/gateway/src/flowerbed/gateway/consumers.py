@@ -16,7 +16,7 @@ from flowerbed.events.store import EventStore
 
 codec = Codec(EVENTS)
 
-REST = 0.1
+REST = 0.25
 """Seconds. No round waits for what people are shown."""
 
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('flowerbed.gateway.keep'))"
