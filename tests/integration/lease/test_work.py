@@ -34,8 +34,12 @@ async def test_there_is_no_work_before_a_round_and_asking_is_a_heartbeat(house: 
     ((client, lease),) = await joined(house)
     (before,) = await house.rows("SELECT seen_at FROM heartbeats")
     assert await client.next_work(lease) is None
+    (same,) = await house.rows("SELECT seen_at FROM heartbeats")
+    assert same["seen_at"] == before["seen_at"], "it is a moment old: nothing to write"
+    house.clock.move(timedelta(seconds=2))
+    assert await client.next_work(lease) is None
     (after,) = await house.rows("SELECT seen_at FROM heartbeats")
-    assert after["seen_at"] > before["seen_at"]
+    assert after["seen_at"] > before["seen_at"] + timedelta(seconds=2)
 
 
 async def test_that_a_poll_still_waits_is_no_heartbeat(house: House) -> None:
@@ -45,6 +49,7 @@ async def test_that_a_poll_still_waits_is_no_heartbeat(house: House) -> None:
         return (await house.rows("SELECT seen_at FROM heartbeats"))[0]["seen_at"]
 
     before = await seen()
+    house.clock.move(timedelta(seconds=2))
     waiting = asyncio.create_task(client.next_work(lease, 2))
 
     async def is_asked() -> bool:

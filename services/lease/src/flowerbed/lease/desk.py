@@ -97,7 +97,7 @@ class Desk:
             admit(federation.spec.spec.dataset_spec, claim.dataset)
             if await self._command(tx, peer, held, command):
                 after_commit(CLIENTS_JOINED.inc)
-            await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
+            await heartbeats.beat(tx, peer.tenant, held, self.now())
             return held
 
         return self._held(await retried(self.database, peer.tenant, act))
@@ -119,7 +119,7 @@ class Desk:
     async def beat(self, peer: Peer, lease_key: str, epoch: int) -> LeaseHeld:
         async with self.database.transaction(peer.tenant) as tx:
             held = await self._held_by(tx, peer, lease_key, epoch)
-            await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
+            await heartbeats.beat(tx, peer.tenant, held, self.now())
         return self._held(held)
 
     async def next_work(self, peer: Peer, lease_key: str, poll: WorkPoll) -> WorkOffer:
@@ -234,7 +234,7 @@ class Desk:
             held = await self._held_by(tx, peer, lease_key, epoch)
             now = self.now()
             if is_alive:
-                await heartbeats.beat(tx, peer.tenant, lease_key, now)
+                await heartbeats.beat(tx, peer.tenant, held, now)
             owed = await work.to_hand_out(tx, lease_key, now)
             if owed is None:
                 return None
@@ -249,7 +249,7 @@ class Desk:
     ) -> tuple[Lease, Work | None]:
         """The work being answered; None if it was answered before, which changes nothing."""
         held = await self._held_by(tx, peer, lease_key, epoch)
-        await heartbeats.beat(tx, peer.tenant, lease_key, self.now())
+        await heartbeats.beat(tx, peer.tenant, held, self.now())
         owed = await work.find(tx, lease_key, work_id)
         if owed is not None:
             return held, owed

@@ -18,7 +18,10 @@ from flowerbed.events.store import Recorded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
-    """`status`: offered, held, dropped or released. `since`: of that status."""
+    """`status`: offered, held, dropped or released. `since`: of that status.
+
+    `seen_at`: its last sign of life, where that was looked up.
+    """
 
     lease_id: str
     federation_id: str
@@ -29,6 +32,7 @@ class Lease:
     dataset_label: str | None
     dataset_sha256: str | None
     since: datetime
+    seen_at: datetime | None = None
 
     @property
     def stream(self) -> str:
@@ -95,11 +99,11 @@ async def not_held(tx: Connection, lease_ids: Sequence[str]) -> list[str]:
 async def asked_for(
     tx: Connection, client_id: str, lease_id: str
 ) -> tuple[str | None, Lease | None]:
-    """The client's status, and the lease if it is the client's own."""
+    """The client's status, and the lease if it is the client's own, with its last sign of life."""
     row = await tx.fetchrow(
-        f"SELECT c.status AS client_status, l.* FROM clients c"
-        f" LEFT JOIN (SELECT {_COLUMNS} FROM leases) l"
-        " ON l.client_id = c.client_id AND l.lease_id = $2 WHERE c.client_id = $1",
+        "SELECT c.status AS client_status, l.* FROM clients c"
+        f" LEFT JOIN (SELECT {_COLUMNS}, seen_at FROM leases LEFT JOIN heartbeats USING (lease_id))"
+        " l ON l.client_id = c.client_id AND l.lease_id = $2 WHERE c.client_id = $1",
         client_id,
         lease_id,
     )
