@@ -5,14 +5,21 @@ every `LOOK_AGAIN` seconds, never an answer.
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 T = TypeVar("T")
 
-LOOK_AGAIN = 10.0
+LOOK_AGAIN = 20.0
 """Seconds. Another replica may have written what this one waits for, and its word been lost."""
+
+AT_ONCE = 4
+"""Looks. When all wait for the same thing, who brings something need not queue behind them."""
+
+SHORTEST = 0.8
+"""Of the time asked for: who came together is sent away apart, and does not come again together."""
 
 TOGETHER = 1000
 
@@ -30,6 +37,7 @@ class Waiting:
         self._tell = tell
         self._untold: set[str] = set()
         self._events: dict[str, set[asyncio.Event]] = {}
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     def wake(self, key: str) -> None:
         """Whoever waits for `key`, here and in the other replicas."""
@@ -55,13 +63,14 @@ class Waiting:
     async def until(
         self, key: str, look: Callable[[], Awaitable[T | None]], seconds: float
     ) -> T | None:
-        """What `look` finds, at once or within `seconds`; None if there was nothing."""
+        """What `look` finds, at once or within about `seconds`; None if there was nothing."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
+        end = loop.time() + seconds * random.uniform(SHORTEST, 1.0)
         with self._waiter(key) as event:
             while True:
                 event.clear()
-                found = await look()
+                async with self._turns:
+                    found = await look()
                 left = end - loop.time()
                 if found is not None or left <= 0 or self._stopping.is_set():
                     return found

@@ -1,6 +1,6 @@
 """Gives commands to a federation, with what the decider has to know: pool, base and time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,6 +42,16 @@ class Federations:
         context: Context,
     ) -> list[Recorded[Any]]:
         """In the caller's transaction, alone with this federation until it ends."""
+        return await self.commands(tx, federation_id, (make,), context)
+
+    async def commands(
+        self,
+        tx: Connection,
+        federation_id: str,
+        makes: Sequence[Callable[[Situation], Command]],
+        context: Context,
+    ) -> list[Recorded[Any]]:
+        """One after the other, all of them in the same situation."""
         await membership.lock(tx, federation_id)
         situation = Situation(
             base=await membership.base(tx, federation_id),
@@ -50,7 +60,9 @@ class Federations:
             is_upgraded=await self.is_upgraded(tx),
         )
         stream = _stream(federation_id)
-        recorded = await execute(tx, self.store, federation, stream, make(situation), context)
+        recorded = []
+        for make in makes:
+            recorded += await execute(tx, self.store, federation, stream, make(situation), context)
         await metrics.count(tx, recorded)
         return recorded
 

@@ -37,9 +37,11 @@ class Reactions:
         event = recorded.event
         await membership.lock(tx, event.federation_id)
         await membership.join(tx, recorded.context.tenant, event)
+        makes = [_open_round]
+        if await self.federations.is_upgraded(tx):
+            makes.append(_replace)  # who left the open training
         context = recorded.consequence()
-        await self.federations.command(tx, event.federation_id, _open_round, context)
-        await self._replace(tx, recorded)
+        await self.federations.commands(tx, event.federation_id, makes, context)
 
     async def on_left(
         self, tx: Connection, recorded: Recorded[ClientDropped | ClientReleased]
@@ -47,15 +49,9 @@ class Reactions:
         event = recorded.event
         await membership.lock(tx, event.federation_id)
         await membership.leave(tx, event.federation_id, event.client_id, event.epoch)
-        await self._replace(tx, recorded)
-
-    async def _replace(
-        self, tx: Connection, recorded: Recorded[ClientJoined | ClientDropped | ClientReleased]
-    ) -> None:
-        """Who left the open training is replaced as soon as another client is there."""
         if await self.federations.is_upgraded(tx):
-            federation_id = recorded.event.federation_id
-            await self.federations.command(tx, federation_id, _replace, recorded.consequence())
+            context = recorded.consequence()
+            await self.federations.command(tx, event.federation_id, _replace, context)
 
     async def on_aggregate(self, tx: Connection, recorded: Recorded[AggregateCompleted]) -> None:
         """A trained checkpoint counts when it is recorded; an evaluation at once."""
