@@ -1,10 +1,14 @@
 """What the stack and four runners cost while nothing happens: processor time of every process.
 
     python -m scripts.bench.idle --seconds 60
+    python -m scripts.bench.idle --seconds 600 --runners 1000
 
 Starts a stack of its own with four enrolled runners that hold leases in an open federation (so
 that every worker is warm), waits until it is quiet, and reads the processor time that each process
 used in the given seconds. Reported as a share of one core.
+
+With --runners there are so many simulated ones instead (`scale/`), which hold leases and wait for
+work too. Their own processor time is told beside that of the stack, and is no part of it.
 """
 
 import argparse
@@ -25,6 +29,7 @@ from tests.e2e.documents import hospital
 from tests.support.field import Field, hospitals, until
 
 PYTHON = ("flowerbed.",)
+QUIET = 15.0
 
 
 def name_of(process: psutil.Process) -> str:
@@ -76,22 +81,44 @@ def measure(field: Field, seconds: float) -> Counter[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Processor time of an idle stack.")
     parser.add_argument("--seconds", type=float, default=60.0)
-    seconds = parser.parse_args().seconds
+    parser.add_argument("--runners", type=int, help="simulated ones, instead of four real ones")
+    options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp(prefix="flowerbed-idle-"))
     try:
         with running_stack(scratch / "stack") as stack:
             field = Field(stack, Api(stack.gateway_url, stack.api_token))
-            described = prepare("hospital", scratch / "data", 7)
-            names = [site["name"] for site in described["sites"]]
-            for ready in hospitals(field, scratch / "data", scratch / "clients", names):
-                waiting = ready.submit(hospital(min_clients=5))
-                until(partial(_all_joined, ready, waiting), "four clients are joined")
-                until(partial(_all_warm, ready), "four workers are warm")
-                time.sleep(15)
-                _print(measure(ready, seconds), seconds)
+            if options.runners is None:
+                _real(field, scratch, options.seconds)
+            else:
+                _simulated(field, options.runners, options.seconds)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0
+
+
+def _real(field: Field, scratch: Path, seconds: float) -> None:
+    described = prepare("hospital", scratch / "data", 7)
+    names = [site["name"] for site in described["sites"]]
+    for ready in hospitals(field, scratch / "data", scratch / "clients", names):
+        waiting = ready.submit(hospital(min_clients=5))
+        until(partial(_all_joined, ready, waiting), "four clients are joined")
+        until(partial(_all_warm, ready), "four workers are warm")
+        time.sleep(QUIET)
+        _print(measure(ready, seconds), seconds)
+
+
+def _simulated(field: Field, runners: int, seconds: float) -> None:
+    from scripts.bench.scale.crowd import crowds
+    from scripts.bench.scale.growth import Scale
+
+    with crowds(field.stack.ca_file, beats=False) as many:
+        Scale(control=field, crowds=many, window=seconds).hold(runners)
+        time.sleep(QUIET)
+        before = many.cpu_seconds()
+        spent = measure(field, seconds)
+        generator = many.cpu_seconds() - before
+        _print(spent, seconds)
+        print(f"{'simulated runners, beside it':<44} {generator:6.2f} s")
 
 
 def _all_joined(field: Field, federation_id: str) -> bool:

@@ -1,0 +1,1 @@
+"""How the control plane grows with its runners: see `python -m scripts.bench.scale --help`."""
