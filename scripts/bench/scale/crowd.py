@@ -32,7 +32,9 @@ import httpx
 import psutil
 
 from flowerbed.runner.enrol import ensure_enrolled
+from flowerbed.runner.errors import NotReachable
 from flowerbed.runner.identity import Identity
+from flowerbed.runner.patience import patiently
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.transfer import TIMEOUT
 from scripts.bench.scale.simulated import Ground, Runner, Samples
@@ -97,16 +99,22 @@ class Crowd:
         await self._ground.store.aclose()
 
     async def _enrol(self, invite: str) -> float:
+        number = next(self._numbers)
+        state = StateDir.at(self._folder / f"runner-{number}")
+        loop = asyncio.get_running_loop()
+
+        async def enrolled() -> Identity:
+            return await loop.run_in_executor(self._threads, ensure_enrolled, state, invite)
+
+        def waits(error: NotReachable) -> None:
+            self._samples.failed[f"enrol: {error}"[:120]] += 1
+
         async with self._at_once:
             began = time.perf_counter()
-            number = next(self._numbers)
-            state = StateDir.at(self._folder / f"runner-{number}")
-            loop = asyncio.get_running_loop()
-            identity: Identity = await loop.run_in_executor(
-                self._threads, ensure_enrolled, state, invite
-            )
+            identity = await patiently(enrolled, on_wait=waits)
             seconds = time.perf_counter() - began
-            runner = Runner(self._ground, state, identity, Random(f"{self._seed}-{number}"))
+            chance = Random(f"{self._seed}-{number}")
+            runner = Runner(self._ground, state, identity, chance)
         self._runners.append((runner, asyncio.create_task(runner.run())))
         return seconds
 

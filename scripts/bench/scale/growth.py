@@ -2,8 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,7 @@ NEVER = 1_000_000
 """Clients that a federation waits for which must not start."""
 LONGEST = 900.0
 SETTLE = 5.0
+GONE = "ended at once"
 TTL = 120
 """Seconds of a lease, as it is where nobody says otherwise: a heartbeat every 20 s."""
 
@@ -40,7 +42,7 @@ class Size:
     joined_in: float
     window: float
     found: Found
-    used: Counter[str]
+    used: Mapping[str, float]
     generator: float
     memory: Counter[str]
     files: Counter[str]
@@ -97,17 +99,14 @@ class Scale:
     def _watch(self) -> dict[str, Any]:
         """The window in which nothing but waiting and heartbeats happens."""
         time.sleep(SETTLE)
-        processes = below(str(self.control.stack.state_dir))
         self.crowds.begin()
-        before, generator = seconds_used(processes), self.crowds.cpu_seconds()
-        began = time.monotonic()
+        usage, generator = Usage(self.control), self.crowds.cpu_seconds()
+        began, before = time.monotonic(), usage.look()
         time.sleep(self.window)
-        used: Counter[str] = Counter()
-        for process, seconds in seconds_used(list(before)).items():
-            used[name_of(process)] += seconds - before[process]  # type: ignore[assignment]  # seconds
+        used = {name: seconds - before.get(name, 0.0) for name, seconds in usage.look().items()}
         generator = self.crowds.cpu_seconds() - generator
         window, found = time.monotonic() - began, self.crowds.found()
-        memory, files = held(processes)
+        memory, files = held(list(usage.seconds))
         say(step="watched", runners=self.runners, failed=dict(found.failed))
         return {
             "window": window, "found": found, "used": used, "generator": generator,
@@ -132,13 +131,36 @@ class Scale:
 
     def _all(self, what: str) -> None:
         def reached() -> bool:
-            return self.crowds.count()[what] >= self.runners
+            count = self.crowds.count()
+            assert not count["ended"], f"{count['ended']} runners have ended"
+            return count[what] >= self.runners
 
         until(reached, f"{self.runners} runners are {what}", LONGEST)
 
     def _end(self, federation: str) -> None:
         self.control.api.post(f"/federations/{federation}/cancel", {"reason": "it was measured"})
         until(lambda: self.crowds.count()["held"] == 0, "every lease has ended", LONGEST)
+
+
+@dataclass(slots=True)
+class Usage:
+    """Processor seconds of the stack's processes, those that have ended meanwhile among them."""
+
+    control: Field
+    seconds: dict[psutil.Process, float] = field(default_factory=dict)
+    names: dict[psutil.Process, str] = field(default_factory=dict)
+
+    def look(self) -> dict[str, float]:
+        """Until now, by process group."""
+        self.seconds |= seconds_used(below(str(self.control.stack.state_dir)))
+        total: dict[str, float] = {}
+        for process, used in self.seconds.items():
+            if process not in self.names:
+                with suppress(psutil.Error):
+                    self.names[process] = name_of(process)
+            name = self.names.get(process, GONE)
+            total[name] = total.get(name, 0.0) + used
+        return total
 
 
 def waiting(**spec: Any) -> dict[str, Any]:

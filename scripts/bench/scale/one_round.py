@@ -4,21 +4,19 @@ import asyncio
 import statistics
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from scripts.bench.idle import below, name_of, seconds_used
 from scripts.bench.models import phases, say
 from scripts.bench.scale.crowd import Crowds, Found
-from scripts.bench.scale.growth import LONGEST, Scale, waiting
+from scripts.bench.scale.growth import LONGEST, Scale, Usage, waiting
 from scripts.bench.scale.tables import milliseconds, table
 from tests.support.field import Field
 
 TENSORS = 4
-LOOK = 0.5
+LOOK = 1.0
 FLOAT = 4
 STEPS = ("train: ordered", "train: uploaded", "train: reported", "evaluate: ordered",
          "evaluate: reported")  # fmt: skip
@@ -41,25 +39,20 @@ class Span:
 
 
 @dataclass(slots=True)
-class Usage:
+class Watch:
     """Processor seconds by process group, looked at again and again while the round runs."""
 
     control: Field
     crowds: Crowds
-    seen: list[tuple[float, Counter[str]]] = field(default_factory=list)
+    seen: list[tuple[float, dict[str, float]]] = field(default_factory=list)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        stop = threading.Event()
-        processes = below(str(self.control.stack.state_dir))
-        names = {process: name_of(process) for process in processes}
+        stop, usage = threading.Event(), Usage(self.control)
 
         def look() -> None:
             while not stop.is_set():
-                used: Counter[str] = Counter()
-                for process, seconds in seconds_used(processes).items():
-                    used[names[process]] += seconds  # type: ignore[assignment]  # seconds
-                used[GENERATOR] = self.crowds.cpu_seconds()  # type: ignore[assignment]  # seconds
+                used = {**usage.look(), GENERATOR: self.crowds.cpu_seconds()}
                 self.seen.append((time.time(), used))
                 stop.wait(LOOK)
 
@@ -76,7 +69,7 @@ class Usage:
         first, last = (
             min(self.seen, key=lambda one: abs(one[0] - at))[1] for at in (span.began, span.ended)
         )
-        return {name: last[name] - first[name] for name in last}
+        return {name: seconds - first.get(name, 0.0) for name, seconds in last.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +82,7 @@ class Whole:
     events: Sequence[Mapping[str, Any]]
     phases: Sequence[Mapping[str, float]]
     found: Found
-    usage: Usage
+    watch: Watch
 
     def at(self, kind: str, number: int) -> float:
         """When the last event of this kind in the round was recorded."""
@@ -112,9 +105,9 @@ class Whole:
 def run(scale: Scale, kib: int, rounds: int) -> Whole:
     """All runners that there are take part in a federation of so many rounds."""
     elements = kib * 1024 // FLOAT
-    usage = Usage(scale.control, scale.crowds)
+    watch = Watch(scale.control, scale.crowds)
     scale.crowds.begin()
-    with usage.running():
+    with watch.running():
         submitted = time.time()
         federation = scale.control.submit(
             waiting(
@@ -132,7 +125,7 @@ def run(scale: Scale, kib: int, rounds: int) -> Whole:
     events, split = asyncio.run(_recorded(scale.control, federation, rounds))
     return Whole(
         runners=scale.runners, update=FLOAT * elements, submitted=submitted, events=events,
-        phases=split, found=found, usage=usage,
+        phases=split, found=found, watch=watch,
     )  # fmt: skip
 
 
@@ -193,20 +186,20 @@ def _steps(whole: Whole, number: int) -> str:
 def _processor(whole: Whole, number: int) -> str:
     """Processor seconds of each process group in each exchange, and the share of all cores."""
     spans = whole.spans(number)
-    used = [whole.usage.within(span) for span in spans]
-    names = sorted(used[-1], key=lambda name: -sum(one[name] for one in used))
+    used = [whole.watch.within(span) for span in spans]
+    names = sorted(used[-1], key=lambda name: -sum(one.get(name, 0.0) for one in used))
     rows = [
-        (name, *(f"{one[name]:.1f} ({_share(one[name], span)} %)" for one, span in
+        (name, *(_share(one.get(name, 0.0), span) for one, span in
                  zip(used, spans, strict=True)))
         for name in names
-        if any(one[name] >= 0.05 for one in used)
+        if any(one.get(name, 0.0) >= 0.05 for one in used)
     ]  # fmt: skip
     lengths = (f"{span.name}, {span.ended - span.began:.1f} s" for span in spans)
     return table((f"round {number}: CPU, s (% of a core)", *lengths), rows)
 
 
 def _share(seconds: float, span: Span) -> str:
-    return f"{100 * seconds / (span.ended - span.began):.0f}"
+    return f"{seconds:.1f} ({100 * seconds / (span.ended - span.began):.0f} %)"
 
 
 def _calls(found: Found) -> str:

@@ -143,7 +143,8 @@ class Runner:
                 lambda: self._samples.timed("claim", self._door.claim(key, self._terms.dataset))
             )
         except RunnerError as error:
-            self._samples.failed[f"offer: {type(error).__name__}"] += 1
+            self._samples.failed[f"offer: {error}"[:120]] += 1
+            await asyncio.sleep(agent.PASSING_PAUSE)
             return
         self._samples.happened("claimed")
         self.leases[key] = asyncio.create_task(self._keep(key, manifest, held))

@@ -84,7 +84,7 @@ def processor(sizes: Sequence[Size]) -> str:
     names = _names([size.used for size in sizes], 0.05)
     rows = []
     for size in sizes:
-        shares = [100 * size.used[name] / size.window for name in names]
+        shares = [100 * size.used.get(name, 0.0) / size.window for name in names]
         everything = sum(size.used.values())
         each = 60_000 * everything / size.window / size.runners if size.runners else 0.0
         rows.append(
