@@ -176,9 +176,7 @@ def _steps(whole: Whole, number: int) -> str:
         )
         if after:
             middle = statistics.median(after)
-            rows.append(
-                (step, len(after), f"{after[0]:.2f}", f"{middle:.2f}", f"{after[-1]:.2f}")
-            )
+            rows.append((step, len(after), f"{after[0]:.2f}", f"{middle:.2f}", f"{after[-1]:.2f}"))
     head = (f"round {number}, runners", "how many", "first, s", "median, s", "last, s")
     return table(head, rows)
 

@@ -78,9 +78,7 @@ class Ground:
 class Runner:
     """Works until its task is cancelled. `leases`: those it holds."""
 
-    def __init__(
-        self, ground: Ground, state: StateDir, identity: Identity, chance: Random
-    ) -> None:
+    def __init__(self, ground: Ground, state: StateDir, identity: Identity, chance: Random) -> None:
         context = IdentityStore(state).client_context(identity)
         self.leases: dict[LeaseKey, asyncio.Task[None]] = {}
         self.has_polled = False
