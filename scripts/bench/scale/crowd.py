@@ -69,8 +69,10 @@ class Crowd:
 
     async def begin(self) -> None:
         """Forget what was measured until now."""
-        for kept in (self._samples.seconds, self._samples.moments, self._samples.failed):
+        samples = self._samples
+        for kept in (samples.seconds, samples.moments, samples.failed):
             kept.clear()
+        samples.since = time.perf_counter()
         gc.collect()
         gc.freeze()  # otherwise a collection looks at all runners, and stops them for that long
 

@@ -47,6 +47,12 @@ class Samples:
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     moments: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     failed: Counter[str] = field(default_factory=Counter)
+    since: float = 0.0
+
+    def add(self, name: str, began: float, seconds: float) -> None:
+        """What began before all was forgotten does not count: it may have waited behind that."""
+        if began >= self.since:
+            self.seconds[name].append(seconds)
 
     async def timed(self, name: str, call: Awaitable[T]) -> T:
         began = time.perf_counter()
@@ -56,7 +62,7 @@ class Samples:
             self.failed[f"{name}: {type(error).__name__}"] += 1
             raise
         finally:
-            self.seconds[name].append(time.perf_counter() - began)
+            self.add(name, began, time.perf_counter() - began)
 
     def happened(self, name: str) -> None:
         self.moments[name].append(time.time())
@@ -126,7 +132,7 @@ class Runner:
                 raise
             if not found.offers:
                 late = time.perf_counter() - began - wait
-                self._samples.seconds["lease poll, late" if wait else "first poll"].append(late)
+                self._samples.add("lease poll, late" if wait else "first poll", began, late)
             return found.offers
 
         return await patiently(ask)
@@ -178,7 +184,7 @@ class Runner:
             self._samples.failed[f"work poll: {error}"[:120]] += 1
             raise
         if offer.order is None:
-            self._samples.seconds["work poll, late"].append(time.perf_counter() - began - wait)
+            self._samples.add("work poll, late", began, time.perf_counter() - began - wait)
         return offer.order
 
     async def _beat(self, key: LeaseKey, every: float, first: float) -> None:

@@ -1,6 +1,7 @@
 """What was seen at each size, as Markdown tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from scripts.bench.scale.growth import Size
 
@@ -80,46 +81,55 @@ def waiting_table(sizes: Sequence[Size]) -> str:
 
 
 def processor(sizes: Sequence[Size]) -> str:
-    """Per cent of one core, and milliseconds of all processes for a runner's minute."""
-    names = _names([size.used for size in sizes], 0.05)
-    rows = []
-    for size in sizes:
-        shares = [100 * size.used.get(name, 0.0) / size.window for name in names]
-        everything = sum(size.used.values())
-        each = 60_000 * everything / size.window / size.runners if size.runners else 0.0
-        rows.append(
-            (
-                size.runners, *(f"{share:.1f}" for share in shares),
-                f"{100 * everything / size.window:.1f}", f"{each:.1f}",
-                f"{100 * size.generator / size.window:.1f}",
-            )
-        )  # fmt: skip
-    head = ("runners", *(f"{name}, %" for name in names), "all, %", "ms per runner-minute")
-    return table((*head, "generator, %"), rows)
+    """Per cent of one core by process group, and what all of them spend on a runner's minute."""
+    shares = [
+        {name: 100 * seconds / size.window for name, seconds in size.used.items()} for size in sizes
+    ]
+    every = [sum(one.values()) for one in shares]
+    rows = _by_process(shares, 0.1, 1)
+    rows.append(("all of it", *(f"{one:.1f}" for one in every)))
+    each = [
+        f"{600 * one / size.runners:.1f}" if size.runners else "-"
+        for one, size in zip(every, sizes, strict=True)
+    ]
+    rows.append(("ms per runner-minute", *each))
+    own = (f"{100 * size.generator / size.window:.1f}" for size in sizes)
+    rows.append(("beside it: the generator", *own))
+    return table(("CPU, % of a core; runners:", *(str(size.runners) for size in sizes)), rows)
 
 
 def memory(sizes: Sequence[Size]) -> str:
     """MiB by process group, and what each runner has added since the size before."""
-    names = _names([size.memory for size in sizes], MIB)
-    rows = []
-    before = None
-    for size in sizes:
-        total = sum(size.memory.values())
-        grown = None if before is None else total - sum(before.memory.values())
-        each = "-" if grown is None else f"{grown / size.added / 1024:.0f}"
-        files = (size.files["python flowerbed.lease"], size.files["caddy"])
-        shown = (f"{size.memory[name] / MIB:.0f}" for name in names)
-        rows.append((size.runners, *shown, f"{total / MIB:.0f}", each, *files))
-        before = size
-    head = ("runners", *(f"{name}, MiB" for name in names), "all, MiB", "KiB per runner")
-    return table((*head, "open files: lease", "caddy"), rows)
+    held = [{name: size.memory[name] / MIB for name in size.memory} for size in sizes]
+    every = [sum(one.values()) for one in held]
+    rows = _by_process(held, 1, 0)
+    rows.append(("all of it", *(f"{one:.0f}" for one in every)))
+    each = [
+        f"{1024 * (after - before) / size.added:.0f}"
+        for (before, after), size in zip(pairwise(every), sizes[1:], strict=True)
+    ]
+    rows.append(("KiB for each runner more", "-", *each))
+    for name in ("python flowerbed.lease", "caddy"):
+        opened = (str(size.files[name]) for size in sizes)
+        rows.append((f"open files of {_short(name)}", *opened))
+    return table(("PSS, MiB; runners:", *(str(size.runners) for size in sizes)), rows)
 
 
-def _names(groups: Sequence[Mapping[str, float]], least: float) -> list[str]:
-    """Process groups that matter at some size, the largest of the last size first."""
-    most = {name: max(one.get(name, 0) for one in groups) for group in groups for name in group}
-    last = groups[-1]
-    return sorted((n for n in most if most[n] >= least), key=lambda n: -last.get(n, 0))
+def _by_process(
+    groups: Sequence[Mapping[str, float]], least: float, digits: int
+) -> list[tuple[str, ...]]:
+    """A row for each process group that matters at some size, the last size's largest first."""
+    names = {name for group in groups for name in group}
+    ordered = sorted(names, key=lambda name: -groups[-1].get(name, 0.0))
+    return [
+        (_short(name), *(f"{group.get(name, 0.0):.{digits}f}" for group in groups))
+        for name in ordered
+        if max(group.get(name, 0.0) for group in groups) >= least
+    ]
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("python flowerbed.")
 
 
 def verdicts(sizes: Sequence[Size]) -> Iterator[str]:
