@@ -47,14 +47,14 @@ def ours(field: Field) -> list[psutil.Process]:
 
 def below(*folders: str) -> list[psutil.Process]:
     """Processes with one of the folders in their command line, and all that they have started."""
-    roots = []
+    found = set()
     for process in psutil.process_iter():
         try:
             if any(folder in " ".join(process.cmdline()) for folder in folders):
-                roots.append(process)
-        except psutil.Error:
+                found |= {process, *process.children(recursive=True)}
+        except psutil.Error:  # it has ended meanwhile
             continue
-    return list({p for root in roots for p in (root, *root.children(recursive=True))})
+    return list(found)
 
 
 def seconds_used(processes: list[psutil.Process]) -> dict[psutil.Process, float]:

@@ -2,8 +2,8 @@
 
 Each runner has its own key pair, certificate, TLS connections and state directory. A process and
 an event loop are shared: thousands of real agents would not fit beside the control plane. What is
-shared beyond that is the client for S3, and the roots of trust: the stack's CA alone, because
-reading all of the machine's for each client would be most of an enrolment.
+shared beyond that are the roots of trust, the stack's CA alone: reading all of the machine's for
+each client would be most of an enrolment.
 
 State directories lie in memory where that is possible: the runners' disks are not the control
 plane's.
@@ -14,6 +14,7 @@ import gc
 import os
 import resource
 import shutil
+import ssl
 import tempfile
 import time
 from collections import Counter
@@ -28,7 +29,6 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import httpx
 import psutil
 
 from flowerbed.runner.enrol import ensure_enrolled
@@ -36,7 +36,6 @@ from flowerbed.runner.errors import NotReachable
 from flowerbed.runner.identity import Identity
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.state import StateDir
-from flowerbed.runner.transfer import TIMEOUT
 from scripts.bench.scale.simulated import Ground, Runner, Samples
 
 AT_ONCE = 16
@@ -55,8 +54,8 @@ class Crowd:
         self._folder = folder
         self._seed = seed
         self._samples = Samples()
-        store = httpx.AsyncClient(timeout=TIMEOUT, limits=httpx.Limits(max_connections=None))
-        self._ground = Ground(samples=self._samples, store=store, beats=beats)
+        trust = ssl.create_default_context()
+        self._ground = Ground(samples=self._samples, trust=trust, beats=beats)
         self._runners: list[tuple[Runner, asyncio.Task[None]]] = []
         self._numbers = count()
         self._threads = ThreadPoolExecutor(AT_ONCE)
@@ -98,7 +97,6 @@ class Crowd:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._ground.store.aclose()
 
     async def _enrol(self, invite: str) -> float:
         number = next(self._numbers)

@@ -9,6 +9,7 @@ update is the base with a little noise, an evaluation is the mean square of the 
 
 import asyncio
 import hashlib
+import ssl
 import time
 import uuid
 from collections import Counter, defaultdict
@@ -72,12 +73,12 @@ class Samples:
 class Ground:
     """What the runners of a process share.
 
-    `store`: the client for S3. `beats`: with an explicit heartbeat in every interval, also where
+    `trust`: for S3, whose addresses may be https. `beats`: with an explicit heartbeat in every interval, also where
     there is no work; an agent beats while it works, and asks for work otherwise.
     """
 
     samples: Samples
-    store: httpx.AsyncClient
+    trust: ssl.SSLContext
     beats: bool
 
 
@@ -95,6 +96,7 @@ class Runner:
         self._door = Door(
             identity.client_url, lambda: httpx.AsyncClient(verify=context, limits=LIMITS)
         )
+        self._store = httpx.AsyncClient(verify=ground.trust, timeout=transfer.TIMEOUT)
         self._keys = KeyRing(identity.jwks, self._door.jwks)
         name = identity.client_id
         self._terms = Terms(
@@ -121,6 +123,7 @@ class Runner:
                 task.cancel()
             await asyncio.gather(*self.leases.values(), return_exceptions=True)
             await self._door.close()
+            await self._store.aclose()
 
     async def _polled(self, wait: float) -> tuple[LeaseOffer, ...]:
         async def ask() -> tuple[LeaseOffer, ...]:
@@ -219,7 +222,7 @@ class Runner:
             beating.cancel()
 
     async def _done(self, order: WorkOrder) -> WorkReport:
-        store, url = self._ground.store, order.download.url
+        store, url = self._store, order.download.url
         folder = self._state.bases(order.lease_id)
         base = await patiently(
             lambda: self._samples.timed(
@@ -244,9 +247,7 @@ class Runner:
         save_file(_moved(base, order.seed), path)
         content = path.read_bytes()
         await patiently(
-            lambda: self._samples.timed(
-                "upload", transfer.upload(self._ground.store, target, path)
-            ),
+            lambda: self._samples.timed("upload", transfer.upload(self._store, target, path)),
             until=order.exp,
         )
         path.unlink()
