@@ -1,6 +1,7 @@
 """A whole round with all simulated runners: real orders, real updates through S3, the real fold."""
 
 import asyncio
+import math
 import statistics
 import threading
 import time
@@ -13,10 +14,11 @@ from scripts.bench.models import phases, say
 from scripts.bench.scale.crowd import Crowds, Found
 from scripts.bench.scale.growth import LONGEST, Scale, Usage, waiting
 from scripts.bench.scale.tables import milliseconds, table
-from tests.support.field import Field
+from tests.support.field import ENDED, Field
 
 TENSORS = 4
 LOOK = 1.0
+ASK_EVERY = 5.0
 FLOAT = 4
 STEPS = ("train: ordered", "train: uploaded", "train: reported", "evaluate: ordered",
          "evaluate: reported")  # fmt: skip
@@ -118,7 +120,7 @@ def run(scale: Scale, kib: int, rounds: int) -> Whole:
             )
         )
         say(step="submitted", federation=federation, runners=scale.runners)
-        scale.control.completed(federation, LONGEST * rounds)
+        _wait(scale.control, federation, LONGEST * rounds)
         time.sleep(2 * LOOK)
     found = scale.crowds.found()
     say(step="completed", seconds=round(time.time() - submitted, 1), failed=dict(found.failed))
@@ -127,6 +129,15 @@ def run(scale: Scale, kib: int, rounds: int) -> Whole:
         runners=scale.runners, update=FLOAT * elements, submitted=submitted, events=events,
         phases=split, found=found, watch=watch,
     )  # fmt: skip
+
+
+def _wait(control: Field, federation: str, seconds: float) -> None:
+    """Seldom asked: with many clients the answer costs the gateway something."""
+    end = time.monotonic() + seconds
+    while (found := control.api.federation(federation))["status"] not in ENDED:
+        assert time.monotonic() < end, f"not within {seconds:g} s"
+        time.sleep(ASK_EVERY)
+    assert found["status"] == "completed", found["reason"]
 
 
 async def _recorded(
@@ -166,14 +177,13 @@ def _split(whole: Whole, number: int, split: Mapping[str, float]) -> str:
 def _steps(whole: Whole, number: int) -> str:
     """When the runners had done what, from the start of the exchange."""
     spans = {span.name: span for span in whole.spans(number)}
+    following = number < len(whole.phases)
+    end = whole.at("round.started", number + 1) if following else math.inf
     rows = []
     for step in STEPS:
         span = spans["training" if step.startswith("train") else "evaluation"]
-        after = sorted(
-            at - span.began
-            for at in whole.found.moments.get(step, [])
-            if span.began <= at <= span.ended
-        )
+        moments = whole.found.moments.get(step, [])
+        after = sorted(at - span.began for at in moments if span.began <= at < end)
         if after:
             middle = statistics.median(after)
             rows.append((step, len(after), f"{after[0]:.2f}", f"{middle:.2f}", f"{after[-1]:.2f}"))

@@ -73,8 +73,9 @@ class Samples:
 class Ground:
     """What the runners of a process share.
 
-    `trust`: for S3, whose addresses may be https. `beats`: with an explicit heartbeat in every interval, also where
-    there is no work; an agent beats while it works, and asks for work otherwise.
+    `trust`: for S3, whose addresses may be https. `beats`: with an explicit heartbeat in every
+    interval, also where there is no work; an agent beats while it works, and asks for work
+    otherwise.
     """
 
     samples: Samples
