@@ -11,6 +11,7 @@ plane's.
 
 import asyncio
 import gc
+import logging
 import os
 import resource
 import shutil
@@ -132,6 +133,7 @@ def live(pipe: Connection, folder: Path, ca_file: Path, beats: bool, seed: str) 
     """The process: answers one question after the other until the pipe is closed."""
     sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # known to be missing:
     # httpcore looks for it through all folders at every call, a tenth of this process's time
+    logging.getLogger("flowerbed.runner").setLevel(logging.ERROR)  # who waits is counted
     os.environ["SSL_CERT_FILE"] = str(ca_file)
     os.environ["SSL_CERT_DIR"] = str(folder)
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
