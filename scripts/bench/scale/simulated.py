@@ -28,8 +28,9 @@ from flowerbed.contracts.door import LeaseHeld, LeaseKey, LeaseOffer, WorkReport
 from flowerbed.contracts.signed import Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef, DatasetRef
 from flowerbed.runner import agent, lease_work, transfer
-from flowerbed.runner.door import ANSWER_SECONDS, LATE_SECONDS, LIMITS, Door
+from flowerbed.runner.door import ANSWER_SECONDS, LATE_SECONDS, Door
 from flowerbed.runner.errors import LeaseLost, NotReachable, Refused, RunnerError
+from flowerbed.runner.http import open_client
 from flowerbed.runner.identity import Identity, IdentityStore
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.state import StateDir
@@ -94,9 +95,7 @@ class Runner:
         self._samples = ground.samples
         self._state = state
         self._chance = chance
-        self._door = Door(
-            identity.client_url, lambda: httpx.AsyncClient(verify=context, limits=LIMITS)
-        )
+        self._door = Door(identity.client_url, lambda: open_client(context))
         self._store = httpx.AsyncClient(verify=ground.trust, timeout=transfer.TIMEOUT)
         self._keys = KeyRing(identity.jwks, self._door.jwks)
         name = identity.client_id
