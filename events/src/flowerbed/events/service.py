@@ -7,7 +7,6 @@ goes on by itself when they are there.
 """
 
 import asyncio
-import gc
 import logging
 import signal
 import time
@@ -25,6 +24,7 @@ from flowerbed.events.codec import Codec
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Address, Database
 from flowerbed.events.errors import FlowerbedError, NotFound, Unavailable
+from flowerbed.events.garbage import collect_in_portions
 from flowerbed.events.health import health_routes
 from flowerbed.events.http import new_app, prepare
 from flowerbed.events.intake import Intake
@@ -56,10 +56,6 @@ BUS_PATIENCE = 5.0
 
 ON_THE_BUS = ("relay", "consumer ", "partition ")
 """How the roles begin whose work needs NATS."""
-
-GC_THRESHOLDS = (2_000, 10, 500)
-"""A full collection looks at all that waits (0.3 s with a thousand clients), and finds next to
-nothing: what ends is freed at once, and the young generations hold the rest. So it is seldom."""
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -366,8 +362,12 @@ def run(
         await build(shell)
         for app, path in serve:
             shell.serve(app, path)
-        gc.collect()
-        gc.freeze()  # what was loaded stays: looking through it again would hold everybody up
-        gc.set_threshold(*GC_THRESHOLDS)
 
-    uvloop.run(serve_until_stopped(settings, build_all))
+    async def live() -> None:
+        collecting = asyncio.create_task(collect_in_portions(), name="garbage")
+        try:
+            await serve_until_stopped(settings, build_all)
+        finally:
+            collecting.cancel()
+
+    uvloop.run(live())
