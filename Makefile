@@ -24,8 +24,8 @@ chaos: setup ## 100 federations while everything is killed, stopped and cut off 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation models backbone startup idle recovery recovery-flower \
-	policies) ## all of these (about 3 hours)
+bench: $(addprefix bench-,rounds aggregation models backbone scale startup idle recovery \
+	recovery-flower policies) ## all of these (about 3 hours)
 
 bench-setup: setup
 	@bash scripts/bench/setup.sh
@@ -42,6 +42,10 @@ bench-aggregation: setup ## the fold of 20 and 50 updates of 10M float32, beside
 
 bench-models: setup ## a round with a model of 1 GiB and four clients: time, memory, bytes
 	@$(BENCH).models
+
+bench-scale: bench-setup ## 10 to 3,000 simulated clients, and a round of a thousand (12 min)
+	@$(BENCH).scale --runners 10,100,1000,3000 --seconds 60
+	@$(BENCH).scale --runners 1000 --round --update-kib 100
 
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup
@@ -77,5 +81,5 @@ lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
 .PHONY: help setup demo demo-stop test chaos crash-matrix bench bench-setup \
-	bench-rounds bench-backbone bench-aggregation bench-models bench-startup bench-idle bench-recovery \
+	bench-rounds bench-backbone bench-scale bench-aggregation bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock

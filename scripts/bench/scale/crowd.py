@@ -16,7 +16,6 @@ import os
 import resource
 import shutil
 import ssl
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -131,8 +130,6 @@ class Crowd:
 
 def live(pipe: Connection, folder: Path, ca_file: Path, beats: bool, seed: str) -> None:
     """The process: answers one question after the other until the pipe is closed."""
-    sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]  # known to be missing:
-    # httpcore looks for it through all folders at every call, a tenth of this process's time
     logging.getLogger("flowerbed.runner").setLevel(logging.ERROR)  # who waits is counted
     os.environ["SSL_CERT_FILE"] = str(ca_file)
     os.environ["SSL_CERT_DIR"] = str(folder)

@@ -19,7 +19,6 @@ from pathlib import Path
 from random import Random
 from typing import TypeVar
 
-import httpx
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
@@ -96,7 +95,7 @@ class Runner:
         self._state = state
         self._chance = chance
         self._door = Door(identity.client_url, lambda: open_client(context))
-        self._store = httpx.AsyncClient(verify=ground.trust, timeout=transfer.TIMEOUT)
+        self._store = open_client(ground.trust, timeout=transfer.TIMEOUT)
         self._keys = KeyRing(identity.jwks, self._door.jwks)
         name = identity.client_id
         self._terms = Terms(

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
 import time
@@ -44,6 +45,8 @@ from flowerbed.embedded.shape import Shape, from_json, read_shape
 from flowerbed.embedded.streams import declare_streams, retire_streams
 
 logger = logging.getLogger(__name__)
+
+MANY_FILES = 65_536
 
 ATTEMPTS = 3
 
@@ -261,6 +264,14 @@ async def supervise(
     return 0
 
 
+def allow_many_files() -> None:
+    """A waiting client needs seven of them, in the front and in the lease service together."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MANY_FILES if most == resource.RLIM_INFINITY else min(most, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m flowerbed.embedded.supervisor")
     parser.add_argument("--state-dir", type=Path, required=True)
@@ -272,6 +283,7 @@ def main() -> int:
     if os.fork():  # the caller gets its shell back, and never has us as a child to reap
         os._exit(0)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    allow_many_files()
     layout, pipe = Layout.at(options.state_dir), ProgressPipe(options.progress)
     with held(layout) as ours:
         if not ours:
