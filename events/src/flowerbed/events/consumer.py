@@ -42,8 +42,6 @@ class Consumer:
     retry: Retry = field(default_factory=Retry)
     begin: Callable[[Connection], Awaitable[None]] | None = None
     """Done once in each transaction, before any message in it is handled."""
-    rest_seconds: float = 0.0
-    """A pause after each batch: fewer, larger transactions, where nobody waits for their effect."""
 
     async def handle(self, tx: Connection, message: Message) -> None:
         """Decode and handle one message; a type without a handler is passed over."""

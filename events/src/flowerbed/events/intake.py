@@ -147,8 +147,6 @@ class Intake:
                     batch = await deliveries.next_batch(BATCH)
                     if batch:
                         await self.process(deliveries, batch)
-                    if 0 < len(batch) < BATCH and self.consumer.rest_seconds:
-                        await self._pause(self.consumer.rest_seconds)
             finally:
                 self._current = None
 

@@ -16,9 +16,6 @@ from flowerbed.events.store import EventStore
 
 codec = Codec(EVENTS)
 
-REST = 0.25
-"""Seconds. No round waits for what people are shown."""
-
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('flowerbed.gateway.keep'))"
 
 
@@ -36,7 +33,6 @@ def consumers(store: EventStore) -> tuple[Consumer, ...]:
             stream.name,
             dict.fromkeys(owned_events(stream.owner), keep),
             store.codec,
-            rest_seconds=REST,
             begin=take_turns,
         )
         for stream in STREAMS
