@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from flowerbed.events.message import Message
 from flowerbed.events.outbox import Outbox
 from flowerbed.events.recorded import Recorded
 from flowerbed.events.relay import Progress, Relay
+from flowerbed.events.rest import Rest
 from tests.support.garden import (
     MIGRATIONS,
     ROSES,
@@ -144,6 +145,23 @@ async def test_each_event_is_handled_once_in_order(garden: Garden) -> None:
         await garden.record("bed-1", Watered(litres=2))
         await garden.noted(("bed-1", 1), ("bed-1", 2), ("bed-1", 3))
         await garden.acknowledged()
+
+
+async def test_events_gather_during_a_rest_and_are_one_transaction(garden: Garden) -> None:
+    rest = Rest(60.0, hurry_seconds=0.0)
+    await garden.record("bed-1", Sown(seed="a"))
+    async with running(garden.intake(replace(garden.consumer(), rest=rest))) as intake:
+        await garden.acknowledged()
+        await garden.record("bed-1", Watered(litres=1))
+        await garden.record("bed-1", Watered(litres=2))
+        await asyncio.sleep(0.2)
+        assert await garden.notes() == [("bed-1", 1)]
+        assert not intake.is_idle.is_set()
+        rest.hurry()
+        await garden.noted(("bed-1", 1), ("bed-1", 2), ("bed-1", 3))
+    async with garden.gateway.database.read_all() as connection:
+        rows = await connection.fetch("SELECT DISTINCT xmin::text FROM notes WHERE version > 1")
+    assert len(rows) == 1
 
 
 async def test_batch_may_hold_several_tenants(garden: Garden) -> None:

@@ -9,6 +9,7 @@ from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection
 from flowerbed.events.message import Message, envelope, received
 from flowerbed.events.recorded import Recorded
+from flowerbed.events.rest import Rest
 from flowerbed.events.telemetry import SpanKind, span
 
 Handler: TypeAlias = Callable[[Connection, Recorded[Any]], Awaitable[None]]
@@ -42,6 +43,8 @@ class Consumer:
     retry: Retry = field(default_factory=Retry)
     begin: Callable[[Connection], Awaitable[None]] | None = None
     """Done once in each transaction, before any message in it is handled."""
+    rest: Rest | None = None
+    """Taken after each batch: fewer, larger transactions, where nobody waits for their effect."""
 
     async def handle(self, tx: Connection, message: Message) -> None:
         """Decode and handle one message; a type without a handler is passed over."""

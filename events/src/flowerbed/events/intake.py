@@ -132,6 +132,8 @@ class Intake:
         self._is_passed_on = True
         if self._current is not None:
             self._current.interrupt()
+        if self.consumer.rest is not None:
+            self.consumer.rest.hurry()
 
     @property
     def _is_over(self) -> bool:
@@ -147,6 +149,8 @@ class Intake:
                     batch = await deliveries.next_batch(BATCH)
                     if batch:
                         await self.process(deliveries, batch)
+                    if 0 < len(batch) < BATCH and self.consumer.rest is not None:
+                        await self.consumer.rest.take()
             finally:
                 self._current = None
 

@@ -55,22 +55,30 @@ class Verifier:
         while True:
             try:
                 todo = await self._to_do(number)
-                done = await asyncio.gather(*(self._verify(one) for one in todo))
+                done = await asyncio.gather(*(self._in_order(each) for each in todo))
             except Unavailable as error:
                 logger.warning("verification waits: %s", error)
                 done = [False]
             if all(done):
                 wait = FIRST_WAIT
-                if len(done) < AT_ONCE:
+                if sum(len(each) for each in todo) < AT_ONCE:
                     await self._wakeups[number].wait(self.look_seconds)
             else:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LAST_WAIT)
 
-    async def _to_do(self, number: int) -> list[Verification]:
+    async def _to_do(self, number: int) -> list[list[Verification]]:
+        """The oldest, by federation."""
         found = await verifications.to_do(self.database)
         ours = (one for one in found if partition(one.completed.federation_id) == number)
-        return list(islice(ours, AT_ONCE))
+        by_federation: dict[str, list[Verification]] = {}
+        for one in islice(ours, AT_ONCE):
+            by_federation.setdefault(one.completed.federation_id, []).append(one)
+        return list(by_federation.values())
+
+    async def _in_order(self, todo: list[Verification]) -> bool:
+        """A parent is recorded before what was made of it."""
+        return all([await self._verify(one) for one in todo])
 
     async def _verify(self, one: Verification) -> bool:
         """True once it is settled: recorded, or refused for good."""

@@ -1,11 +1,12 @@
 """The gateway on a shell: read models behind it, routes in front, every one but health guarded."""
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
+from flowerbed.events.rest import Rest
 from flowerbed.events.service import Shell
 from flowerbed.gateway.auth import api_token_only
 from flowerbed.gateway.command_routes import command_routes, submission_routes
-from flowerbed.gateway.consumers import codec, consumers
+from flowerbed.gateway.consumers import REST, codec, consumers
 from flowerbed.gateway.dead_letter_routes import dead_letter_routes
 from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.reads import Reads
@@ -17,11 +18,18 @@ from flowerbed.gateway.why.routes import why_routes
 
 
 async def build(settings: GatewaySettings, shell: Shell) -> None:
-    for consumer in consumers(shell.store(codec, PROJECTIONS)):
+    rest = Rest(REST)
+
+    async def hurried(request: Request) -> None:
+        """Who gives a command looks next at what came of it."""
+        if request.method != "GET":
+            rest.hurry()
+
+    for consumer in consumers(shell.store(codec, PROJECTIONS), rest):
         shell.consume(consumer)
     reads = Reads(shell.database)
     upstreams = _upstreams(settings)
-    guarded = [Depends(api_token_only(settings.api_token))]
+    guarded = [Depends(api_token_only(settings.api_token)), Depends(hurried)]
     for router in (
         submission_routes(Submissions(shell.database, shell.bus.publish)),
         command_routes(reads, upstreams),

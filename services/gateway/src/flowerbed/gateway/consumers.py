@@ -12,9 +12,13 @@ from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.recorded import Recorded
+from flowerbed.events.rest import Rest
 from flowerbed.events.store import EventStore
 
 codec = Codec(EVENTS)
+
+REST = 0.25
+"""Seconds. No round waits for what people are shown; who gives a command does not wait either."""
 
 _TURNS = "SELECT pg_advisory_xact_lock(hashtext('flowerbed.gateway.keep'))"
 
@@ -23,7 +27,7 @@ async def take_turns(tx: Connection) -> None:
     await tx.execute(_TURNS)
 
 
-def consumers(store: EventStore) -> tuple[Consumer, ...]:
+def consumers(store: EventStore, rest: Rest) -> tuple[Consumer, ...]:
     async def keep(tx: Connection, recorded: Recorded[Any]) -> None:
         await store.record(tx, recorded)
 
@@ -34,6 +38,7 @@ def consumers(store: EventStore) -> tuple[Consumer, ...]:
             dict.fromkeys(owned_events(stream.owner), keep),
             store.codec,
             begin=take_turns,
+            rest=rest,
         )
         for stream in STREAMS
     )
