@@ -90,6 +90,7 @@ class Shell:
         self._heard: dict[str, Callable[[bytes], None]] = {
             f"wake.{self.service}": lambda _: self.wakeup.wake()
         }
+        self._told: list[Callable[[], None]] = []
         self._served: list[tuple[FastAPI, Path]] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Listener] = []
@@ -158,6 +159,11 @@ class Shell:
         if name in self._work and name != "relay":
             raise FlowerbedError(f"two background works are called {name!r}")
         self._work[name] = work, leader
+
+    def appended(self, told: Callable[[], None]) -> None:
+        """Call `told` when this replica, or another of the service, has recorded events."""
+        self._told.append(told)
+        self.hear(f"wake.{self.service}.appended", lambda _: self._tell())
 
     def hear(self, subject: str, told: Callable[[bytes], None]) -> None:
         """Call `told` with what other replicas nudge on `subject`, which begins with `wake.`."""
@@ -310,7 +316,14 @@ class Shell:
         again = supervised(name, work, self.stopping, self.failing)
         self._tasks[name] = asyncio.create_task(again, name=name)
 
+    def _tell(self) -> None:
+        for told in self._told:
+            told()
+
     def _on_append(self) -> None:
+        if self._told:
+            self._tell()
+            self.bus.nudge(f"wake.{self.service}.appended")
         if self.leadership.holds("relay"):
             self.wakeup.wake()
         elif self.relaying is not None:

@@ -8,9 +8,14 @@ from flowerbed.gateway.auth import api_token_only
 from flowerbed.gateway.command_routes import command_routes, submission_routes
 from flowerbed.gateway.consumers import REST, codec, consumers
 from flowerbed.gateway.dead_letter_routes import dead_letter_routes
+from flowerbed.gateway.feed import Feed
+from flowerbed.gateway.feed_routes import feed_routes
+from flowerbed.gateway.live_routes import live_routes
 from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.reads import Reads
+from flowerbed.gateway.service_routes import service_routes
 from flowerbed.gateway.settings import GatewaySettings
+from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
 from flowerbed.gateway.upstream import Upstream
@@ -29,6 +34,8 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         shell.consume(consumer)
     reads = Reads(shell.database)
     upstreams = _upstreams(settings)
+    feed = Feed(shell.database, shell.stopping)
+    shell.appended(feed.wake)
     guarded = [Depends(api_token_only(settings.api_token)), Depends(hurried)]
     for router in (
         submission_routes(Submissions(shell.database, shell.bus.publish)),
@@ -36,6 +43,9 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         dead_letter_routes(upstreams),
         status_routes(reads),
         why_routes(reads, upstreams),
+        feed_routes(feed),
+        live_routes(feed, reads, upstreams),
+        service_routes(upstreams, Slos(shell.database)),
     ):
         shell.app.include_router(router, dependencies=guarded)
 

@@ -5,13 +5,14 @@ import binascii
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.gateway.lineage import lineage
+from flowerbed.gateway.past import as_of
 from flowerbed.gateway.views import (
     Artifact,
     ArtifactRecords,
@@ -78,9 +79,30 @@ WHERE m.federation_id = $1 ORDER BY m.joined_at NULLS LAST, m.client_id
 
 _HISTORY = """
 SELECT gpos AS position, id::text, type, stream, version, recorded_at, data,
-    meta ->> 'causation_id' AS causation_id
+    meta ->> 'causation_id' AS causation_id, meta ->> 'actor' AS actor
 FROM events WHERE meta ->> 'correlation_id' = $1 AND gpos > $2 ORDER BY gpos LIMIT $3
 """
+
+
+_MOMENT = """
+SELECT tenant, recorded_at AS at FROM events
+WHERE meta ->> 'correlation_id' = $1 AND gpos <= $2 ORDER BY gpos DESC LIMIT 1
+"""
+
+_UPDATES = """
+SELECT * FROM round_updates WHERE federation_id = $1 AND round_number >= $2
+ORDER BY round_number, attempt, exchange DESC, place LIMIT 2000
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A federation when its event at `position` had just been recorded."""
+
+    tenant: str
+    federation_id: str
+    position: int
+    at: datetime
 
 
 class CursorUnreadable(Rejected):
@@ -89,8 +111,24 @@ class CursorUnreadable(Rejected):
 
 
 class Reads:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, past: Past | None = None) -> None:
         self._database = database
+        self._past = past
+
+    async def at(self, tenant: str | None, federation_id: str, position: int | None) -> "Reads":
+        """What was to be read of one federation when its event at `position` had just come;
+        None: now.
+
+        Raises:
+            NotFound: the federation has no event up to there.
+        """
+        if position is None:
+            return self
+        async with self._reading(tenant) as connection:
+            row = await connection.fetchrow(_MOMENT, federation_id, position)
+        if row is None:
+            raise NotFound(f"federation {federation_id} has no event up to position {position}")
+        return Reads(self._database, Past(row["tenant"], federation_id, position, row["at"]))
 
     async def federations(
         self, tenant: str | None, *, status: str | None, name: str | None,
@@ -115,7 +153,7 @@ class Reads:
         evaluated = [a_round.evaluation for a_round in rounds if a_round.evaluation]
         return Federation(
             **row,
-            waiting_for=waiting_for(facts, datetime.now(UTC)),
+            waiting_for=waiting_for(facts, self._now()),
             base=_ref(row["base_sha256"], _uri_of(artifacts, row["base_sha256"])),
             final=_ref(row["final_sha256"], row["final_uri"]),
             metrics=evaluated[-1] if evaluated else {},
@@ -132,7 +170,16 @@ class Reads:
         async with self._reading(tenant) as connection:
             row = await _federation(connection, federation_id)
             facts = await gather(connection, row, with_errors=True)
-        return why(replace(facts, letters=tuple(letters), away=frozenset(away)), at)
+        known = replace(facts, letters=tuple(letters), away=frozenset(away))
+        return why(known, at if self._past is None else self._past.at)
+
+    async def updates(
+        self, tenant: str | None, federation_id: str, *, since_round: int
+    ) -> list[Update]:
+        """Each client's answers in the rounds from `since_round` on."""
+        async with self._reading(tenant) as connection:
+            rows = await connection.fetch(_UPDATES, federation_id, since_round)
+        return [Update(**_plain(row)) for row in rows]
 
     async def round(self, tenant: str | None, federation_id: str, number: int) -> RoundDetail:
         async with self._reading(tenant) as connection:
@@ -210,9 +257,20 @@ class Reads:
     @asynccontextmanager
     async def _reading(self, tenant: str | None) -> AsyncIterator[Connection]:
         """Of one tenant: what its own role may see. Of all: the reader's role, which only reads."""
-        opened = self._database.read_all() if tenant is None else self._database.transaction(tenant)
+        if self._past is not None:
+            past = self._past
+            if tenant not in (None, past.tenant):
+                raise NotFound(f"no federation {past.federation_id} is known")
+            opened = as_of(self._database, past.tenant, past.federation_id, past.position)
+        elif tenant is None:
+            opened = self._database.read_all()
+        else:
+            opened = self._database.transaction(tenant)
         async with opened as connection:
             yield connection
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) if self._past is None else self._past.at
 
 
 # --- rows -------------------------------------------------------------------

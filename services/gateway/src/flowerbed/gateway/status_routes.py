@@ -6,6 +6,7 @@ from fastapi import APIRouter, Path, Query
 
 from flowerbed.gateway.auth import Tenant
 from flowerbed.gateway.reads import Reads
+from flowerbed.gateway.sse import LARGEST_POSITION
 from flowerbed.gateway.views import (
     ArtifactRecords,
     ClientList,
@@ -17,8 +18,14 @@ from flowerbed.gateway.views import (
     Status,
 )
 
+LARGEST_ROUND = 2**31 - 1
+
 Cursor: TypeAlias = Annotated[str | None, Query(description="`next_cursor` of the page before.")]
 Limit: TypeAlias = Annotated[int, Query(ge=1, le=500)]
+At: TypeAlias = Annotated[
+    int | None,
+    Query(ge=0, le=LARGEST_POSITION, description="As it was when this position had just come."),
+]
 Digest: TypeAlias = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -37,21 +44,26 @@ def status_routes(reads: Reads) -> APIRouter:
         return await reads.federations(tenant, status=status, name=name, cursor=cursor, limit=limit)
 
     @router.get("/federations/{federation_id}")
-    async def federation(federation_id: str, tenant: Tenant = None) -> Federation:
+    async def federation(federation_id: str, tenant: Tenant = None, at: At = None) -> Federation:
         """Where it stands, what it waits for, and everything it has made."""
-        return await reads.federation(tenant, federation_id)
+        then = await reads.at(tenant, federation_id, at)
+        return await then.federation(tenant, federation_id)
 
     @router.get("/federations/{federation_id}/rounds/{number}")
     async def a_round(
-        federation_id: str, number: Annotated[int, Path(ge=1)], tenant: Tenant = None
+        federation_id: str,
+        number: Annotated[int, Path(ge=1, le=LARGEST_ROUND)],
+        tenant: Tenant = None,
+        at: At = None,
     ) -> RoundDetail:
         """Every attempt of one round, with each client's answer."""
-        return await reads.round(tenant, federation_id, number)
+        then = await reads.at(tenant, federation_id, at)
+        return await then.round(tenant, federation_id, number)
 
     @router.get("/federations/{federation_id}/events")
     async def history(
         federation_id: str,
-        after: Annotated[int, Query(ge=0)] = 0,
+        after: Annotated[int, Query(ge=0, le=LARGEST_POSITION)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
         tenant: Tenant = None,
     ) -> History:
@@ -59,9 +71,10 @@ def status_routes(reads: Reads) -> APIRouter:
         return await reads.history(tenant, federation_id, after=after, limit=limit)
 
     @router.get("/federations/{federation_id}/lineage")
-    async def lineage(federation_id: str, tenant: Tenant = None) -> Lineage:
+    async def lineage(federation_id: str, tenant: Tenant = None, at: At = None) -> Lineage:
         """From the base checkpoint to the newest, with the updates folded into each."""
-        return await reads.lineage(tenant, federation_id)
+        then = await reads.at(tenant, federation_id, at)
+        return await then.lineage(tenant, federation_id)
 
     @router.get("/clients")
     async def clients(

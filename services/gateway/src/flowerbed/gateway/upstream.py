@@ -70,6 +70,24 @@ class Upstream:
             raise Unavailable(f"{self.name} answered {answer.status_code}")
         return answer.json()
 
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Of the replicas, always in the same order."""
+        return tuple(sorted(self._urls))
+
+    async def readiness(self, url: str, patience: float) -> Any:
+        """What the replica at `url` says of itself, ready or not.
+
+        Raises:
+            Unavailable: it did not answer.
+        """
+        try:
+            answer = await self._http().get(f"{url}/readyz", timeout=patience)
+            return answer.json()
+        except (httpx.TransportError, ValueError) as error:
+            reason = type(error).__name__
+            raise Unavailable(f"{self.name} did not answer: {reason}") from error
+
     async def close(self) -> None:
         if self._client is not None:
             await self._client.aclose()

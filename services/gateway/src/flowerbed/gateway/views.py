@@ -63,7 +63,10 @@ class UpdateCounts(View):
 
 
 class Round(View):
-    """One attempt of a round. `train_seconds`: the slowest client's; the rest of it is ours."""
+    """One attempt of a round. `train_seconds`: the slowest client's; the rest of it is ours.
+
+    `aggregated_at`: the fold was closed; `recorded_at`: its checkpoint was read back and recorded.
+    """
 
     round_number: int
     attempt: int
@@ -83,6 +86,8 @@ class Round(View):
     reason: str
     started_at: datetime | None
     deadline_at: datetime | None
+    aggregated_at: datetime | None = None
+    recorded_at: datetime | None = None
     evaluation_started_at: datetime | None
     finished_at: datetime | None
     train_updates: UpdateCounts = UpdateCounts()
@@ -92,6 +97,7 @@ class Round(View):
 class Update(View):
     """One client's answer in one exchange."""
 
+    round_number: int
     attempt: int
     exchange: Literal["train", "evaluate"]
     client_id: str
@@ -177,7 +183,10 @@ class Federation(FederationSummary):
 
 
 class HistoryEvent(View):
-    """An event as it was recorded. `position` is its place in this history: `after` takes it."""
+    """An event as it was recorded. `position` is its place in this history: `after` takes it.
+
+    `actor`: who gave the command that it came of, where a person did.
+    """
 
     position: int
     id: str
@@ -186,6 +195,7 @@ class HistoryEvent(View):
     version: int
     recorded_at: datetime
     causation_id: str | None
+    actor: str | None = None
     data: dict[str, Any]
 
 

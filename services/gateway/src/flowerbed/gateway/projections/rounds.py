@@ -1,4 +1,5 @@
-"""rounds: one row an attempt; the orchestrator says where it stands, the aggregator what it cost.
+"""rounds: one row an attempt; the orchestrator says where it stands, the aggregator what it cost,
+the artifact service when the checkpoint was there.
 
 training ── evaluation_started ──> evaluating ── completed
    └── failed (another attempt may follow)
@@ -7,6 +8,7 @@ training ── evaluation_started ──> evaluating ── completed
 from typing import Any
 
 from flowerbed.contracts.aggregate import AggregateCompleted
+from flowerbed.contracts.artifact import ArtifactRecorded
 from flowerbed.contracts.round import (
     RoundCompleted,
     RoundEvaluationStarted,
@@ -47,7 +49,10 @@ def _values(recorded: Recorded[Any]) -> dict[str, Any] | None:
             return failed | {"finished_at": at, "deadline_at": event.waits_until}
         case AggregateCompleted(exchange="train") as event:
             folded = [update.model_dump() for update in event.updates]
-            return {"train_seconds": event.train_seconds, "folded": as_json(folded)}
+            spent = {"train_seconds": event.train_seconds, "folded": as_json(folded)}
+            return spent | {"aggregated_at": at}
+        case ArtifactRecorded(exchange="train", kind="checkpoint"):
+            return {"recorded_at": at}
         case AggregateCompleted(exchange="evaluate") as event:
             return {"evaluate_seconds": event.train_seconds}
         case _:

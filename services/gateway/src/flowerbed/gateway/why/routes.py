@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from flowerbed.gateway.auth import Tenant
 from flowerbed.gateway.dead_letter_routes import collect
 from flowerbed.gateway.reads import Reads
+from flowerbed.gateway.status_routes import At
 from flowerbed.gateway.upstream import Upstream
 from flowerbed.gateway.why.facts import Letter
 from flowerbed.gateway.why.view import Why
@@ -21,12 +22,15 @@ def why_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/federations/{federation_id}/why")
-    async def why(federation_id: str, tenant: Tenant = None) -> Why:
+    async def why(federation_id: str, tenant: Tenant = None, at: At = None) -> Why:
         """What it waits for, on whom, since when, until when, what then, and the last error."""
         await reads.tenant_of_federation(tenant, federation_id)  # or nobody need be asked
+        if at is not None:  # of dead letters only those of now are known
+            then = await reads.at(tenant, federation_id, at)
+            return await then.why(tenant, federation_id, datetime.now(UTC), (), ())
         found, away = await collect(upstreams, PATIENCE)
-        at = datetime.now(UTC)
-        return await reads.why(tenant, federation_id, at, letters(found, federation_id), away)
+        now = datetime.now(UTC)
+        return await reads.why(tenant, federation_id, now, letters(found, federation_id), away)
 
     return router
 
