@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,7 +104,7 @@ class Feed:
             )
         return [_event(row) for row in rows]
 
-    async def follow(self, wanted: Filter, after: int) -> AsyncIterator[list[FeedEvent]]:
+    async def follow(self, wanted: Filter, after: int) -> AsyncGenerator[list[FeedEvent], None]:
         """Every event behind `after`, in order, as it comes; an empty list when none came for a
         while, so that who follows can show a sign of life. Ends when the service stops."""
         self._enter()

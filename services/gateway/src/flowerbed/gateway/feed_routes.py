@@ -1,6 +1,7 @@
 """`GET /events`: the public feed, as a page of JSON or as a stream that never ends."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Header, Query
@@ -81,7 +82,8 @@ def _known(types: list[str] | None) -> frozenset[str] | None:
 
 
 async def _frames(feed: Feed, wanted: Filter, after: int) -> AsyncIterator[bytes]:
-    async for batch in feed.follow(wanted, after):
-        yield b"".join(event.frame for event in batch) if batch else ALIVE
+    async with aclosing(feed.follow(wanted, after)) as following:
+        async for batch in following:
+            yield b"".join(event.frame for event in batch) if batch else ALIVE
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, TypeAlias
 
 from flowerbed.events.errors import FlowerbedError
@@ -52,7 +52,8 @@ class Channel:
         self._view: dict[str, Any] | None = None
         self._position = 0
         self._number = 0
-        self._frames: deque[tuple[int, bytes]] = deque(maxlen=KEPT)
+        self._frames: deque[tuple[int, int, bytes]] = deque(maxlen=KEPT)
+        """Each with its number and the position up to which all was told with it."""
         self._moved = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self.n_followers = 0
@@ -60,29 +61,31 @@ class Channel:
     async def follow(self, after: int | None) -> AsyncIterator[bytes]:
         """All of it, the events behind position `after` (None: those to come), then changes."""
         self.n_followers += 1
-        if self._task is None:
+        if self._task is None or self._task.done():
+            self._view = None
             self._task = asyncio.create_task(self._run(), name=f"live {self._federation_id}")
         try:
             seen = -1
-            while not self._task.done():
+            while self._task is not None and not self._task.done():
                 if not self._is_kept(seen):
                     await self._until(lambda: self._view is not None)
                     if self._view is None:
                         continue
                     seen, position = self._number, self._position
-                    yield frame("view", {"position": position, **self._view}, position)
+                    yield frame("view", {"position": position, **self._view})
                     async for missed in self._missed(after, position):
                         yield missed
+                    # Not before: who goes on from here has seen everything up to here.
+                    yield frame("caught-up", {"position": position}, position)
                     after = position
-                for number, one in tuple(self._frames):
+                for number, position, one in tuple(self._frames):
                     if number > seen:
-                        seen = number
+                        seen, after = number, position
                         yield one
-                after = self._position
                 await self._until(lambda seen=seen: self._number > seen)  # type: ignore[misc]
         finally:
             self.n_followers -= 1
-            if self.n_followers == 0:
+            if self.n_followers == 0 and self._task is not None:
                 self._task.cancel()
                 self._task = None
 
@@ -111,19 +114,23 @@ class Channel:
         try:
             self._position = await self._feed.last()
             await self._look(is_quiet=True)
-            async for events in self._feed.follow(self._wanted, self._position):
-                shown_at = loop.time()
-                if events:
-                    self._position = events[-1].position
-                    self._add(_events(events))
-                await self._look(is_quiet=not events)
-                if not events:
-                    self._add(ALIVE)
-                await self._tell()
-                await asyncio.sleep(max(0.0, shown_at + PACE - loop.time()))
+            async with aclosing(self._feed.follow(self._wanted, self._position)) as following:
+                async for events in following:
+                    shown_at = loop.time()
+                    await self._show_more(events)
+                    await asyncio.sleep(max(0.0, shown_at + PACE - loop.time()))
         except FlowerbedError as error:  # who follows connects again
             logger.info("%s is not shown any more: %s", self._federation_id, error)
         finally:
+            await self._tell()
+
+    async def _show_more(self, events: list[FeedEvent]) -> None:
+        if events:
+            self._position = events[-1].position
+            self._add(_events(events))
+        await self._look(is_quiet=not events)
+        if not events:
+            self._add(ALIVE)
             await self._tell()
 
     async def _look(self, *, is_quiet: bool) -> None:
@@ -135,7 +142,7 @@ class Channel:
 
     def _add(self, one: bytes) -> None:
         self._number += 1
-        self._frames.append((self._number, one))
+        self._frames.append((self._number, self._position, one))
 
     async def _tell(self) -> None:
         async with self._moved:
