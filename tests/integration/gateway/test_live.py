@@ -1,10 +1,12 @@
 """A federation as it happens, and as it was."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tests.integration.gateway.conftest import Gateway
-from tests.integration.gateway.story import FED, OTHER, TENANT, whole_story
+from tests.integration.gateway.story import FED, NOON, OTHER, TENANT, whole_story
 from tests.support.sse import Sent, merged, subscribed
 
 
@@ -113,13 +115,18 @@ async def test_a_federation_is_shown_as_it_was_at_any_position(gateway: Gateway)
 
 
 async def test_objectives_are_counted_from_the_read_models(gateway: Gateway) -> None:
-    await gateway.hear(whole_story().told)
-
-    empty = {one["name"]: one for one in (await _get(gateway, "/slo", hours=1))["indicators"]}
+    empty = {one["name"]: one for one in (await _get(gateway, "/slo"))["indicators"]}
     assert all(one["ratio"] is None and one["total"] == 0 for one in empty.values())
+    lately = datetime.now(UTC) - timedelta(minutes=30) - NOON
+    told = [replace(one, recorded_at=one.recorded_at + lately) for one in whole_story().told]
+    await gateway.hear(told)
 
-    found = {one["name"]: one for one in (await _get(gateway, "/slo", hours=2160))["indicators"]}
-    assert set(found) == {"joins", "rounds", "artifacts"}
+    found = {one["name"]: one for one in (await _get(gateway, "/slo", hours=1))["indicators"]}
+
+    assert (found["joins"]["good"], found["joins"]["total"]) == (3, 3)
+    assert (found["rounds"]["good"], found["rounds"]["total"]) == (2, 3)
+    assert found["rounds"]["budget_left"] < 0 < found["rounds"]["p95_seconds"]
+    assert (found["artifacts"]["good"], found["artifacts"]["total"]) == (2, 2)
 
 
 async def test_services_say_themselves_how_they_do(gateway: Gateway) -> None:
