@@ -15,6 +15,11 @@ from flowerbed.events.subscription import Subscription
 from tests.support.servers import eventually
 
 
+def token(place: int, sequence: int, attempt: int = 1) -> str:
+    """Where the answer to a delivery goes (ADR-15)."""
+    return f"$JS.ACK.FL_LEASE.gateway.{attempt}.{sequence}.{place}.1700000000000000000.0"
+
+
 @dataclass
 class Client:
     """What a subscription uses of a NATS client."""
@@ -35,16 +40,23 @@ class Client:
     async def publish(self, subject: str, data: bytes, reply: str = "") -> None:
         self.published.append((subject, data))
 
+    async def _send_command(self, encoded: bytes) -> None:
+        """`PUB subject size`, and what is said, a line each."""
+        lines = encoded.decode().splitlines()
+        for head, data in zip(lines[::2], lines[1::2], strict=True):
+            name, subject, size = head.split()
+            assert (name, int(size)) == ("PUB", len(data))
+            self.published.append((subject, data.encode()))
+
+    async def _flush_pending(self) -> None:
+        return None
+
     async def flush(self, timeout: float) -> None:
         return None
 
     async def deliver(self, place: int, sequence: int, attempt: int = 1) -> None:
-        numbers = SimpleNamespace(consumer=place, stream=sequence)
-        metadata = SimpleNamespace(sequence=numbers, num_delivered=attempt, num_pending=0)
         await self.hear(
-            SimpleNamespace(
-                subject="s", data=b"", headers={}, reply=f"$JS.ACK.{sequence}", metadata=metadata
-            )
+            SimpleNamespace(subject="s", data=b"", headers={}, reply=token(place, sequence, attempt))
         )
 
     async def status(self, code: str, pending: int = 0, description: str = "") -> None:
@@ -128,7 +140,7 @@ async def test_interrupted_wait_returns_nothing_and_the_rest_is_given_back() -> 
     await client.deliver(1, 1)
     assert await subscription.next_batch(1) == ()
     await subscription.close()
-    assert client.answers(b"-NAK") == ["$JS.ACK.1"]
+    assert client.answers(b"-NAK") == [token(1, 1)]
 
 
 async def test_delivery_again_is_acknowledged_only_if_it_was_handled() -> None:
@@ -139,7 +151,7 @@ async def test_delivery_again_is_acknowledged_only_if_it_was_handled() -> None:
     await subscription.ack(batch[:1])
     await client.deliver(3, 1, attempt=2)
     await client.deliver(4, 2, attempt=2)
-    assert client.answers(b"+ACK") == ["$JS.ACK.1", "$JS.ACK.1"]
+    assert client.answers(b"+ACK") == [token(1, 1), token(3, 1, attempt=2)]
 
 
 @given(

@@ -64,8 +64,11 @@ class CursorMoved(Unavailable):
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """`is_readable`: the envelope is the message's own."""
+
     delivery: Delivery
     envelope: Envelope
+    is_readable: bool = True
 
 
 class Intake:
@@ -235,6 +238,7 @@ class Intake:
         known, lanes = await self._known(tx, items)
         moved: dict[str, int] = {}
         parked = 0
+        ready: list[Item] = []
         for item in items:
             read, message = item.envelope, item.delivery.message
             if read.version <= moved.get(read.stream, known.get(read.stream, 0)):
@@ -245,11 +249,23 @@ class Intake:
                 parked += 1
             else:
                 lanes.discard(read.lane)
-                failpoints.reach("consume-before", read.type)
-                await self.consumer.handle(tx, message)
+                ready.append(item)
             moved[read.stream] = read.version
+        await self._handle(tx, ready)
         await self._move(tx, tenant, moved, known)
         return parked
+
+    async def _handle(self, tx: Connection, items: Sequence[Item]) -> None:
+        if self.consumer.handle_all is not None and all(item.is_readable for item in items):
+            for item in items:
+                failpoints.reach("consume-before", item.envelope.type)
+            batch = ((item.delivery.message, item.envelope) for item in items)
+            await self.consumer.handle_batch(tx, batch)
+            return
+        for item in items:
+            failpoints.reach("consume-before", item.envelope.type)
+            read = item.envelope if item.is_readable else None
+            await self.consumer.handle(tx, item.delivery.message, read)
 
     async def _still_parked(self, tx: Connection, lane: str) -> bool:
         """A replay may have unparked it since; with the lock, what is read here stays true."""
@@ -301,4 +317,5 @@ def _item(delivery: Delivery) -> Item:
                 tenant="_",
                 correlation_id="_",
             ),
+            is_readable=False,
         )

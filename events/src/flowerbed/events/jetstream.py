@@ -30,6 +30,7 @@ from flowerbed.events.errors import Unavailable
 from flowerbed.events.message import MARK, Mark, Message
 from flowerbed.events.relay import Fenced, KnownMessage, Tail
 from flowerbed.events.subscription import CLUSTER_EXPIRES, EXPIRES, Subscription
+from flowerbed.events.wire import published, send
 
 __all__ = ["Bus", "ensure_topology"]
 
@@ -212,17 +213,21 @@ class Bus:
     async def publish_batch(self, messages: Sequence[Message], expected: int) -> int:
         """All or none, with one acknowledgement; the last message's sequence."""
         link = self._connected()
-        batch = uuid4().hex
-        for place, message in enumerate(messages, start=1):
-            headers = dict(message.headers)
-            headers["Nats-Batch-Id"] = batch
-            headers["Nats-Batch-Sequence"] = str(place)
-            if place == 1:
-                headers["Nats-Expected-Last-Sequence"] = str(expected)
-            if place < len(messages):
-                with translated():
-                    await link.client.publish(message.subject, message.data, headers=headers)
-        headers["Nats-Batch-Commit"] = "1"
+        batch, last = uuid4().hex, len(messages)
+        frames = [
+            published(message, f"Nats-Batch-Id: {batch}\r\nNats-Batch-Sequence: {place}\r\n")
+            for place, message in enumerate(messages[1:-1], start=2)
+        ]
+        more = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": "1"}
+        more["Nats-Expected-Last-Sequence"] = str(expected)
+        if last > 1:
+            first = messages[0]
+            with translated():
+                headers = {**first.headers, **more}
+                await link.client.publish(first.subject, first.data, headers=headers)
+                await send(link.client, b"".join(frames))
+            more = {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(last)}
+        headers = {**messages[-1].headers, **more, "Nats-Batch-Commit": "1"}
         return int((await self._request(messages[-1], headers))["seq"])
 
     async def _request(self, message: Message, headers: dict[str, str]) -> dict[str, Any]:

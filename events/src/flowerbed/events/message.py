@@ -77,11 +77,12 @@ def outgoing(row: Row, service: str, mark: Mark) -> Message:
     """The message of a row of `events`; the payload's bytes pass through unread."""
     meta = json.loads(row["meta"])
     correlation_id = meta.get("correlation_id", NO_FEDERATION)
+    identity = str(row["id"])
     headers = {
-        MESSAGE_ID: str(row["id"]),
+        MESSAGE_ID: identity,
         MARK: str(mark),
         "ce-specversion": "1.0",
-        "ce-id": str(row["id"]),
+        "ce-id": identity,
         "ce-type": row["type"],
         "ce-source": f"/flowerbed/{service}",
         "ce-subject": row["stream"],
@@ -132,13 +133,13 @@ def context(message: Message) -> Context:
     )
 
 
-def received(message: Message, codec: Codec) -> Recorded[object]:
-    """The event as its owner recorded it.
+def received(message: Message, codec: Codec, read: Envelope | None = None) -> Recorded[object]:
+    """The event as its owner recorded it; `read`: its envelope, where that is known already.
 
     Raises:
         Malformed, UnknownEvent, pydantic.ValidationError: this code cannot read it.
     """
-    read = envelope(message)
+    read = read or envelope(message)
     try:
         position = Mark.parse(message.headers.get(MARK, "0:0:0")).gpos
         event_id, recorded_at = UUID(read.id), datetime.fromisoformat(message.headers["ce-time"])

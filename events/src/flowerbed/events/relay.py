@@ -14,7 +14,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
@@ -67,6 +67,15 @@ class Sink(Protocol):
     async def publish_batch(self, messages: Sequence[Message], expected: int) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """Rows of one window, and what is said of them; `marks[-1]` is where the next page begins."""
+
+    rows: Sequence[Any]
+    marks: Sequence[Mark]
+    messages: Sequence[Message]
+
+
 class Progress(Enum):
     RELAYED = "relayed"
     HELD = "held"
@@ -98,6 +107,7 @@ class Relay:
         self._batch_above = batch_above
         self._is_drained = False
         self._is_caught_up = False
+        self._ahead: _Page | None = None
         self._saved: Mark | None = None
         self._saved_at = 0.0
 
@@ -137,6 +147,9 @@ class Relay:
             await self._resume()
         assert self.mark is not None
         self._is_caught_up = False
+        if self._ahead is not None:
+            await self._publish(self._ahead)
+            return Progress.RELAYED
         rows: Sequence[Any] = ()
         if not self._is_drained:
             rows = await self._source.page(self.mark, self._page)
@@ -148,11 +161,10 @@ class Relay:
             if not window.rows:
                 return Progress.IDLE
             self.mark, rows = Mark(self.mark.hi, window.hi, 0), window.rows
-            await self._publish(rows)
+            await self._publish(self._said(self.mark, rows), is_last=True)
             self._is_caught_up = True
             return Progress.RELAYED
-        await self._publish(rows)
-        self._is_drained = len(rows) < self._page
+        await self._publish(self._said(self.mark, rows))
         return Progress.RELAYED
 
     async def _pump_some(self) -> Progress:
@@ -164,8 +176,7 @@ class Relay:
             return Progress.HELD if horizon.is_held else Progress.IDLE
         self.mark = Mark(self.mark.hi, horizon.hi, 0)
         rows = await self._source.page(self.mark, self._page)
-        await self._publish(rows)
-        self._is_drained = len(rows) < self._page
+        await self._publish(self._said(self.mark, rows))
         return Progress.RELAYED
 
     async def save(self) -> None:
@@ -188,28 +199,46 @@ class Relay:
             # and consumers drop what they have seen.
             mark = saved[0] if saved is not None and saved[1] <= tail.sequence else Mark()
         self.mark, self.sequence, self._is_drained = mark, tail.sequence, False
+        self._ahead = None
         logger.info("relay of %s resumes at %s, sequence %d", self.jetstream, mark, tail.sequence)
 
-    async def _publish(self, rows: Sequence[Any]) -> None:
-        assert self.mark is not None
+    def _said(self, mark: Mark, rows: Sequence[Any]) -> _Page:
+        marks = [Mark(mark.lo, mark.hi, row["gpos"]) for row in rows]
+        pairs = zip(rows, marks, strict=True)
+        return _Page(rows, marks, [outgoing(row, self.service, one) for row, one in pairs])
+
+    async def _publish(self, page: _Page, *, is_last: bool = False) -> None:
+        """Publish the page; while JetStream stores a full one, the next is read. `is_last`: its
+        window holds no more, though it is full."""
         if not self._may_publish():
             raise Fenced("it is not sure that this relay still leads")
-        marks = [replace(self.mark, gpos=row["gpos"]) for row in rows]
-        messages = [
-            outgoing(row, self.service, mark) for row, mark in zip(rows, marks, strict=True)
-        ]
-        if len(messages) > self._batch_above:
-            types = [row["type"] for row in rows]
+        self._ahead = None
+        self._is_drained = is_last or len(page.rows) < self._page
+        if len(page.messages) > self._batch_above:
+            types = [row["type"] for row in page.rows]
             try:
                 failpoints.reach("publish-before", *types)
-                self.sequence = await self._sink.publish_batch(messages, self.sequence)
+                await self._publish_at_once(page)
                 failpoints.reach("publish-after", *types)
-                self.mark = marks[-1]
                 return
             except KnownMessage:
                 logger.warning("%s already holds part of a batch", self.jetstream)
-        for row, message, mark in zip(rows, messages, marks, strict=True):
+        for row, message, mark in zip(page.rows, page.messages, page.marks, strict=True):
             failpoints.reach("publish-before", row["type"])
             self.sequence = await self._sink.publish(message, self.sequence)
             failpoints.reach("publish-after", row["type"])
             self.mark = mark
+
+    async def _publish_at_once(self, page: _Page) -> None:
+        publishing = asyncio.ensure_future(self._sink.publish_batch(page.messages, self.sequence))
+        try:
+            ahead = None
+            if not self._is_drained:
+                await asyncio.sleep(0)  # what is published is on its way first
+                rows = await self._source.page(page.marks[-1], self._page)
+                ahead = self._said(page.marks[-1], rows) if rows else None
+            self.sequence = await publishing
+        finally:
+            publishing.cancel()
+        self.mark, self._ahead = page.marks[-1], ahead
+        self._is_drained = ahead is None

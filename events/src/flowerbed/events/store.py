@@ -50,6 +50,19 @@ RETURNING gpos
 """
 
 
+_RECORD_ALL = """
+INSERT INTO events
+    (stream, version, id, type, schema_version, tenant, data, meta, recorded_at)
+SELECT e.stream, e.version, e.id, e.type, e.schema_version, $1, e.data, e.meta, e.recorded_at
+FROM unnest($2::text[], $3::int[], $4::uuid[], $5::text[], $6::int[], $7::json[], $8::json[],
+    $9::timestamptz[]) WITH ORDINALITY
+    AS e (stream, version, id, type, schema_version, data, meta, recorded_at, place)
+ORDER BY e.place
+ON CONFLICT (stream, version) DO NOTHING
+RETURNING stream, version
+"""
+
+
 class EventStore:
     def __init__(self, codec: Codec, projections: Sequence[Projection] = ()) -> None:
         self.codec = codec
@@ -127,6 +140,34 @@ class EventStore:
         mark_appended()
         await self.project(tx, received)
         return True
+
+    async def record_all(self, tx: Connection, received: Sequence[Recorded[Any]]) -> None:
+        """Keep copies of another service's events of one tenant, as `record` each of them.
+
+        Raises:
+            FlowerbedError: another event is stored at the place of one.
+        """
+        encoded = [self.codec.encode(one.event) for one in received]
+        rows = await tx.fetch(
+            _RECORD_ALL,
+            received[0].context.tenant,
+            [one.stream for one in received],
+            [one.version for one in received],
+            [one.id for one in received],
+            [event_type for event_type, _, _ in encoded],
+            [schema_version for _, schema_version, _ in encoded],
+            [data.decode() for _, _, data in encoded],
+            [meta_of(one.context) for one in received],
+            [one.recorded_at for one in received],
+        )
+        new = {(row["stream"], row["version"]) for row in rows}
+        if new:
+            mark_appended()
+        for one in received:
+            if (one.stream, one.version) in new:
+                await self.project(tx, one)
+            else:
+                await self._same_event(tx, one)
 
     async def project(self, tx: Connection, recorded: Recorded[Any]) -> None:
         for projection in self.projections:

@@ -9,12 +9,13 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.message import Message
+from flowerbed.events.wire import answers, send
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,16 @@ class Delivery:
     pending: int
     token: str
     """Where its acknowledgement goes."""
+
+
+def delivered(reply: str) -> tuple[int, int, int, int]:
+    """Of a reply subject (ADR-15): the attempt, the places in the JetStream stream and among this
+    consumer's deliveries, and how many are still to come."""
+    tokens = reply.split(".")
+    # $JS.ACK.[domain.account.]stream.consumer.attempt.stream place.consumer place.time.pending[.…]
+    start = 4 if len(tokens) == 9 else 6
+    attempt, stream, consumer, _, pending = tokens[start : start + 5]
+    return int(attempt), int(stream), int(consumer), int(pending)
 
 
 class Deliveries(Protocol):
@@ -108,9 +119,8 @@ class Subscription:
         return batch
 
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            await self._answer(delivery.token, b"+ACK")
-            self._unsettled.discard(delivery.sequence)
+        await self._answer(deliveries, b"+ACK")
+        self._unsettled.difference_update(delivery.sequence for delivery in deliveries)
 
     def interrupt(self) -> None:
         """Let `next_batch` return at once, with nothing."""
@@ -124,8 +134,7 @@ class Subscription:
             return
         if self._trouble is None:
             await self._subscription.unsubscribe()
-        for delivery in self._queue:
-            await self._answer(delivery.token, b"-NAK")
+        await self._answer(self._queue, b"-NAK")
         await self._client.flush(timeout=2)
 
     def _check(self) -> None:
@@ -144,13 +153,17 @@ class Subscription:
         request = {"batch": count, "expires": int(self._expires * 1e9)}
         await self._publish(self._next, json.dumps(request).encode(), self._inbox)
 
-    async def _answer(self, token: str, answer: bytes) -> None:
-        await self._publish(token, answer)
+    async def _answer(self, deliveries: Iterable[Delivery], answer: bytes) -> None:
+        self._check_open()
+        await send(self._client, answers((one.token for one in deliveries), answer))
 
     async def _publish(self, subject: str, data: bytes, reply: str = "") -> None:
+        self._check_open()
+        await self._client.publish(subject, data, reply=reply)
+
+    def _check_open(self) -> None:
         if self._closed.done():
             raise Unavailable(f"{self._name}: nats closed the connection")
-        await self._client.publish(subject, data, reply=reply)
 
     async def _on_message(self, msg: Any) -> None:
         status = (msg.headers or {}).get("Status")
@@ -160,18 +173,17 @@ class Subscription:
         if self._trouble is not None:
             return
         self._asked -= 1
-        metadata = msg.metadata
+        attempt, sequence, place, pending = delivered(msg.reply)
         self._received += 1
-        if metadata.sequence.consumer != self._received:
-            self._fail(f"expected delivery {self._received}, got {metadata.sequence.consumer}")
+        if place != self._received:
+            self._fail(f"expected delivery {self._received}, got {place}")
             await self._subscription.unsubscribe()  # leave the rest to whoever comes next
             return
-        sequence = metadata.sequence.stream
         delivery = Delivery(
             message=Message(subject=msg.subject, headers=msg.headers or {}, data=msg.data),
             sequence=sequence,
-            attempt=metadata.num_delivered,
-            pending=metadata.num_pending,
+            attempt=attempt,
+            pending=pending,
             token=msg.reply,
         )
         if sequence > self._highest:

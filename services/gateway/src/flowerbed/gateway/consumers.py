@@ -4,6 +4,7 @@ Four consumers fill the same tables. They take turns, so they cannot deadlock on
 rows, and positions become visible in their own order: `after=POSITION` never skips an event.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from flowerbed.contracts.catalogue import EVENTS, owned_events
@@ -31,6 +32,9 @@ def consumers(store: EventStore, rest: Rest) -> tuple[Consumer, ...]:
     async def keep(tx: Connection, recorded: Recorded[Any]) -> None:
         await store.record(tx, recorded)
 
+    async def keep_all(tx: Connection, recorded: Sequence[Recorded[Any]]) -> None:
+        await store.record_all(tx, recorded)
+
     return tuple(
         Consumer(
             f"gateway-{stream.owner}",
@@ -39,6 +43,7 @@ def consumers(store: EventStore, rest: Rest) -> tuple[Consumer, ...]:
             store.codec,
             begin=take_turns,
             rest=rest,
+            handle_all=keep_all,
         )
         for stream in STREAMS
     )
