@@ -100,6 +100,13 @@ def consumers(count: int, count_each: int) -> list[Way]:
     batch = partial(peer, role="consume_batch", count=count)
     return [
         Way(name=OURS, module="ours", role="consume", count=count),
+        Way(
+            name=f"{OURS}, event by event",
+            module="ours",
+            role="consume",
+            count=count,
+            options={"at_once": False},
+        ),
         batch(name="FastStream, batches, the same SQL", options={"at_once": False}),
         batch(name="FastStream, batches, one statement a batch", options={"at_once": True}),
         peer(name="FastStream, each event alone", role="consume_each", count=count_each),

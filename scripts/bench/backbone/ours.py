@@ -1,7 +1,7 @@
 """The product's own code in the processes of the benchmark: services as they run, and writers."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,7 @@ from flowerbed.events.store import EventStore
 from scripts.bench.backbone.job import Arrivals, Job, write_at_a_rate, write_without_pause
 from scripts.bench.backbone.sample import (
     ADD,
+    ADD_ALL,
     CODEC,
     CONTEXT,
     JETSTREAM,
@@ -65,7 +66,7 @@ async def relay(job: Job) -> None:
 
 
 async def consume(job: Job) -> None:
-    """The reader's service, with one consumer."""
+    """The reader's service, with one consumer; `at_once`: all events of a batch in one statement."""
     arrivals = Arrivals(job)
 
     async def add(tx: Connection, recorded: Recorded[Reported]) -> None:
@@ -73,8 +74,19 @@ async def consume(job: Job) -> None:
         await tx.execute(ADD, event.bed, recorded.context.tenant, event.amount)
         after_commit(partial(arrivals.arrived, event.at))
 
+    async def add_all(tx: Connection, recorded: Sequence[Recorded[Reported]]) -> None:
+        events = [one.event for one in recorded]
+        beds, amounts = [one.bed for one in events], [one.amount for one in events]
+        await tx.execute(ADD_ALL, recorded[0].context.tenant, beds, amounts)
+        for event in events:
+            after_commit(partial(arrivals.arrived, event.at))
+
+    handle_all = add_all if job.options.get("at_once", True) else None
+
     async def build(shell: Shell) -> None:
-        shell.consume(Consumer("sums", JETSTREAM, {Reported: add}, CODEC))
+        shell.consume(
+            Consumer("sums", JETSTREAM, {Reported: add}, CODEC, handle_all=handle_all)
+        )
 
     await job.go()
     await serve_until_stopped(service_settings(job.stack, READER), build)
