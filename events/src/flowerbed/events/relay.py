@@ -31,6 +31,11 @@ AWAY_POLL = 0.02
 HELD_POLL = 0.002
 """Seconds, doubled each time: most transactions end within a few milliseconds."""
 SAVE_EVERY = 10.0
+BUSY_RATE = 1000.0
+"""Events a second, above which they gather before they are relayed: a batch costs four syncs of a
+disk and a query, whatever is in it, and writers want both."""
+GATHER = 0.04
+"""Seconds for which they gather then."""
 
 
 class Fenced(FlowerbedError):
@@ -76,6 +81,31 @@ class _Page:
     messages: Sequence[Message]
 
 
+class _Pace:
+    """How many events were relayed lately."""
+
+    WINDOW = 0.1
+    """Seconds. What is decided on is the last whole one."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._count = self._last = 0
+
+    def relayed(self, count: int, now: float) -> None:
+        self._turn(now)
+        self._count += count
+
+    def is_busy(self, now: float) -> bool:
+        self._turn(now)
+        return max(self._last, self._count) >= BUSY_RATE * self.WINDOW
+
+    def _turn(self, now: float) -> None:
+        passed = now - self._began
+        if passed >= self.WINDOW:
+            self._last = self._count if passed < 2 * self.WINDOW else 0
+            self._began, self._count = now, 0
+
+
 class Progress(Enum):
     RELAYED = "relayed"
     HELD = "held"
@@ -108,6 +138,7 @@ class Relay:
         self._is_drained = False
         self._is_caught_up = False
         self._ahead: _Page | None = None
+        self._pace = _Pace()
         self._saved: Mark | None = None
         self._saved_at = 0.0
 
@@ -138,6 +169,8 @@ class Relay:
             await self._save_now_and_then()
             # An open transaction that held events back need not wake us when it ends.
             is_woken = await self.wakeup.wait(held if progress is Progress.HELD else IDLE_POLL)
+            if is_woken and self._pace.is_busy(time.monotonic()):
+                await asyncio.sleep(GATHER)
             is_held = progress is Progress.HELD and not is_woken
             held = min(held * 2, IDLE_POLL) if is_held else HELD_POLL
 
@@ -213,6 +246,7 @@ class Relay:
         if not self._may_publish():
             raise Fenced("it is not sure that this relay still leads")
         self._ahead = None
+        self._pace.relayed(len(page.rows), time.monotonic())
         self._is_drained = is_last or len(page.rows) < self._page
         if len(page.messages) > self._batch_above:
             types = [row["type"] for row in page.rows]
