@@ -53,7 +53,7 @@ class Turn:
 
 async def look(url: str, token: str, federation_id: str, n_open: int) -> None:
     """Hold the connections until the federation has ended; then say what came."""
-    sizes, latencies = [0] * n_open, []
+    sizes, latencies = [0] * n_open, list[float]()
 
     async def one(place: int, session: aiohttp.ClientSession) -> None:
         async with session.get(f"{url}/federations/{federation_id}/live") as answer:
@@ -115,9 +115,7 @@ def turn(field: Field, bench: Bench, n_open: int) -> Turn:
 
 
 @contextmanager
-def _readers(
-    field: Field, identity: str, n_open: int
-) -> Iterator["subprocess.Popen[str] | None"]:
+def _readers(field: Field, identity: str, n_open: int) -> Iterator["subprocess.Popen[str] | None"]:
     if not n_open:
         yield None
         return
@@ -172,8 +170,13 @@ def table(found: dict[str, list[Turn]]) -> str:
                 spread(rounds, ".3f"),
                 f"{100 * (statistics.median(rounds) / plain - 1):+.1f} %",
                 *(
-                    spread([1000 * used(one) / n for one, n in zip(turns, n_rounds, strict=True)])
-                    for used in (lambda t: t.gateway, lambda t: t.front, lambda t: t.readers)
+                    spread(
+                        [
+                            1000 * float(getattr(one, who)) / n
+                            for one, n in zip(turns, n_rounds, strict=True)
+                        ]
+                    )
+                    for who in ("gateway", "front", "readers")
                 ),
                 spread([one.memory for one in turns]),
                 spread([one.bytes_each / 1024 for one in turns], ".1f"),

@@ -40,12 +40,13 @@ def busy(words: str, most: int) -> list[int]:
 def sampled(pids: Sequence[int], seconds: int, *, idle: bool) -> Counter[Stack]:
     """How often each stack was seen, outermost function first."""
     counted: Counter[Stack] = Counter()
+    more = ["--idle"] if idle else []
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / str(pid) for pid in pids]
         recording = [
             subprocess.Popen(
                 [PY_SPY, "record", "--pid", str(pid), "--duration", str(seconds), "--rate",
-                 str(RATE), "--format", "raw", "--output", str(file), *(["--idle"] if idle else [])],
+                 str(RATE), "--format", "raw", "--output", str(file), *more],
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )
             for pid, file in zip(pids, files, strict=True)

@@ -66,7 +66,7 @@ async def relay(job: Job) -> None:
 
 
 async def consume(job: Job) -> None:
-    """The reader's service, with one consumer; `at_once`: all events of a batch in one statement."""
+    """The reader's service, with one consumer; `at_once`: a statement a batch."""
     arrivals = Arrivals(job)
 
     async def add(tx: Connection, recorded: Recorded[Reported]) -> None:
@@ -84,9 +84,7 @@ async def consume(job: Job) -> None:
     handle_all = add_all if job.options.get("at_once", True) else None
 
     async def build(shell: Shell) -> None:
-        shell.consume(
-            Consumer("sums", JETSTREAM, {Reported: add}, CODEC, handle_all=handle_all)
-        )
+        shell.consume(Consumer("sums", JETSTREAM, {Reported: add}, CODEC, handle_all=handle_all))
 
     await job.go()
     await serve_until_stopped(service_settings(job.stack, READER), build)

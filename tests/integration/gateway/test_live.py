@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from fastapi.responses import JSONResponse
+
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.story import FED, NOON, OTHER, TENANT, whole_story
 from tests.support.sse import Sent, merged, subscribed
@@ -76,9 +78,10 @@ async def test_a_live_view_goes_on_where_it_broke_off(gateway: Gateway) -> None:
         await anext(sent)
         caught_up = await anext(sent)
     await gateway.hear(story.told[half:])
-    async with subscribed(
-        gateway.http, f"/federations/{FED}/live", last=caught_up.id
-    ) as sent, asyncio.timeout(5):
+    async with (
+        subscribed(gateway.http, f"/federations/{FED}/live", last=caught_up.id) as sent,
+        asyncio.timeout(5),
+    ):
         assert (await anext(sent)).event == "view"
         missed = await anext(sent)
         assert (await anext(sent)).event == "caught-up"
@@ -130,11 +133,16 @@ async def test_objectives_are_counted_from_the_read_models(gateway: Gateway) -> 
 
 
 async def test_services_say_themselves_how_they_do(gateway: Gateway) -> None:
+    said = {"ready": False, "checks": {"s3": "away"}, "failing": {}, "lags": {"outbox": 3.0}}
+    gateway.behind.answers["/readyz"] = JSONResponse(said, status_code=503)
     found = {one["name"]: one for one in (await _get(gateway, "/services"))["services"]}
 
     mine = found["gateway"]
     assert mine["status"] == "ready" and mine["dead_letters"] == 0
     assert mine["replicas"][0]["checks"]["postgres"] == "ok"
+    theirs = found["lease"]["replicas"][0]
+    assert (found["lease"]["status"], theirs["status"]) == ("degraded", "not-ready")
+    assert (theirs["checks"], theirs["lags"]) == ({"s3": "away"}, {"outbox": 3.0})
     await gateway.behind.stop()
     found = {one["name"]: one for one in (await _get(gateway, "/services"))["services"]}
     assert found["lease"]["status"] == "away" and found["lease"]["dead_letters"] is None

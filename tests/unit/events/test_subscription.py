@@ -56,7 +56,9 @@ class Client:
 
     async def deliver(self, place: int, sequence: int, attempt: int = 1) -> None:
         await self.hear(
-            SimpleNamespace(subject="s", data=b"", headers={}, reply=token(place, sequence, attempt))
+            SimpleNamespace(
+                subject="s", data=b"", headers={}, reply=token(place, sequence, attempt)
+            )
         )
 
     async def status(self, code: str, pending: int = 0, description: str = "") -> None:

@@ -139,9 +139,7 @@ class Feed:
     async def _until_moved(self, cursor: int, patience: float = 10.0) -> None:
         try:
             async with asyncio.timeout(patience), self._moved:
-                await self._moved.wait_for(
-                    lambda: self._head > cursor or self._stopping.is_set()
-                )
+                await self._moved.wait_for(lambda: self._head > cursor or self._stopping.is_set())
         except TimeoutError:
             return
 

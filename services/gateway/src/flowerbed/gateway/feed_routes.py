@@ -85,5 +85,3 @@ async def _frames(feed: Feed, wanted: Filter, after: int) -> AsyncIterator[bytes
     async with aclosing(feed.follow(wanted, after)) as following:
         async for batch in following:
             yield b"".join(event.frame for event in batch) if batch else ALIVE
-
-

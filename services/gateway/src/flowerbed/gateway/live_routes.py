@@ -61,7 +61,9 @@ class Views:
             tenant, federation_id, datetime.now(UTC), letters(found, federation_id), away
         )
         shown = federation.model_dump(mode="json")
-        rounds, clients, artifacts = (shown.pop(name) for name in ("rounds", "clients", "artifacts"))
+        rounds, clients, artifacts = (
+            shown.pop(name) for name in ("rounds", "clients", "artifacts")
+        )
         return {
             "federation": shown,
             "rounds": {f"{one['round_number']}.{one['attempt']}": one for one in rounds},

@@ -37,14 +37,10 @@ async def as_of(
     connection = await database.connect_app()
     try:
         with translated():
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
+            async with connection.transaction():
                 await set_tenant(connection, tenant)
                 await _fold(connection, tenant, federation_id, position)
                 yield connection
-            finally:
-                await transaction.rollback()
     finally:
         await connection.close()
 

@@ -90,10 +90,11 @@ def _replica(place: int, answer: Any) -> Replica:
         raise answer
     return Replica(
         replica=place,
-        status="ready" if answer["ready"] else "not-ready",
-        checks=answer["checks"],
-        failing=answer["failing"],
-        lags=answer["lags"],
+        status="ready" if answer.get("ready") else "not-ready",
+        checks=answer.get("checks", {}),
+        failing=answer.get("failing", {}),
+        lags=answer.get("lags", {}),
+        detail="" if "ready" in answer else "it did not say whether it is ready",
     )
 
 
