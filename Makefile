@@ -70,7 +70,7 @@ check: setup ## formatting, lint and types
 verify: setup ## generated files are not stale
 	$(PY) scripts/generate_contracts.py --check
 
-generate: setup ## write the generated files: schemas, AsyncAPI, app hashes
+generate: setup ## write the generated files: schemas, AsyncAPI, GraphQL, app hashes
 	$(PY) scripts/generate_contracts.py
 
 format: setup ## format and mend what can be mended

@@ -1,4 +1,4 @@
-"""Write what is generated from the contracts: JSON Schemas, the AsyncAPI document, app hashes.
+"""Write what is generated: JSON Schemas, the AsyncAPI document, the GraphQL schema, app hashes.
 
 python scripts/generate_contracts.py            write the files
 python scripts/generate_contracts.py --check    exit 1 and name them if any is stale
@@ -19,6 +19,7 @@ from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.topology import STREAMS, SUBMISSION_SUBJECT, SUBMISSIONS
 from flowerbed.flower_apps import registry
+from flowerbed.gateway.graph.schema import schema
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACTS = ROOT / "contracts"
@@ -42,6 +43,7 @@ def generated() -> dict[Path, str]:
     for message in DOOR:
         files[SCHEMAS / "door" / f"{message.__name__}.json"] = _schema(message)
     files[CONTRACTS / "asyncapi.json"] = _text(_asyncapi())
+    files[CONTRACTS / "schema.graphql"] = schema.as_str() + "\n"
     hashes = {name: registry.code_hash(name) for name in sorted(registry.BUILTIN)}
     files[CONTRACTS / "src/flowerbed/contracts/builtin_apps.json"] = _text(hashes)
     return files

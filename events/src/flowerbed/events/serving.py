@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -44,7 +45,7 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                ws="auto" if _has_websockets(app) else "none",
+                ws="auto" if _has_websockets(app.routes) else "none",
                 server_header=False,
                 timeout_keep_alive=75,
                 timeout_graceful_shutdown=8,
@@ -75,5 +76,10 @@ class Listener(uvicorn.Server):
                 continue
 
 
-def _has_websockets(app: FastAPI) -> bool:
-    return any(isinstance(route, WebSocketRoute | APIWebSocketRoute) for route in app.routes)
+def _has_websockets(routes: Sequence[Any]) -> bool:
+    """FastAPI keeps an included router as it is, with the routes inside."""
+    return any(
+        isinstance(route, WebSocketRoute | APIWebSocketRoute)
+        or _has_websockets(getattr(getattr(route, "original_router", None), "routes", ()))
+        for route in routes
+    )

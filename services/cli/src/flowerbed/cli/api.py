@@ -116,6 +116,9 @@ class Api:
         given = {name: value for name, value in params.items() if value is not None}
         return self._call("POST", path, json=body or {}, params=given, timeout=patience)
 
+    def delete(self, path: str) -> None:
+        self._call("DELETE", path)
+
     def submit(self, document: bytes, key: str, tenant: str | None = None) -> Any:
         """Post a FederationSpec; the key makes it safe to post again when no answer came."""
         headers = {"idempotency-key": key, "content-type": "application/yaml"}
@@ -156,7 +159,7 @@ class Api:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"the gateway at {self.url} does not answer: {reason}") from error
         if answer.is_success:
-            return answer.json()
+            return answer.json() if answer.content else None
         problem = _problem(answer)
         if answer.status_code == 503:
             raise Unreachable(str(problem.get("detail") or "a service does not answer"))

@@ -14,6 +14,7 @@ GROUPS = {
     "client": "Invite sites, and run the agent at a site.",
     "federation": "Submit, watch and stop federations.",
     "artifact": "List, fetch, verify and promote checkpoints.",
+    "webhook": "Have events sent to an address, signed.",
     "dead-letters": "Look at events that could not be handled, and handle them again.",
 }
 """Name and help; the commands are `flowerbed.cli.<name>:app`, with `_` for `-`."""

@@ -1,5 +1,7 @@
 """The gateway on a shell: read models behind it, routes in front, every one but health guarded."""
 
+from collections.abc import Callable
+
 from fastapi import Depends, Request
 
 from flowerbed.events.rest import Rest
@@ -10,7 +12,10 @@ from flowerbed.gateway.consumers import REST, codec, consumers
 from flowerbed.gateway.dead_letter_routes import dead_letter_routes
 from flowerbed.gateway.feed import Feed
 from flowerbed.gateway.feed_routes import feed_routes
+from flowerbed.gateway.graph.context import Sources
+from flowerbed.gateway.graph.routes import Door
 from flowerbed.gateway.live_routes import live_routes
+from flowerbed.gateway.many import Many
 from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.service_routes import service_routes
@@ -19,7 +24,12 @@ from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
 from flowerbed.gateway.upstream import Upstream
+from flowerbed.gateway.webhooks.delivery import Deliveries
+from flowerbed.gateway.webhooks.routes import webhook_routes
+from flowerbed.gateway.webhooks.store import Webhooks
 from flowerbed.gateway.why.routes import why_routes
+
+WEBHOOKS_CHANGED = "wake.gateway.webhooks"
 
 
 async def build(settings: GatewaySettings, shell: Shell) -> None:
@@ -36,18 +46,46 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
     upstreams = _upstreams(settings)
     feed = Feed(shell.database, shell.stopping)
     shell.appended(feed.wake)
+    submissions, slos = Submissions(shell.database, shell.bus.publish), Slos(shell.database)
+    webhooks = Webhooks(shell.database)
     guarded = [Depends(api_token_only(settings.api_token)), Depends(hurried)]
     for router in (
-        submission_routes(Submissions(shell.database, shell.bus.publish)),
+        submission_routes(submissions),
         command_routes(reads, upstreams),
         dead_letter_routes(upstreams),
         status_routes(reads),
         why_routes(reads, upstreams),
         feed_routes(feed),
         live_routes(feed, reads, upstreams),
-        service_routes(upstreams, Slos(shell.database)),
+        service_routes(upstreams, slos),
+        webhook_routes(webhooks, feed, reads, _deliver(settings, shell, webhooks, feed)),
     ):
         shell.app.include_router(router, dependencies=guarded)
+    sources = Sources(
+        reads=reads,
+        many=Many(shell.database),
+        feed=feed,
+        slos=slos,
+        submissions=submissions,
+        upstreams=upstreams,
+        hurry=rest.hurry,
+    )
+    shell.app.include_router(Door(api_token_only(settings.api_token), sources))
+
+
+def _deliver(
+    settings: GatewaySettings, shell: Shell, webhooks: Webhooks, feed: Feed
+) -> Callable[[], None]:
+    """One replica delivers. What comes back tells it, wherever it is, that a webhook changed."""
+    deliveries = Deliveries(webhooks, feed, settings.webhook_pace, shell.stopping)
+    shell.background("webhooks", deliveries.run, leader=True)
+    shell.hear(WEBHOOKS_CHANGED, lambda _: deliveries.wake())
+
+    def changed() -> None:
+        deliveries.wake()
+        shell.bus.nudge(WEBHOOKS_CHANGED)
+
+    return changed
 
 
 def _upstreams(settings: GatewaySettings) -> dict[str, Upstream]:

@@ -140,7 +140,7 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
     @router.post("/artifacts/{sha256}/promote")
     async def promote(sha256: Digest, promotion: Promotion, tenant: Tenant = None) -> Response:
         """Make the artifact its federation's current one of a channel."""
-        body = await _place(reads, tenant, sha256, promotion.federation_id)
+        body = await place(reads, tenant, sha256, promotion.federation_id)
         body["channel"] = promotion.channel
         path = f"/internal/artifacts/{sha256}/promote"
         return await upstreams["artifact"].forward("POST", path, body=body)
@@ -150,7 +150,7 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
         sha256: Digest, revocation: Revocation, tenant: Tenant = None
     ) -> Response:
         """Nobody should use the artifact any more; its bytes and history stay."""
-        body = await _place(reads, tenant, sha256, revocation.federation_id)
+        body = await place(reads, tenant, sha256, revocation.federation_id)
         body["reason"] = revocation.reason
         path = f"/internal/artifacts/{sha256}/revoke"
         return await upstreams["artifact"].forward("POST", path, body=body)
@@ -176,7 +176,7 @@ def read_policy_changes(raw: bytes) -> tuple[dict[str, Any], str]:
     return document, reason
 
 
-async def _place(
+async def place(
     reads: Reads, tenant: str | None, sha256: Sha256, federation_id: str | None
 ) -> dict[str, Any]:
     """Whose artifact is meant: digests do not tell two runs with the same bytes apart."""

@@ -1,6 +1,6 @@
 """`GET /events`: the public feed, as a page of JSON or as a stream that never ends."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
 from typing import Annotated, Any, TypeAlias
 
@@ -58,7 +58,7 @@ def feed_routes(feed: Feed) -> APIRouter:
     ) -> Any:
         """Every event in the order of its position. Ask with `Accept: text/event-stream` for a
         stream that goes on as events come; its `id` is the position, so it can be resumed."""
-        wanted = Filter(tenant=tenant, federation_id=federation, types=_known(types))
+        wanted = Filter(tenant=tenant, federation_id=federation, types=known_types(types))
         begin = resumed(last_event_id, after)
         if MEDIA_TYPE in accept:
             return stream(_frames(feed, wanted, begin))
@@ -73,7 +73,7 @@ def feed_routes(feed: Feed) -> APIRouter:
     return router
 
 
-def _known(types: list[str] | None) -> frozenset[str] | None:
+def known_types(types: Iterable[str] | None) -> frozenset[str] | None:
     if not types:
         return None
     if unknown := sorted(set(types) - _KNOWN):

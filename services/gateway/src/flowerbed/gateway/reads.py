@@ -38,7 +38,7 @@ from flowerbed.gateway.why.gathering import gather
 from flowerbed.gateway.why.view import Why
 
 # A federation that was posted here is seen at once, and by its name even when it is rejected.
-_FEDERATIONS = """
+FEDERATIONS = """
 SELECT f.tenant, f.federation_id, f.submission_id, f.status, f.round_number, f.n_rounds_completed,
     f.problems, f.code, f.reason, f.base_sha256, f.final_sha256, f.final_uri,
     f.join_deadline_at, f.pause_expires_at, f.created_at, f.started_at, f.ended_at, f.updated_at,
@@ -57,7 +57,7 @@ WHERE NOT EXISTS (
 """
 
 _LIST = f"""
-SELECT * FROM ({_FEDERATIONS}) AS known
+SELECT * FROM ({FEDERATIONS}) AS known
 WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR name = $2)
     AND ($3::timestamptz IS NULL OR (created_at, federation_id) < ($3, $4::text))
 ORDER BY created_at DESC, federation_id DESC LIMIT $5
@@ -139,7 +139,7 @@ class Reads:
             rows = await connection.fetch(_LIST, status, name, at, federation_id, limit + 1)
         found = [FederationSummary(**_plain(row)) for row in rows[:limit]]
         last = found[-1] if len(rows) > limit else None
-        following = _encode(last.created_at.isoformat(), last.federation_id) if last else None
+        following = encoded(last.created_at.isoformat(), last.federation_id) if last else None
         return FederationList(federations=found, next_cursor=following)
 
     async def federation(self, tenant: str | None, federation_id: str) -> Federation:
@@ -237,7 +237,7 @@ class Reads:
         found = [Client(**_plain(row)) for row in rows[:limit]]
         last = found[-1] if len(rows) > limit else None
         return ClientList(
-            clients=found, next_cursor=_encode(last.tenant, last.client_id) if last else None
+            clients=found, next_cursor=encoded(last.tenant, last.client_id) if last else None
         )
 
     async def tenant_of_federation(self, tenant: str | None, federation_id: str) -> str:
@@ -287,7 +287,7 @@ def _plain(row: Any) -> dict[str, Any]:
 
 async def _federation(connection: Connection, federation_id: str) -> dict[str, Any]:
     row = await connection.fetchrow(
-        f"SELECT * FROM ({_FEDERATIONS}) AS known WHERE federation_id = $1", federation_id
+        f"SELECT * FROM ({FEDERATIONS}) AS known WHERE federation_id = $1", federation_id
     )
     if row is None:
         raise NotFound(
@@ -348,7 +348,7 @@ def _ref(sha256: str | None, uri: str | None) -> Ref | None:
 # --- cursors ----------------------------------------------------------------
 
 
-def _encode(*parts: str) -> str:
+def encoded(*parts: str) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
 

@@ -49,22 +49,7 @@ def service_routes(upstreams: dict[str, Upstream], slos: Slos) -> APIRouter:
     @router.get("/services")
     async def services() -> ServiceList:
         """Each service and replica: ready or why not, lags, dead letters."""
-        (found, away), *replicas = await asyncio.gather(
-            collect(upstreams, PATIENCE), *(_replicas(one) for one in upstreams.values())
-        )
-        return ServiceList(
-            services=[
-                Service(
-                    name=name,
-                    status=_status(mine),
-                    replicas=mine,
-                    dead_letters=None
-                    if name in away
-                    else sum(1 for letter in found if letter["service"] == name),
-                )
-                for name, mine in zip(upstreams, replicas, strict=True)
-            ]
-        )
+        return ServiceList(services=await look_at(upstreams))
 
     @router.get("/slo")
     async def slo(
@@ -74,6 +59,23 @@ def service_routes(upstreams: dict[str, Upstream], slos: Slos) -> APIRouter:
         return await slos.over(tenant, hours)
 
     return router
+
+
+async def look_at(upstreams: dict[str, Upstream]) -> list[Service]:
+    (found, away), *replicas = await asyncio.gather(
+        collect(upstreams, PATIENCE), *(_replicas(one) for one in upstreams.values())
+    )
+    return [
+        Service(
+            name=name,
+            status=_status(mine),
+            replicas=mine,
+            dead_letters=None
+            if name in away
+            else sum(1 for letter in found if letter["service"] == name),
+        )
+        for name, mine in zip(upstreams, replicas, strict=True)
+    ]
 
 
 async def _replicas(upstream: Upstream) -> list[Replica]:

@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, SecretStr
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from flowerbed.events.settings import ServiceSettings
+from flowerbed.gateway.webhooks.pace import Pace
 
 
 def _several(value: Any) -> Any:
@@ -18,7 +19,7 @@ Urls = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_several)]
 
 class GatewaySettings(ServiceSettings):
     """`api_token`: what people and the CLI show. The urls: where commands are forwarded to, an
-    address a replica."""
+    address a replica. `webhook_pace`: how patient webhooks are with their receivers."""
 
     model_config = SettingsConfigDict(env_prefix="FLOWERBED_GATEWAY_")
 
@@ -27,3 +28,4 @@ class GatewaySettings(ServiceSettings):
     lease_url: Urls
     aggregator_url: Urls
     artifact_url: Urls
+    webhook_pace: Pace = Pace()

@@ -1,0 +1,70 @@
+"""What a resolver has at hand: who asks, where answers come from, and one batch a kind."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import strawberry
+from strawberry.dataloader import DataLoader
+from strawberry.fastapi import BaseContext
+
+from flowerbed.gateway.feed import Feed
+from flowerbed.gateway.many import Listing, Many, Page, Parent, Wanted
+from flowerbed.gateway.reads import Reads
+from flowerbed.gateway.slo import Slos
+from flowerbed.gateway.submissions import Submissions
+from flowerbed.gateway.upstream import Upstream
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """`hurry`: who gives a command looks next at what came of it."""
+
+    reads: Reads
+    many: Many
+    feed: Feed
+    slos: Slos
+    submissions: Submissions
+    upstreams: dict[str, Upstream]
+    hurry: Callable[[], None]
+
+
+class Context(BaseContext):
+    """Of one request, or of one WebSocket: nothing that was read is kept."""
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self.sources = sources
+        self.principal: Any = None
+        many = sources.many
+        self.rows = _loader(many.federations)
+        self.metrics = _loader(many.metrics)
+        self.lineages = _loader(many.lineages)
+        self._pages: dict[str, DataLoader[tuple[Parent, Wanted], Page[Any]]] = {}
+
+    async def page(self, listing: Listing[Any], parent: Parent, wanted: Wanted) -> Page[Any]:
+        """Together with the same page of other parents."""
+        if listing.name not in self._pages:
+            self._pages[listing.name] = _loader(_by_page(self.sources.many, listing))
+        return await self._pages[listing.name].load((parent, wanted))
+
+
+Info: TypeAlias = strawberry.Info[Context, None]
+
+
+def _loader(load: Callable[[Sequence[Any]], Awaitable[Any]]) -> DataLoader[Any, Any]:
+    return DataLoader(load_fn=load, cache=False)
+
+
+def _by_page(
+    many: Many, listing: Listing[Any]
+) -> Callable[[Sequence[tuple[Parent, Wanted]]], Awaitable[list[Page[Any]]]]:
+    async def load(asked: Sequence[tuple[Parent, Wanted]]) -> list[Page[Any]]:
+        found: dict[tuple[Parent, Wanted], Page[Any]] = {}
+        for wanted in dict.fromkeys(wanted for _, wanted in asked):
+            parents = list(dict.fromkeys(parent for parent, meant in asked if meant == wanted))
+            pages = await many.pages(listing, parents, wanted)
+            found.update(zip([(parent, wanted) for parent in parents], pages, strict=True))
+        return [found[one] for one in asked]
+
+    return load
