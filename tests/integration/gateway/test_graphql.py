@@ -115,7 +115,7 @@ async def _walk(gateway: Gateway, name: str, key: str, within: str) -> None:
     seen: list[Any] = []
     after, more = None, True
     while more:
-        found = await page(2, after)
+        found = await page(9 if name == "events" else 2, after)
         seen += found["edges"]
         after, more = found["pageInfo"]["endCursor"], found["pageInfo"]["hasNextPage"]
     assert seen == whole
