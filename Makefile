@@ -18,6 +18,9 @@ demo-stop: setup ## stop the demo's runners and stack; their data stay
 test: setup ## the whole suite, with real servers of its own
 	@bash scripts/test.sh
 
+screenshots: setup ## pictures of the dashboard for docs/images, of a real stack (needs Chromium; 2 min)
+	@$(PY) -m scripts.screenshots
+
 chaos: setup ## 100 federations while everything is killed, stopped and cut off (SEED=n, 20 to 40 min)
 	@$(PY) -m scripts.chaos --federations 100 --batch 10 $(if $(SEED),--seed $(SEED))
 
@@ -80,6 +83,6 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test chaos crash-matrix bench bench-setup \
+.PHONY: help setup demo demo-stop test screenshots chaos crash-matrix bench bench-setup \
 	bench-rounds bench-backbone bench-scale bench-aggregation bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock

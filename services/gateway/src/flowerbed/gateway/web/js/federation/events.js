@@ -1,0 +1,137 @@
+// A federation's history in this browser: the newest some thousand events, in order, none missing.
+import { get } from "../data/api.js";
+import { signal } from "../ui/view.js";
+
+const WINDOW = 5000;
+const PAGE = 1000;
+
+export class History {
+  constructor(path) {
+    this.path = path;
+    this.events = signal([]);
+    this.isLoaded = signal(false);
+    this.begins = signal(0); // nothing behind this position is missing
+    this.known = new Set();
+    this.begun = false;
+  }
+
+  // `position`: what the first view was made at. What comes later is told by the stream.
+  // Told again after each connection, it looks for what came between the two.
+  begin(position) {
+    if (this.begun) {
+      if (this.isLoaded.value) this._load(this.events.value.at(-1)?.position ?? 0);
+      return;
+    }
+    this.begun = true;
+    this.begins.value = Math.max(0, position - WINDOW);
+    this._load(this.begins.value);
+  }
+
+  async _load(after) {
+    try {
+      for (let from = after; ;) {
+        const page = await get(`${this.path}/events`, { after: from, limit: PAGE });
+        this.add(page.events);
+        if (page.events.length < PAGE) break;
+        from = page.next_after;
+      }
+      this.isLoaded.value = true;
+    } catch (error) {
+      if (error.status !== 401) setTimeout(() => this._load(after), 2000);
+    }
+  }
+
+  async older() {
+    const from = Math.max(0, this.begins.value - WINDOW);
+    const before = this.begins.value;
+    let [after, found] = [from, []];
+    do {
+      const page = await get(`${this.path}/events`, { after, limit: PAGE });
+      found.push(...page.events.filter((one) => one.position <= before));
+      if (!page.events.length || page.next_after > before) break;
+      after = page.next_after;
+    } while (after < before);
+    this.begins.value = from;
+    this.add(found);
+  }
+
+  add(events) {
+    const fresh = events.filter((one) => !this.known.has(one.position));
+    if (!fresh.length) return;
+    fresh.forEach((one) => this.known.add(one.position));
+    const all = [...this.events.value, ...fresh];
+    const sorted = all.length < 2 || fresh[0].position > (this.events.value.at(-1)?.position ?? 0);
+    this.events.value = sorted ? all : all.sort((one, other) => one.position - other.position);
+  }
+}
+
+// --- in plain words ---------------------------------------------------------
+
+const KIND = [
+  [/^fl\.federation/, "federation"], [/^fl\.round/, "round"], [/^fl\.client/, "client"],
+  [/^fl\.update/, "update"], [/^fl\.aggregate/, "aggregate"], [/^fl\.artifact/, "artifact"],
+];
+
+export function kindOf(type) {
+  return (KIND.find(([pattern]) => pattern.test(type)) || [null, "other"])[1];
+}
+
+const TONES = { failed: "bad", rejected: "bad", dropped: "bad", revoked: "bad", quarantined: "warn",
+  declined: "warn", paused: "warn", completed: "ok", accepted: "ok", promoted: "ok", joined: "ok" };
+
+export function eventTone(type) {
+  return TONES[type.split(".").at(-1)] || "idle";
+}
+
+// One line a person can read, from the event's own facts. `label` names a client.
+export function sentence({ type, data }, label) {
+  const who = data.client_id ? label(data.client_id) : "";
+  const round = data.round_number ? `round ${data.round_number}` : "";
+  const again = data.attempt > 1 ? `, attempt ${data.attempt}` : "";
+  const because = data.reason ? `: ${data.reason}` : "";
+  const detail = [data.code, data.detail].filter(Boolean).join(": ");
+  const say = {
+    "fl.federation.created": () => "The spec was accepted",
+    "fl.federation.rejected": () => `The spec was refused: ${data.problems?.length ?? 0} broken rules`,
+    "fl.federation.started": () => `Training starts with ${data.n_clients} clients`,
+    "fl.federation.paused": () => `Paused${because}`,
+    "fl.federation.resumed": () => "Resumed",
+    "fl.federation.policy_changed": () => `Round policy changed: ${(data.changed || []).join(", ")}${because}`,
+    "fl.federation.completed": () => `Completed after ${data.n_rounds} rounds`,
+    "fl.federation.failed": () => `Failed${because}`,
+    "fl.federation.cancelled": () => `Cancelled${because}`,
+    "fl.round.started": () => `R${round.slice(1)}${again} starts with ${data.cohort?.length ?? "?"} clients`,
+    "fl.round.member_replaced": () => `${who} left ${round}; another takes its place`,
+    "fl.round.evaluation_started": () => `Evaluation of ${round} starts`,
+    "fl.round.completed": () => `R${round.slice(1)} completed with ${data.n_updates} updates`,
+    "fl.round.failed": () => `R${round.slice(1)}${again} failed${because}`,
+    "fl.client.lease_issued": () => `${who} was offered a lease, epoch ${data.epoch}`,
+    "fl.client.joined": () => `${who} joined`,
+    "fl.client.declined": () => `${who} declined: ${detail}`,
+    "fl.client.dropped": () => `${who} was dropped${because}`,
+    "fl.client.released": () => `${who} was released${because}`,
+    "fl.update.submitted": () => `${who} reported its ${exchange(data)} of ${round}`,
+    "fl.update.failed": () => `${who} failed in ${round}: ${detail}`,
+    "fl.update.accepted": () => `Update of ${who} accepted in ${round} (${exchange(data)})`,
+    "fl.update.rejected": () => `Update of ${who} rejected in ${round}: ${detail}`,
+    "fl.update.quarantined": () => `Update of ${who} held back in ${round}: ${detail}`,
+    "fl.aggregate.completed": () => aggregate(data, round),
+    "fl.aggregate.failed": () => `The fold of ${round || "the base"} failed${because}`,
+    "fl.artifact.recorded": () => `${{ base: "Base checkpoint", checkpoint: "Checkpoint", state: "Strategy state" }[data.kind] || "Artifact"} ${data.artifact.sha256.slice(0, 12)} recorded`,
+    "fl.artifact.promoted": () => `Checkpoint ${data.sha256.slice(0, 12)} promoted to ${data.channel}`,
+    "fl.artifact.revoked": () => `Checkpoint ${data.sha256.slice(0, 12)} revoked${because}`,
+  }[type];
+  return say ? say() : type;
+}
+
+function exchange(data) {
+  return { train: "training", evaluate: "evaluation" }[data.exchange] || data.exchange;
+}
+
+function aggregate(data, round) {
+  if (data.exchange === "initialize") return "Base checkpoint made";
+  const updates = data.updates?.length ?? 0;
+  return data.exchange === "evaluate"
+    ? `Evaluation of ${round} summed up from ${updates} clients`
+    : `${updates} updates of ${round} folded`;
+}

@@ -1,0 +1,27 @@
+// Starts the page: signed in or not, then which page.
+import { ClientsPage } from "./pages/clients.js";
+import { FederationPage } from "./pages/federation.js";
+import { FederationsPage } from "./pages/federations.js";
+import { ServicesPage } from "./pages/services.js";
+import { SignIn } from "./pages/sign_in.js";
+import { SlosPage } from "./pages/slos.js";
+import { route } from "./router.js";
+import { token } from "./session.js";
+import { Shell } from "./shell.js";
+import { html, render } from "./ui/view.js";
+
+function Page() {
+  const { page, id } = route.value;
+  if (page === "federations" && id) return html`<${FederationPage} key=${id} id=${id} />`;
+  if (page === "clients") return html`<${ClientsPage} />`;
+  if (page === "services") return html`<${ServicesPage} />`;
+  if (page === "slos") return html`<${SlosPage} />`;
+  return html`<${FederationsPage} />`;
+}
+
+function App() {
+  if (!token.value) return html`<${SignIn} />`;
+  return html`<${Shell}><${Page} /><//>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

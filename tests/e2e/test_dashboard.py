@@ -1,0 +1,357 @@
+"""The dashboard in a real browser, on the real stack, while a real federation runs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from tests.e2e.documents import hospital
+from tests.support.field import Field
+from tests.support.servers import Proxy
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+
+from playwright.async_api import Browser, Page
+
+from tests.support.browser import (
+    CHROMIUM,
+    PHONE,
+    WATCH,
+    browsing,
+    faults,
+    longest,
+    open_page,
+    sideways,
+)
+
+pytestmark = pytest.mark.skipif(
+    not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium"
+)
+IN_LIST = (
+    "fl.federation.started", "fl.federation.completed", "fl.round.started",
+    "fl.round.evaluation_started", "fl.round.completed",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(field: Field) -> str:
+    """A federation that has completed."""
+    identity = field.submit(hospital(num_rounds=2))
+    field.completed(identity)
+    return identity
+
+
+@pytest.fixture
+def running(field: Field) -> Iterator[str]:
+    """One that goes on for longer than a test."""
+    identity = field.submit(hospital(num_rounds=400))
+    yield identity
+    if field.api.federation(identity)["status"] in ("created", "running", "paused"):
+        field.api.post(f"/federations/{identity}/cancel")
+    field.ended(identity)
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with browsing() as one:
+        yield one
+
+
+@asynccontextmanager
+async def looking(
+    browser: Browser, field: Field, place: str, url: str = "", **how: Any
+) -> AsyncIterator[Page]:
+    """A page that must neither complain nor ask anybody but the gateway."""
+    address = url or field.stack.gateway_url
+    opened = open_page(browser, address, field.stack.api_token, place, **how)
+    async with opened as (page, complaints):
+        yield page
+        assert complaints == []
+
+
+async def history(field: Field, identity: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    while page := (
+        await asyncio.to_thread(
+            field.api.get,
+            f"/federations/{identity}/events",
+            after=found[-1]["position"] if found else 0,
+            limit=1000,
+        )
+    )["events"]:
+        found += page
+    return found
+
+
+def recorded(events: list[dict[str, Any]]) -> dict[int, float]:
+    return {
+        one["position"]: datetime.fromisoformat(one["recorded_at"]).timestamp() for one in events
+    }
+
+
+async def positions(page: Page) -> list[int]:
+    """Of the events in the page's list, newest first."""
+    found: list[int] = await page.eval_on_selector_all(
+        ".event", "(all) => all.map((one) => Number(one.dataset.position))"
+    )
+    return found
+
+
+async def test_a_change_is_in_the_list_within_a_second_of_its_commit(
+    browser: Browser, field: Field
+) -> None:
+    async with looking(browser, field, "#/federations") as page:
+        assert "token" not in page.url
+        await page.wait_for_selector(".live:has-text('live')")
+        await page.evaluate(WATCH)
+        identity = await asyncio.to_thread(field.submit, hospital(num_rounds=3))
+        await page.wait_for_selector(
+            f"tr[data-federation={identity}][data-status=completed]", timeout=60_000
+        )
+        shown = await page.evaluate("window.shown")
+        events = await history(field, identity)
+    told = [one["position"] for one in events if one["type"] in IN_LIST]
+    assert len(told) == 2 + 3 * 3
+    seen = [position for position in told if str(position) in shown]
+    assert seen[-1] == told[-1]
+    assert len(seen) > len(told) / 2  # several that come at once are one change of the page
+    assert longest(shown, recorded(events), seen) < 1.0
+
+
+async def test_a_change_is_on_the_page_of_its_federation_within_a_second(
+    browser: Browser, field: Field, running: str
+) -> None:
+    async with looking(browser, field, f"#/federations/{running}") as page:
+        await page.wait_for_selector(".event")
+        await page.evaluate(WATCH)
+        before = await positions(page)
+        await page.wait_for_function("Object.keys(window.shown).length > 40", timeout=60_000)
+        shown = await page.evaluate("window.shown")
+        drawn = set(await positions(page))
+        events = await history(field, running)
+    new = [one["position"] for one in events if one["position"] in drawn - set(before)]
+    assert len(new) > 20
+    assert longest(shown, recorded(events), [one for one in new if str(one) in shown]) < 1.0
+
+
+async def test_a_cut_connection_says_so_heals_and_misses_nothing(
+    browser: Browser,
+    field: Field,
+    running: str,
+    proxy: Callable[[int], Awaitable[Proxy]],
+) -> None:
+    between = await proxy(field.stack.port("gateway_door"))
+    url = f"http://127.0.0.1:{between.port}"
+    async with looking(browser, field, f"#/federations/{running}", url) as page:
+        await page.wait_for_selector(".event")
+        last = (await positions(page))[0]
+        await between.cut()
+        await page.wait_for_selector(".live:has-text('reconnecting since')")
+        newest = (await history(field, running))[-1]["position"]
+        while (await history(field, running))[-1]["position"] <= newest + 20:
+            await asyncio.sleep(0.1)
+        await between.start()
+        await page.wait_for_selector(".live >> text=/^live$/", timeout=20_000)
+        await asyncio.to_thread(field.api.post, f"/federations/{running}/pause")
+        await page.wait_for_selector(".event[data-type='fl.federation.paused']")
+        events = await history(field, running)
+        missed = [one["position"] for one in events if one["position"] > last]
+        more = page.get_by_role("button", name="Show more")
+        while await more.count() and len(await positions(page)) < len(missed):
+            await more.click()
+        await page.wait_for_selector(f".event[data-position='{missed[-1]}']")
+        drawn = await positions(page)
+    assert set(missed) <= set(drawn)
+    assert len(drawn) == len(set(drawn))
+
+
+async def test_the_history_moves_the_whole_page_back_and_returns(
+    browser: Browser, field: Field, finished: str
+) -> None:
+    events = await history(field, finished)
+    first_done = next(one for one in events if one["type"] == "fl.round.completed")
+    async with looking(browser, field, f"#/federations/{finished}") as page:
+        await page.click(f".event[data-position='{first_done['position']}']")
+        mark = page.locator(".travel")
+        await mark.wait_for()
+        assert "You are looking at" in await mark.inner_text()
+        assert await page.locator("[data-status]").first.get_attribute("data-status") == "running"
+        assert await page.locator(".figure dd").first.inner_text() == "1 of 2"
+        assert f"at={first_done['position']}" in page.url
+        assert await page.get_by_role("button", name="Pause").count() == 0
+        assert await page.locator(".node").count() == 2  # the base, and the first checkpoint
+        await page.get_by_role("button", name="Back to live").click()
+        await mark.wait_for(state="detached")
+        assert await page.locator(".figure dd").first.inner_text() == "2 of 2"
+
+
+async def test_a_federation_is_paused_resumed_and_cancelled_by_keyboard_alone(
+    browser: Browser, field: Field, running: str
+) -> None:
+    async with looking(browser, field, f"#/federations/{running}") as page:
+
+        async def give(key: str, reason: str, status: str) -> None:
+            await page.keyboard.press(key)
+            await page.wait_for_selector("dialog[open]")
+            if reason:
+                await page.keyboard.press("Tab")
+                await page.locator("[name=reason]").focus()
+                await page.keyboard.type(reason)
+                await page.keyboard.press("Enter")
+            else:
+                await page.locator("dialog .primary").focus()
+                await page.keyboard.press("Enter")
+            await page.wait_for_selector(f".stack[data-status={status}]")
+            await page.wait_for_selector("dialog[open]", state="detached")
+
+        await page.wait_for_selector(".stack[data-status=running]")
+        await page.keyboard.press("c")
+        await page.wait_for_selector("dialog[open]")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("dialog[open]", state="detached")
+        assert field.api.federation(running)["status"] == "running"
+
+        await give("p", "lunch", "paused")
+        assert "Paused: lunch" in await page.locator(".events").inner_text()
+        await give("r", "", "running")
+        await give("c", "enough", "cancelled")
+    assert field.api.federation(running)["reason"] == "enough"
+
+
+async def test_the_keyboard_reaches_everything_and_shows_where_it_is(
+    browser: Browser, field: Field, finished: str
+) -> None:
+    async with looking(browser, field, "#/federations") as page:
+        row = page.locator(f"tr[data-federation={finished}] a")
+        await row.wait_for()
+        await page.keyboard.press("?")
+        await page.get_by_role("heading", name="Keyboard shortcuts").wait_for()
+        await page.keyboard.press("Escape")
+        await page.evaluate("document.activeElement.blur()")
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.className") == "skip"
+        await page.keyboard.press("Enter")
+        assert await page.evaluate("document.activeElement.id") == "main"
+        await page.keyboard.press("/")
+        await page.keyboard.type(finished)
+        await page.wait_for_function("document.querySelectorAll('tbody tr').length === 1")
+        await row.focus()
+        ring = await row.evaluate("(one) => getComputedStyle(one).outlineStyle")
+        assert ring == "solid"
+        await page.keyboard.press("Enter")
+        await page.wait_for_selector(".waterfall")
+        await page.keyboard.press("ArrowLeft")
+        await page.wait_for_selector(".round-facts[data-round='1']")
+
+
+async def test_a_checkpoint_is_verified_and_promoted_from_the_page(
+    browser: Browser, field: Field, finished: str
+) -> None:
+    async with looking(browser, field, f"#/federations/{finished}") as page:
+        node = page.locator(".node").first
+        await node.get_by_role("button", name="Verify").click()
+        await page.wait_for_selector("dialog [data-verified=true]", timeout=30_000)
+        await page.keyboard.press("Escape")
+        await node.get_by_role("button", name="Promote").click()
+        await page.locator("dialog [name=channel]").fill("ward")
+        await page.locator("dialog .primary").click()
+        await node.locator(".tag", has_text="ward").wait_for()
+    final = field.api.federation(finished)["final"]["sha256"]
+    records = field.api.get(f"/artifacts/{final}")["records"]
+    assert ["ward"] in [one["channels"] for one in records if one["federation_id"] == finished]
+
+
+async def test_an_invite_is_shown_once(browser: Browser, field: Field) -> None:
+    async with looking(browser, field, "#/clients") as page:
+        await page.get_by_role("button", name="Invite a client").click()
+        await page.locator("dialog [name=tags]").fill("shown, once")
+        await page.get_by_role("button", name="Make the invite").click()
+        invite = await page.locator("dialog .copied span").inner_text()
+        await page.keyboard.press("Escape")
+        await page.locator("tr", has_text="once").first.wait_for()
+        assert invite not in await page.content()
+
+
+PLACES = ("#/federations", "#/federations/{id}", "#/clients", "#/services", "#/slos")
+READY = {
+    "#/federations": "tr[data-federation]", "#/federations/{id}": ".waterfall",
+    "#/clients": "tr[data-client]", "#/services": "[data-service]", "#/slos": "[data-slo]",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_page_has_a_serious_fault_of_accessibility(
+    browser: Browser, field: Field, finished: str, scheme: str
+) -> None:
+    async with looking(browser, field, PLACES[0], scheme=scheme) as page:
+        found: dict[str, list[str]] = {}
+        for place in PLACES:
+            await page.evaluate("(to) => { location.hash = to; }", place.format(id=finished))
+            await page.wait_for_selector(READY[place])
+            found[place] = await faults(page)
+        theme = await page.evaluate("document.documentElement.dataset.theme")
+    assert theme == scheme
+    assert {place: one for place, one in found.items() if one} == {}
+
+
+async def test_no_page_scrolls_sideways_on_a_phone(
+    browser: Browser, field: Field, finished: str
+) -> None:
+    async with looking(browser, field, PLACES[0], viewport=PHONE) as page:
+        for place in PLACES:
+            await page.evaluate("(to) => { location.hash = to; }", place.format(id=finished))
+            await page.wait_for_selector(READY[place])
+            assert await sideways(page) <= 0, place
+            heads = await page.locator("thead").evaluate_all(
+                "(all) => all.filter((one) => one.getBoundingClientRect().height > 2).length"
+            )
+            assert heads == 0  # tables are cards
+
+
+async def test_a_wrong_token_is_refused_in_words_and_the_right_one_enters(
+    browser: Browser, field: Field
+) -> None:
+    context = await browser.new_context()
+    page = await context.new_page()
+    await page.goto(field.stack.gateway_url)
+    await page.get_by_label("Token").fill("not-it")
+    await page.keyboard.press("Enter")
+    await page.get_by_role("alert").wait_for()
+    assert "does not know this token" in await page.get_by_role("alert").inner_text()
+    await page.get_by_label("Token").fill(field.stack.api_token)
+    await page.keyboard.press("Enter")
+    await page.wait_for_selector("nav[aria-label=Pages]")
+    kept = json.loads(await page.evaluate("JSON.stringify({...localStorage})"))
+    assert field.stack.api_token not in kept.values()
+    await context.close()
+
+
+FRAMES = """
+async (text) => {
+  const { Frames } = await import("/assets/js/data/stream.js");
+  const cut = [];
+  for (let at = 0; at <= text.length; at += 1) {
+    const read = [];
+    const frames = new Frames((one) => read.push([one.id, one.event, one.data]));
+    frames.push(text.slice(0, at));
+    frames.push(text.slice(at));
+    cut.push(JSON.stringify(read));
+  }
+  return [...new Set(cut)];
+}
+"""
+
+
+async def test_frames_are_the_same_wherever_the_network_cuts_them(
+    browser: Browser, field: Field
+) -> None:
+    text = ': alive\n\nid: 7\nevent: a\ndata: {"x":\ndata: 1}\n\nevent: b\r\ndata: é:2\r\n\r\n'
+    async with looking(browser, field, "#/federations") as page:
+        read = await page.evaluate(FRAMES, text)
+    assert [json.loads(one) for one in read] == [
+        [["7", "a", '{"x":\n1}'], [None, "b", "é:2"]]
+    ]
