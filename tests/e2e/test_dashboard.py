@@ -352,6 +352,4 @@ async def test_frames_are_the_same_wherever_the_network_cuts_them(
     text = ': alive\n\nid: 7\nevent: a\ndata: {"x":\ndata: 1}\n\nevent: b\r\ndata: é:2\r\n\r\n'
     async with looking(browser, field, "#/federations") as page:
         read = await page.evaluate(FRAMES, text)
-    assert [json.loads(one) for one in read] == [
-        [["7", "a", '{"x":\n1}'], [None, "b", "é:2"]]
-    ]
+    assert [json.loads(one) for one in read] == [[["7", "a", '{"x":\n1}'], [None, "b", "é:2"]]]

@@ -69,9 +69,11 @@ async def open_page(
     page.on("request", lambda one: _is_ours(one.url, url) or complaints.append(one.url))
     page.on(
         "console",
-        lambda one: one.type == "error"
-        and "net::ERR" not in one.text
-        and complaints.append(f"console: {one.text}"),
+        lambda one: (
+            one.type == "error"
+            and "net::ERR" not in one.text
+            and complaints.append(f"console: {one.text}")
+        ),
     )
     try:
         await page.goto(f"{url}/#token={token}")

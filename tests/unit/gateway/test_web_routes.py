@@ -34,7 +34,9 @@ def test_the_page_runs_no_code_but_its_own(http: TestClient) -> None:
 
 def test_what_is_known_already_is_not_sent_again(http: TestClient) -> None:
     first = http.get("/assets/js/main.js")
-    again = http.get("/assets/js/main.js", headers={"if-none-match": f'"x", {first.headers["etag"]}'})
+    again = http.get(
+        "/assets/js/main.js", headers={"if-none-match": f'"x", {first.headers["etag"]}'}
+    )
     assert (again.status_code, again.content) == (304, b"")
     assert again.headers["cache-control"] == "no-cache"
 
@@ -48,7 +50,13 @@ def test_packed_or_plain_it_is_the_same_text_under_another_etag(http: TestClient
 
 
 @pytest.mark.parametrize(
-    "path", ["/assets/none.js", "/assets/../settings.py", "/assets/%2e%2e/settings.py", "/assets/vendor/README.md"]
+    "path",
+    [
+        "/assets/none.js",
+        "/assets/../settings.py",
+        "/assets/%2e%2e/settings.py",
+        "/assets/vendor/README.md",
+    ],
 )
 def test_only_files_of_the_dashboard_are_served(http: TestClient, path: str) -> None:
     answer = http.get(path)
@@ -57,7 +65,9 @@ def test_only_files_of_the_dashboard_are_served(http: TestClient, path: str) -> 
 
 
 def test_each_vendored_file_is_the_one_that_is_written_down() -> None:
-    written = dict(re.findall(r"\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|", _read("vendor/README.md")))
+    written = dict(
+        re.findall(r"\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|", _read("vendor/README.md"))
+    )
     there = {
         one.name: hashlib.sha256(one.read_bytes()).hexdigest()
         for one in (WEB / "vendor").iterdir()

@@ -24,6 +24,7 @@ from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
 from flowerbed.gateway.upstream import Upstream
+from flowerbed.gateway.web_routes import web_routes
 from flowerbed.gateway.webhooks.delivery import Deliveries
 from flowerbed.gateway.webhooks.routes import webhook_routes
 from flowerbed.gateway.webhooks.store import Webhooks
@@ -61,6 +62,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         webhook_routes(webhooks, feed, reads, _deliver(settings, shell, webhooks, feed)),
     ):
         shell.app.include_router(router, dependencies=guarded)
+    shell.app.include_router(web_routes())  # it shows nothing without a token
     sources = Sources(
         reads=reads,
         many=Many(shell.database),
