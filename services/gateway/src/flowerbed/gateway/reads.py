@@ -57,16 +57,22 @@ WHERE NOT EXISTS (
 """
 
 _LIST = f"""
-SELECT * FROM ({FEDERATIONS}) AS known
-WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR name = $2)
-    AND ($3::timestamptz IS NULL OR (created_at, federation_id) < ($3, $4::text))
-ORDER BY created_at DESC, federation_id DESC LIMIT $5
+SELECT listed.*, (SELECT count(*) FROM memberships m
+    WHERE m.tenant = listed.tenant AND m.federation_id = listed.federation_id
+    AND (m.status = 'joined' OR listed.ended_at IS NOT NULL AND m.joined_at IS NOT NULL)
+    ) AS n_clients
+FROM (SELECT * FROM ({FEDERATIONS}) AS known
+    WHERE ($1::text IS NULL OR status = $1) AND ($2::text IS NULL OR name = $2)
+        AND ($3::timestamptz IS NULL OR (created_at, federation_id) < ($3, $4::text))
+    ORDER BY created_at DESC, federation_id DESC LIMIT $5) AS listed
+ORDER BY created_at DESC, federation_id DESC
 """
 
 _CLIENTS = """
-SELECT c.*, (SELECT count(*) FROM memberships m
-    WHERE m.tenant = c.tenant AND m.client_id = c.client_id) AS n_federations
-FROM clients c
+SELECT c.*, m.* FROM clients c, LATERAL (
+    SELECT count(*) AS n_federations, count(*) FILTER (WHERE m.status = 'joined') AS n_joined,
+        count(*) FILTER (WHERE m.status = 'dropped') AS n_dropped
+    FROM memberships m WHERE m.tenant = c.tenant AND m.client_id = c.client_id) AS m
 WHERE ($1::text IS NULL OR (c.tenant, c.client_id) > ($1, $2::text))
 ORDER BY c.tenant, c.client_id LIMIT $3
 """
@@ -150,9 +156,13 @@ class Reads:
             artifacts = await _artifacts(connection, "federation_id", federation_id)
             facts = await gather(connection, row)
         members = [Membership(**_plain(client)) for client in clients]
+        took_part = [
+            one for one in members if one.status == "joined" or (row["ended_at"] and one.joined_at)
+        ]
         evaluated = [a_round.evaluation for a_round in rounds if a_round.evaluation]
         return Federation(
             **row,
+            n_clients=len(took_part),
             waiting_for=waiting_for(facts, self._now()),
             base=_ref(row["base_sha256"], _uri_of(artifacts, row["base_sha256"])),
             final=_ref(row["final_sha256"], row["final_uri"]),

@@ -24,7 +24,10 @@ class Submitted(View):
 
 
 class FederationSummary(View):
-    """One line of a list. `round_number` is the newest round that was started."""
+    """One line of a list. `round_number` is the newest round that was started.
+
+    `n_clients`: those joined now; of an ended one, those who took part. None: not counted.
+    """
 
     federation_id: str
     tenant: str
@@ -34,6 +37,7 @@ class FederationSummary(View):
     round_number: int = 0
     n_rounds: int = 0
     n_rounds_completed: int = 0
+    n_clients: int | None = None
     code: str = ""
     reason: str = ""
     created_at: datetime
@@ -238,6 +242,8 @@ class Client(View):
     tags: list[str]
     reason: str
     n_federations: int
+    n_joined: int = 0
+    n_dropped: int = 0
     invited_at: datetime | None
     invite_expires_at: datetime | None
     enrolled_at: datetime | None

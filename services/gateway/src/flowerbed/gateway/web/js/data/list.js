@@ -66,7 +66,7 @@ export class FederationList {
     const found = await get(`/federations/${id}`).catch(() => null);
     if (!found || this.stopped) return;
     if (!this.rows.value.some((one) => one.federation_id === id)) {
-      this.rows.value = [{ ...found, n_clients: joined(found) }, ...this.rows.value];
+      this.rows.value = [found, ...this.rows.value];
     }
     if (!ENDED.includes(found.status)) this._askSoon(id, 300);
   }
@@ -94,15 +94,11 @@ export class FederationList {
       status: found.status,
       reason: found.reason,
       waiting_for: found.waiting_for,
-      n_clients: joined(found),
+      n_clients: found.n_clients,
       n_rounds_completed: found.n_rounds_completed,
       round_number: found.round_number,
     }));
   }
-}
-
-function joined(federation) {
-  return federation.clients.filter((one) => one.status === "joined").length;
 }
 
 // What an event says of a row; pure.

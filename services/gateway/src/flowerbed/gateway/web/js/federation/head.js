@@ -1,7 +1,7 @@
 // The top of the page: state, the sentence that says why, the figures that matter.
 import { now } from "../clock.js";
 import { ENDED } from "../data/list.js";
-import { between, metric, metricName, percent, plural, seconds, short, shortLabel } from "../format.js";
+import { between, metric, metricName, percent, plural, seconds, short, shortLabel, time } from "../format.js";
 import { Badge, Bar, toneOf } from "../ui/status.js";
 import { Copied, When } from "../ui/parts.js";
 import { Icon } from "../ui/icons.js";
@@ -22,7 +22,7 @@ export function Head({ store, view }) {
         </div></div>
       <${Buttons} store=${store} view=${view} />
     </div>
-    <${WhySentence} why=${view.why} federation=${federation} />
+    <${WhySentence} why=${view.why} federation=${federation} past=${store.then.value !== null} />
     <${Figures} store=${store} view=${view} />`;
 }
 
@@ -30,29 +30,33 @@ export function Head({ store, view }) {
 
 const WHY_TONE = { completed: "ok", failed: "bad", rejected: "bad", cancelled: "idle" };
 
-function WhySentence({ why, federation }) {
+const MOVES = 5000; // a running federation that has waited for less than this only says its sentence
+
+function WhySentence({ why, federation, past }) {
   if (!why) return null;
   const ended = ENDED.includes(why.status);
+  const moves = federation.status === "running" && !why.is_overdue && why.waits.code !== "parked"
+    && (past || now.value - time(why.since) < MOVES);
   const tone = WHY_TONE[why.status] || (why.is_overdue || why.waits.code === "parked" ? "bad"
     : why.status === "paused" || why.waits.code.includes("clients-") && !federation.round_number ? "warn" : "accent");
   return html`<section class="why tone-${tone}" aria-label="Why" data-code=${why.waits.code}>
-    <p class="why-sentence">${ended ? sentenceCase(why.waits.what) : html`Waits for ${why.waits.what}`}
+    <p class="why-sentence">${ended ? sentenceCase(why.waits.what) : `Waits for ${withoutIds(why.waits.what)}`}
       ${why.is_overdue && html`<span class="badge tone-bad"><${Icon} name="warn" />overdue</span>`}</p>
-    ${why.on?.length > 0 && html`<ul class="why-on">${why.on.slice(0, 6).map((one) => html`
+    ${!moves && why.on?.length > 0 && html`<ul class="why-on">${why.on.slice(0, 6).map((one) => html`
       <li><strong>${one.kind === "client" ? shortLabel(one.label) || one.id : one.id}</strong> ${one.doing}</li>`)}
       ${why.on.length > 6 && html`<li class="quiet">and ${plural(why.on.length - 6, "more", "more")}</li>`}</ul>`}
-    <${Then} why=${why} ended=${ended} />
+    ${!moves && !ended && html`<${Then} why=${why} past=${past} />`}
     ${why.last_error && html`<${LastError} error=${why.last_error} />`}
-    ${why.hints?.length > 0 && html`<details class="why-more"><summary>What you can run next</summary>
+    ${!moves && why.hints?.length > 0 && html`<details class="why-more"><summary>What you can run next</summary>
       <div class="stack tight-stack">${why.hints.map((hint) => html`<${Copied} text=${hint} what="The command" />`)}</div></details>`}
   </section>`;
 }
 
-function Then({ why, ended }) {
-  if (ended || (!why.since && !why.until)) return null;
+function Then({ why, past }) {
+  if (!why.since && !why.until) return null;
   return html`<p class="why-then small">
-    ${why.since && html`since <${When} at=${why.since} as="clock" /> (<${When} at=${why.since} />)`}
-    ${why.until && html`${why.since ? ", " : ""}at the latest <${When} at=${why.until} as="until" />`}
+    ${why.since && html`since <${When} at=${why.since} as="clock" />${past ? "" : html` (<${When} at=${why.since} />)`}`}
+    ${why.until && html`${why.since ? ", " : ""}at the latest <${When} at=${why.until} as=${past ? "day" : "until"} />`}
     ${why.then && html`, then ${why.then}`}</p>`;
 }
 
@@ -61,6 +65,11 @@ function LastError({ error }) {
   return html`<details class="why-more"><summary>Last error: ${error.detail || error.code}
       <span class="quiet"> ${who}, <${When} at=${error.at} /></span></summary>
     <pre class="traceback" tabindex="0">${error.traceback || `${error.code}: ${error.detail}`}</pre></details>`;
+}
+
+// Who they are stands below, by the names that people know them by.
+function withoutIds(text) {
+  return text.replace(/ \((client-[0-9a-f]+(, )?)+\)/g, "");
 }
 
 function sentenceCase(text) {

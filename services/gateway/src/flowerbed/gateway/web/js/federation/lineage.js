@@ -55,9 +55,9 @@ function Node({ row, id, past, gap }) {
         <span>recorded <${When} at=${node.recorded_at} as="clock" /></span></div>
     </div>
     <div class="node-end">
-      <button type="button" class="button tight" onClick=${() => verify(id, node)}><${Icon} name="check" />Verify</button>
-      <button type="button" class="button tight" onClick=${() => download(node)}><${Icon} name="download" />Download</button>
-      <button type="button" class="button tight" disabled=${past || node.kind === "base" || Boolean(node.revoked_at)}
+      <button type="button" class="button tight plain" onClick=${() => verify(id, node)}><${Icon} name="check" />Verify</button>
+      <button type="button" class="button tight plain" onClick=${() => download(node)}><${Icon} name="download" />Download</button>
+      <button type="button" class="button tight plain" disabled=${past || node.kind === "base" || Boolean(node.revoked_at)}
         onClick=${() => promote(id, node)}><${Icon} name="star" />Promote</button>
     </div></li>`;
 }

@@ -2,7 +2,7 @@
 import { now } from "../clock.js";
 import { get, pages, post } from "../data/api.js";
 import { Stream } from "../data/stream.js";
-import { day, seconds, time } from "../format.js";
+import { day, plural, seconds, time } from "../format.js";
 import { route, setQuery } from "../router.js";
 import { Sheet, show } from "../ui/dialog.js";
 import { Icon } from "../ui/icons.js";
@@ -58,7 +58,7 @@ export function ClientsPage() {
         <option value="">All states</option>${["enrolled", "invited", "expired", "revoked"].map((one) => html`<option value=${one}>${one}</option>`)}</select></form>
     <section class="panel" aria-label="Clients">${clients === null ? html`<${Bones} />`
       : rows.length === 0 ? html`<${Empty} title=${clients.length ? "None matches" : "Nobody is enrolled yet"}><p>Invite a client, then start its agent with the invite.</p><//>`
-      : html`<table class="table"><thead><tr><th>Client</th><th>State</th><th>Tags</th><th>Certificate</th><th class="right">Federations</th><th>Since</th></tr></thead>
+      : html`<table class="table"><thead><tr><th>Client</th><th>State</th><th>Tags</th><th>Certificate</th><th>Federations</th><th>Since</th></tr></thead>
         <tbody>${rows.slice(0, 300).map((one) => html`<${Row} key=${one.client_id} client=${one} />`)}</tbody></table>`}
       ${rows.length > 300 && html`<p class="inner small quiet">The first 300 of ${rows.length} are shown; search for the others.</p>`}
     </section>`;
@@ -84,8 +84,16 @@ function Row({ client }) {
     <td data-label="State"><span><${Badge} status=${statusOf(client)} />${client.reason && html`<span class="under">${client.reason}</span>`}</span></td>
     <td data-label="Tags"><span>${client.tags.map((one) => html`<span class="tag">${one}</span> `)}</span></td>
     <td data-label="Certificate"><${Certificate} client=${client} /></td>
-    <td data-label="Federations" class="right">${client.n_federations}</td>
+    <td data-label="Federations"><span><${Memberships} client=${client} /></span></td>
     <td data-label="Since" class="nowrap"><${When} at=${client.enrolled_at || client.invited_at} as="day" /></td></tr>`;
+}
+
+function Memberships({ client }) {
+  const { n_joined: joined, n_dropped: dropped, n_federations: all } = client;
+  if (!all) return html`<span class="quiet">none yet</span>`;
+  return html`${joined > 0 && html`<${Badge} status="joined" word="joined in ${joined}" bare /> `}${
+    dropped > 0 && html`<${Badge} status="dropped" word="dropped in ${dropped}" bare /> `}<span class="quiet small">${
+    joined || dropped ? `of ${all}` : `${plural(all, "federation")}, none open`}</span>`;
 }
 
 const WARN = 2 * 86_400; // agents renew at half of a certificate's life: less than this is late

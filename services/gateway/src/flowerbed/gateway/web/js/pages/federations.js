@@ -1,6 +1,7 @@
 // All federations: where each stands, how far it is, and in plain words what it waits for.
 import { ENDED, FederationList } from "../data/list.js";
-import { percent, plural, short } from "../format.js";
+import { now } from "../clock.js";
+import { dayAndClock, percent, plural, short } from "../format.js";
 import { go, link, route, setQuery } from "../router.js";
 import { useKeys } from "../shell.js";
 import { Badge, Bar, toneOf } from "../ui/status.js";
@@ -56,7 +57,7 @@ function Found({ rows }) {
     <section class="panel" aria-label="Federations">
       ${shown.length === 0 ? html`<${Empty} title="None matches"><p>Change the filters above.</p><//>` : html`
       <table class="table"><thead><tr><th>Federation</th><th>State</th><th>Progress</th>
-        <th class="right">Clients</th><th>Last activity</th><th>What it waits for</th></tr></thead>
+        <th class="right">Clients</th><th>Last activity</th><th>Why</th></tr></thead>
         <tbody>${shown.map((one) => html`<${Row} key=${one.federation_id} row=${one} />`)}</tbody></table>`}
     </section>`;
 }
@@ -82,12 +83,18 @@ function Row({ row }) {
       <span>${row.n_rounds_completed}<span class="quiet"> / ${row.n_rounds || "–"}</span></span></div></td>
     <td data-label="Clients" class="right">${row.n_clients ?? html`<span class="quiet">–</span>`}</td>
     <td data-label="Last activity" class="nowrap"><${When} at=${row.updated_at} /></td>
-    <td data-label="Waits for" class="reason">${reason(row)}</td>
+    <td data-label="Why" class="reason">${reason(row)}</td>
   </tr>`;
 }
 
+// "…, until 2026-11-26 00:31:09 UTC" as this browser's clock has it.
+function withTimes(text) {
+  return text.replace(/ \((client-[0-9a-f]+(, )?)+\)/g, "").replace(
+    /(\d{4}-\d\d-\d\d) (\d\d:\d\d:\d\d) UTC/g, (_, date, at) => dayAndClock(`${date}T${at}Z`, now.value));
+}
+
 function reason(row) {
-  if (row.waiting_for) return row.waiting_for;
+  if (row.waiting_for) return withTimes(row.waiting_for);
   if (row.reason) return row.reason;
   if (row.status === "running" && row.round_number) {
     return `round ${row.round_number} of ${row.n_rounds}${row.doing ? `, ${row.doing}` : ""}`;

@@ -67,7 +67,7 @@ function Replica({ replica, many }) {
   return html`<div class="replica">
     ${many && html`<div class="meter-row"><span>replica ${replica.replica}</span><${Badge} status=${SHOWN[replica.status] || replica.status} word=${replica.status} bare /></div>`}
     ${replica.detail && html`<p class="errors">${replica.detail}</p>`}
-    ${Object.keys(replica.checks).length > 0 && html`<div class="meter-row"><span>checks</span><span>${wrong.length ? "" : Object.keys(replica.checks).join(", ")} ${wrong.length ? "" : html`<span class="tone-ok badge bare"><${Icon} name="check" />ok</span>`}</span></div>`}
+    ${Object.keys(replica.checks).length > 0 && html`<div class="meter-row"><span>checks</span><span class="checked">${wrong.length ? `${wrong.length} wrong` : html`<${Icon} name="check" />${Object.keys(replica.checks).join(", ")}`}</span></div>`}
     ${wrong.map(([name, outcome]) => html`<p class="errors">${name}: ${outcome}</p>`)}
     ${lags.length > 0 && html`<details class="lags"><summary class="meter-row"><span>lag, events</span><span class="numbers">${count(most)}</span></summary>
       ${lags.map(([name, lag]) => html`<div class="meter-row"><span>${name}</span><span class="numbers">${count(lag)}</span></div>`)}</details>`}

@@ -63,7 +63,6 @@ function Card({ indicator }) {
 }
 
 function allowed({ total, good, objective }) {
-  const may = Math.floor(total * (1 - objective) + 1e-9);
-  const bad = total - good;
-  return `${count(bad)} went wrong; ${count(may)} of ${count(total)} may.`;
+  const may = +(total * (1 - objective)).toFixed(1);
+  return `${count(total - good)} of ${count(total)} went wrong; the objective allows ${count(may)}.`;
 }

@@ -55,7 +55,7 @@ export function Copied({ text, what }) {
 
 export function Digest({ sha256, size = 12 }) {
   return html`<button type="button" class="digest mono" title="Copy ${sha256}"
-    aria-label="Copy the sha256 that begins with ${sha256.slice(0, 8)}"
+    aria-label="${sha256.slice(0, size)}: copy the sha256"
     onClick=${() => copy(sha256, "The sha256")}>${sha256.slice(0, size)}</button>`;
 }
 
