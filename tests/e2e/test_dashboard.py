@@ -163,7 +163,7 @@ async def test_a_cut_connection_says_so_heals_and_misses_nothing(
         newest = (await history(field, running))[-1]["position"]
 
         async def goes_on() -> bool:
-            return (await history(field, running))[-1]["position"] > newest + 20
+            return bool((await history(field, running))[-1]["position"] > newest + 20)
 
         await eventually(goes_on, "the federation goes on meanwhile", 60)
         await between.start()

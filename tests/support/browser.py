@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -65,16 +65,7 @@ async def open_page(
     await context.grant_permissions(["clipboard-read", "clipboard-write"])
     page = await context.new_page()
     complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-    page.on("request", lambda one: _is_ours(one.url, url) or complaints.append(one.url))
-    page.on(
-        "console",
-        lambda one: (
-            one.type == "error"
-            and "net::ERR" not in one.text
-            and complaints.append(f"console: {one.text}")
-        ),
-    )
+    _listen(page, url, complaints)
     try:
         await page.goto(f"{url}/#token={token}")
         await page.wait_for_selector("nav[aria-label=Pages]")
@@ -84,8 +75,20 @@ async def open_page(
         await context.close()
 
 
-def _is_ours(asked: str, url: str) -> bool:
-    return asked.startswith(url)
+def _listen(page: Page, url: str, complaints: list[str]) -> None:
+    """What goes wrong in the page, and whom it asks who is not the gateway."""
+
+    def on_request(one: Request) -> None:
+        if not one.url.startswith(url):
+            complaints.append(one.url)
+
+    def on_console(one: ConsoleMessage) -> None:
+        if one.type == "error" and "net::ERR" not in one.text:
+            complaints.append(f"console: {one.text}")
+
+    page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
+    page.on("request", on_request)
+    page.on("console", on_console)
 
 
 async def faults(page: Page) -> list[str]:
