@@ -430,7 +430,7 @@ async def test_what_is_counted_is_seen(house: House) -> None:
         text = (await house.http.get("/metrics")).text
         names = [
             "fl_rounds_started_total", "fl_rounds_completed_total",
-            "fl_round_duration_seconds_count",
+            "fl_round_duration_seconds_count", "fl_round_budget_used_ratio_count",
         ]  # fmt: skip
         lines = {line.split()[0]: line.split()[-1] for line in text.splitlines() if line[0] != "#"}
         return all(float(lines[name]) >= 1 for name in names)

@@ -66,6 +66,15 @@ async def listed(
         return [dict(row) for row in await connection.fetch(_LIST, consumer, limit)]
 
 
+async def counted(database: Database) -> dict[str, int]:
+    """How many wait, by consumer; those with none are left out."""
+    async with database.read_all() as connection:
+        rows = await connection.fetch(
+            "SELECT consumer, count(*) AS n FROM dead_letters GROUP BY consumer"
+        )
+    return {row["consumer"]: row["n"] for row in rows}
+
+
 async def replay(database: Database, consumer: Consumer, lane: str) -> int:
     """Handle the lane's dead letters in order, each in a transaction; how many were handled.
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from flowerbed.events import dead_letters, metrics
 from flowerbed.events.errors import FlowerbedError
 from flowerbed.events.http import RETRY_AFTER, internal_only
+from flowerbed.events.scraping import measure_all
 
 if TYPE_CHECKING:
     from flowerbed.events.service import Check, Lag, Shell
@@ -49,7 +50,7 @@ def health_routes(shell: "Shell") -> APIRouter:
 
     @router.get("/metrics")
     async def scrape() -> Response:
-        await lags(shell)
+        await asyncio.gather(lags(shell), measure_all(shell))
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     @router.get("/status")

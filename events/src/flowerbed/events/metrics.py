@@ -11,3 +11,7 @@ redeliveries = Counter(
 )
 dead_letters = Counter("dead_letters", "Events put aside as dead letters.", ["service", "consumer"])
 named_lag = Gauge("flowerbed_lag", "What a service itself calls a lag.", ["service", "name"])
+waiting_letters = Gauge(
+    "dead_letters_waiting", "Dead letters that nobody has replayed yet.", ["service", "consumer"]
+)
+leads = Gauge("flowerbed_leads", "1 where this replica holds the role.", ["service", "role"])

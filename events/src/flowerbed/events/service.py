@@ -82,6 +82,8 @@ class Shell:
         self.checks: dict[str, Check] = {}
         self.lags: dict[str, Lag] = {}
         self.statuses: list[Status] = []
+        self.measured: list[Work] = []
+        """Called before each answer of /metrics, to set gauges."""
         self.failing: dict[str, str] = {}
         self.relaying: Relay | None = None
         self._work: dict[str, tuple[Work, bool]] = {}
@@ -195,6 +197,12 @@ class Shell:
     def handled(self, consumer: str) -> int:
         """How many events this replica has handled as that consumer."""
         return sum(one.handled for one in self.intakes.values() if one.consumer.name == consumer)
+
+    @property
+    def roles(self) -> list[str]:
+        """All that one replica at a time has, whether or not it is this one."""
+        parts = [partition_role(number) for number in range(PARTITIONS) if self._parts]
+        return [name for name, (_, leader) in self._work.items() if leader] + parts
 
     # --- what it can be asked ---------------------------------------------------------------
 

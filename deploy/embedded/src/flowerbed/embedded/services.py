@@ -99,6 +99,7 @@ def _own(setup: Setup, component: str) -> dict[str, object]:
                 "ca_certificate_file": str(secrets / "ca.pem"),
                 "ca_key_file": str(secrets / "ca.key"),
                 "signing_key_file": str(secrets / "signing.key"),
+                "server_certificate_file": str(secrets / "server.pem"),
             }
         case "aggregator":
             return {"spool_directory": str(_spool(setup, component))}

@@ -101,15 +101,18 @@ class Verifier:
 
     async def _record(self, one: Verification) -> None:
         stream = stream_of(one.completed.federation_id)
-        n_recorded = []
+        n_recorded: list[ArtifactKind] = []
+        recorded_at = one.heard_at
         async with self.database.transaction(one.context.tenant) as tx:
             for kind, claimed in _claims(one.completed):
                 command = _command(one.completed, kind, claimed)
                 recorded = await execute(tx, self.store, lineage, stream, command, one.context)
                 n_recorded += [kind] * len(recorded)
+                recorded_at = max((recorded_at, *(each.recorded_at for each in recorded)))
             await verifications.forget(tx, one.event_id)
         for kind in n_recorded:
             metrics.artifacts_written.labels(kind).inc()
+            metrics.availability.observe((recorded_at - one.heard_at).total_seconds())
 
     async def _missing(self, one: Verification, error: NotFound) -> bool:
         if one.n_missing + 1 >= self.missing_attempts:

@@ -1,11 +1,13 @@
 """The gateway on a shell: read models behind it, routes in front, every one but health guarded."""
 
 from collections.abc import Callable
+from functools import partial
 
 from fastapi import Depends, Request
 
 from flowerbed.events.rest import Rest
 from flowerbed.events.service import Shell
+from flowerbed.gateway import metrics
 from flowerbed.gateway.auth import api_token_only
 from flowerbed.gateway.command_routes import command_routes, submission_routes
 from flowerbed.gateway.consumers import REST, codec, consumers
@@ -43,6 +45,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
 
     for consumer in consumers(shell.store(codec, PROJECTIONS), rest):
         shell.consume(consumer)
+    shell.measured.append(partial(metrics.measure, shell.database))
     reads = Reads(shell.database)
     upstreams = _upstreams(settings)
     feed = Feed(shell.database, shell.stopping)

@@ -7,6 +7,7 @@ from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
+from flowerbed.lease import metrics
 from flowerbed.lease.app import internal_routes
 from flowerbed.lease.consumers import consumer
 from flowerbed.lease.desk import Desk
@@ -55,6 +56,8 @@ async def build(settings: LeaseSettings, shell: Shell) -> None:
         blobs=blobs,
         now=now,
     )
+    own = {"ca": settings.ca_certificate_file, "server": settings.server_certificate_file}
+    shell.measured.append(partial(metrics.tell_certificates, own))
     shell.consume(consumer(store, waiting, codec))
     shell.background("silence", partial(sweep, shell.database, store, now), leader=True)
     shell.app.include_router(

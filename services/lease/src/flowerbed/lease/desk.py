@@ -8,8 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from prometheus_client import Counter
-
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.door import (
     LeaseClaim,
@@ -28,19 +26,19 @@ from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.events import release
 from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
-from flowerbed.events.database import Connection, Database, after_commit
+from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import NotFound, Rejected
-from flowerbed.events.store import EventStore, Recorded
-from flowerbed.lease import federations, heartbeats, reports, terms, work
+from flowerbed.events.store import EventStore
+from flowerbed.lease import federations, heartbeats, metrics, reports, terms, work
 from flowerbed.lease.clients import ClientNotAdmitted
-from flowerbed.lease.datasets import admit
+from flowerbed.lease.datasets import DatasetNotAdmitted, admit
 from flowerbed.lease.leases import (
     ClaimLease,
+    DatasetChanged,
     DeclineLease,
     FailUpdate,
     IssueLease,
     LeaseCommand,
-    LeaseEvent,
     LeaseLost,
     ReleaseLease,
     SubmitUpdate,
@@ -54,8 +52,6 @@ from flowerbed.lease.signing import Signer
 from flowerbed.lease.waiting import Waiting
 from flowerbed.lease.work import Work
 from flowerbed.lease.writing import retried
-
-CLIENTS_JOINED = Counter("fl_clients_joined_total", "Leases claimed by clients")
 
 
 class WorkClosed(Rejected):
@@ -95,12 +91,15 @@ class Desk:
             if federation is None:
                 raise LeaseLost("the federation is over")
             admit(federation.spec.spec.dataset_spec, claim.dataset)
-            if await self._command(tx, peer, held, command):
-                after_commit(CLIENTS_JOINED.inc)
+            await self._command(tx, peer, held, command)
             await heartbeats.beat(tx, peer.tenant, held, self.now())
             return held
 
-        return self._held(await retried(self.database, peer.tenant, act))
+        try:
+            return self._held(await retried(self.database, peer.tenant, act))
+        except (DatasetNotAdmitted, DatasetChanged) as refusal:
+            metrics.refused(refusal.code)
+            raise
 
     async def decline(self, peer: Peer, lease_key: str, decline: LeaseDecline) -> None:
         """Record why the site does not take the lease up; it stays as it is.
@@ -224,7 +223,7 @@ class Desk:
         context = Context(
             tenant=peer.tenant, correlation_id=federation.federation_id, actor=peer.client_id
         )
-        await execute(tx, self.store, lease, stream, command, context)
+        metrics.count(await execute(tx, self.store, lease, stream, command, context))
         issued = await leases.find(tx, identity)
         assert issued is not None  # its projection runs in this transaction
         return issued
@@ -281,14 +280,14 @@ class Desk:
         held: Lease,
         command: LeaseCommand,
         traceparent: str | None = None,
-    ) -> list[Recorded[LeaseEvent]]:
+    ) -> None:
         context = Context(
             tenant=peer.tenant,
             correlation_id=held.federation_id,
             traceparent=traceparent,
             actor=peer.client_id,
         )
-        return await execute(tx, self.store, lease, held.stream, command, context)
+        metrics.count(await execute(tx, self.store, lease, held.stream, command, context))
 
     def _held(self, held: Lease) -> LeaseHeld:
         return LeaseHeld(

@@ -8,7 +8,7 @@ from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection
 from flowerbed.events.store import EventStore
-from flowerbed.lease import reports, work
+from flowerbed.lease import metrics, reports, work
 from flowerbed.lease.leases import DropClient, MissWork, ReleaseLease, lease
 from flowerbed.lease.projections import leases
 
@@ -23,7 +23,7 @@ async def leave(
     """End a lease, and what is asked of it alone."""
     one = await leases.find(tx, lease_id)
     if one is not None:
-        await execute(tx, store, lease, one.stream, command, context)
+        metrics.count(await execute(tx, store, lease, one.stream, command, context))
         await miss(tx, store, lease_id, context)
 
 

@@ -52,6 +52,10 @@ class Peer:
     public_key_sha256: str
 
 
+def ends_at(certificate_file: Path) -> datetime:
+    return x509.load_pem_x509_certificate(certificate_file.read_bytes()).not_valid_after_utc
+
+
 @dataclass(frozen=True, slots=True)
 class Authority:
     certificate: x509.Certificate

@@ -18,6 +18,8 @@ class LeaseSettings(ServiceSettings):
     ca_certificate_file: Path
     ca_key_file: Path
     signing_key_file: Path
+    server_certificate_file: Path | None = None
+    """Of the doors, where it is known: only to tell when it ends."""
     certificate_ttl_seconds: int = 7 * 86_400
     """Long enough for a site that is off over a weekend; an agent renews at two thirds."""
     s3_endpoint: str

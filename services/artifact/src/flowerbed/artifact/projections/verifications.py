@@ -1,6 +1,7 @@
 """verifications: what is to be read back from S3, and what was not as it should be."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from flowerbed.contracts.aggregate import AggregateCompleted
@@ -13,12 +14,16 @@ from flowerbed.events.recorded import Recorded
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """An aggregate that is said to be stored. `n_missing`: times that an object was not there."""
+    """An aggregate that is said to be stored. `n_missing`: times that an object was not there.
+
+    `heard_at`: when the aggregate was recorded.
+    """
 
     event_id: UUID
     completed: AggregateCompleted
     context: Context
     n_missing: int
+    heard_at: datetime
 
 
 async def remember(tx: Connection, recorded: Recorded[AggregateCompleted]) -> None:
@@ -100,4 +105,5 @@ def _verification(row: Row) -> Verification:
             traceparent=row["traceparent"],
         ),
         n_missing=row["n_missing"],
+        heard_at=row["heard_at"],
     )
