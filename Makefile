@@ -72,9 +72,11 @@ check: setup ## formatting, lint and types
 
 verify: setup ## generated files are not stale
 	$(PY) scripts/generate_contracts.py --check
+	$(PY) -m scripts.observability --check
 
-generate: setup ## write the generated files: schemas, AsyncAPI, GraphQL, app hashes
+generate: setup ## write the generated files: schemas, AsyncAPI, GraphQL, app hashes, alerts, dashboards
 	$(PY) scripts/generate_contracts.py
+	$(PY) -m scripts.observability
 
 format: setup ## format and mend what can be mended
 	.venv/bin/ruff format -q .

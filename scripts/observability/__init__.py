@@ -1,0 +1,1 @@
+"""Alert rules and Grafana dashboards as code; what they make lies in deploy/observability/."""
