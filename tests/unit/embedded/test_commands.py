@@ -58,7 +58,7 @@ def test_up_tells_each_step_and_where_things_are(
 ) -> None:
     def up(state_dir: Path, *, progress: object, **size: int | None) -> Stack:
         assert callable(progress)
-        assert size == {"replicas": 2, "nats_nodes": None}
+        assert size == {"replicas": 2, "nats_nodes": None, "observability": None}
         progress(Progress(component="nats", step="starting"))
         progress(Progress(component="nats", step="ready", seconds=0.4))
         return stack

@@ -15,6 +15,7 @@ from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.leftovers import end_leftovers
 from flowerbed.embedded.lock import held
 from flowerbed.embedded.logfiles import open_log, tail
+from flowerbed.embedded.observers import refuse_missing
 from flowerbed.embedded.progress import Progress, received
 from flowerbed.embedded.record import StackRecord, read_record, write_record
 from flowerbed.embedded.shape import Links, Shape, read_shape, to_json, wanted_shape
@@ -36,16 +37,18 @@ def up(
     replicas: int | None = None,
     nats_nodes: int | None = None,
     links: Links | None = None,
+    observability: bool | None = None,
 ) -> Stack:
     """Return when the stack runs and all of it is ready; one that runs already is left as it is.
 
     Each service has `replicas` processes, NATS is a cluster of `nats_nodes`; both as before when
     not given, and at first 1. `links`: ports (of proxies, say) that services and clients are told
     in place of those of `postgres`, `nats`, `s3` and `client_door`; `{}` ends them.
+    `observability`: Prometheus, and Alertmanager where there is one, watch the services.
 
     Raises:
-        BadInput: the directory or a service's name is no good, no stack can be of that size, or
-            the one that runs is of another.
+        BadInput: the directory or a service's name is no good, no stack can be of that size, the
+            one that runs is of another, or there is no Prometheus.
         ComponentFailed: something did not start; then nothing is left running.
     """
     if unknown := set(services) - set(SERVICES):
@@ -58,7 +61,9 @@ def up(
             f"a restore into {layout.root} was cut short; delete it and restore into it again"
         )
     layout.make()
-    shape = wanted_shape(layout, replicas, nats_nodes, links)
+    shape = wanted_shape(layout, replicas, nats_nodes, links, observability)
+    if shape.observability:
+        refuse_missing()
     began = time.monotonic()
     while (waited := time.monotonic() - began) < START_SECONDS:
         record = read_record(layout)
@@ -123,6 +128,7 @@ def _refuse_another_shape(layout: Layout, wanted: Shape) -> None:
         ("--replicas", runs.replicas, wanted.replicas),
         ("--nats-nodes", runs.nats_nodes, wanted.nats_nodes),
         ("links", dict(runs.links), dict(wanted.links)),
+        ("--observability", runs.observability, wanted.observability),
     ):
         if is_now != asked:
             raise BadInput(

@@ -9,12 +9,17 @@ from flowerbed.embedded.shape import base_of
 
 logger = logging.getLogger(__name__)
 
-STOP_ORDER = (frozenset({"caddy"}), frozenset({"s3", "nats"}), frozenset({"postgres"}))
+STOP_ORDER = (
+    frozenset({"prometheus", "alertmanager"}),
+    frozenset({"caddy"}),
+    frozenset({"s3", "nats"}),
+    frozenset({"postgres"}),
+)
 """After the services, which need all of them."""
 
 
 def stop_groups(components: tuple[ComponentRecord, ...]) -> list[list[ComponentRecord]]:
-    """Services first, then the doors, then the stores."""
+    """Services first, then who watches them, then the doors, then the stores."""
     groups = [[item for item in components if item.kind == "service"]]
     groups += [[item for item in components if base_of(item.name) in names] for names in STOP_ORDER]
     return [group for group in groups if group]

@@ -32,7 +32,8 @@ def port_names(shape: Shape) -> tuple[str, ...]:
     nodes = numbered("nats", shape.nats_nodes)
     routes = [f"{node}_route" for node in nodes if shape.nats_nodes > 1]
     replicas = [name for service in SERVICES for name in numbered(service, shape.replicas)]
-    return ("postgres", *nodes, *routes, *_DOORS, *S3_PARTS, *replicas)
+    observers = ("prometheus", "alertmanager") if shape.observability else ()
+    return ("postgres", *nodes, *routes, *_DOORS, *S3_PARTS, *replicas, *observers)
 
 
 def ensure_ports(layout: Layout, shape: Shape | None = None) -> Ports:

@@ -23,6 +23,8 @@ class Shape:
     nats_nodes: int = 1
     links: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Ports that services and clients are told in place of a server's own."""
+    observability: bool = False
+    """Prometheus and Alertmanager run beside the services."""
 
 
 def numbered(name: str, count: int) -> tuple[str, ...]:
@@ -42,11 +44,19 @@ def read_shape(layout: Layout) -> Shape:
 
 def keep_shape(layout: Layout, shape: Shape) -> None:
     if shape != read_shape(layout):
-        write_private_json(layout.shape, asdict(shape))
+        write_private_json(layout.shape, _content(shape))
 
 
 def to_json(shape: Shape) -> str:
-    return json.dumps(asdict(shape))
+    return json.dumps(_content(shape))
+
+
+def _content(shape: Shape) -> dict[str, object]:
+    """An earlier release can read it, unless it holds what that one does not have."""
+    content = asdict(shape)
+    if not shape.observability:
+        del content["observability"]
+    return content
 
 
 def from_json(text: str) -> Shape:
@@ -60,6 +70,7 @@ def wanted_shape(
     replicas: int | None = None,
     nats_nodes: int | None = None,
     links: Links | None = None,
+    observability: bool | None = None,
 ) -> Shape:
     """The kept shape with what is asked for in its place; None keeps.
 
@@ -71,6 +82,7 @@ def wanted_shape(
         replicas=kept.replicas if replicas is None else replicas,
         nats_nodes=kept.nats_nodes if nats_nodes is None else nats_nodes,
         links=kept.links if links is None else _ports(links),
+        observability=kept.observability if observability is None else observability,
     )
     if not 1 <= shape.replicas <= MOST_REPLICAS:
         raise BadInput(f"a stack has 1 to {MOST_REPLICAS} replicas, not {shape.replicas}")

@@ -104,6 +104,11 @@ class Stack:
             raise BadInput(f"no NATS user is called {user!r}")
         return NatsAccess(self.nats_url, user, password)
 
+    @property
+    def prometheus_url(self) -> str:
+        """Where the stack was started with observability."""
+        return f"http://127.0.0.1:{self.port('prometheus')}"
+
     def service_url(self, component: str) -> str:
         """Of one replica: `lease` is the first, `lease-2` the second."""
         _known(base_of(component))

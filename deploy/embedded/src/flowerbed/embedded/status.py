@@ -11,6 +11,7 @@ from flowerbed.embedded.errors import NotRunning
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.listening import listens
 from flowerbed.embedded.nats_server import server_name_of
+from flowerbed.embedded.observers import is_ready, n_firing
 from flowerbed.embedded.ports import Ports, read_ports
 from flowerbed.embedded.probes import NotReady
 from flowerbed.embedded.record import ComponentRecord, Kind, StackState, read_record
@@ -107,6 +108,11 @@ def _probe(
                     probes.tls(ports[door], layout.secrets / "ca.pem")
                 if item.process is None or not listens(item.process.pid, ports["gateway_door"]):
                     raise NotReady("the gateway's address is not served")
+            case "prometheus":
+                is_ready(port)
+                return {"alerts_firing": n_firing(port)}
+            case "alertmanager":
+                is_ready(port)
             case _:
                 return _service_lags(port)
         return {}

@@ -34,6 +34,7 @@ from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.leftovers import end_leftovers, stop_groups
 from flowerbed.embedded.lock import held
 from flowerbed.embedded.nats_server import nats_specs
+from flowerbed.embedded.observers import observer_specs
 from flowerbed.embedded.ports import is_free
 from flowerbed.embedded.postgres import find_postgres, postgres_spec, prepare_postgres
 from flowerbed.embedded.progress import Progress, ProgressPipe
@@ -149,11 +150,10 @@ class Supervisor:
             child.resume(known.get(spec.name, child.record()))
 
     def _service_specs(self, setup: Setup) -> list[ChildSpec]:
-        return [
-            service_spec(setup, component)
-            for service in self._services
-            for component in setup.replicas(service)
-        ]
+        """The services, and who watches them."""
+        replicas = [one for service in self._services for one in setup.replicas(service)]
+        observers = observer_specs(setup) if replicas else ()
+        return [*(service_spec(setup, replica) for replica in replicas), *observers]
 
     async def _start_postgres(self, setup: Setup) -> None:
         place = await prepare_postgres(setup)

@@ -62,6 +62,14 @@ def up(
             "--nats-nodes", min=1, help="Servers of the NATS cluster, 1 or 3; chosen once."
         ),
     ] = None,
+    observability: Annotated[
+        bool | None,
+        typer.Option(
+            "--observability/--no-observability",
+            help="Prometheus and Alertmanager beside the services; kept, at first without.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Start the stack on this machine, or find that it runs."""
     from flowerbed.embedded.control import up as start
@@ -72,7 +80,11 @@ def up(
         try:
             with steps:
                 stack = start(
-                    state_dir, progress=steps.show, replicas=replicas, nats_nodes=nats_nodes
+                    state_dir,
+                    progress=steps.show,
+                    replicas=replicas,
+                    nats_nodes=nats_nodes,
+                    observability=observability,
                 )
         except KeyboardInterrupt:
             fail("interrupted; the stack goes on starting, `flowerbed down` ends it", 130)
@@ -184,12 +196,14 @@ class _Steps:
 
 
 def _tell_addresses(stack: Stack) -> None:
+    observed = stack.shape.observability
     for name, value in (
         ("gateway", stack.gateway_url),
         ("clients", stack.client_url),
         ("enrolment", stack.enrol_url),
         ("S3", stack.s3.endpoint),
         ("NATS", stack.nats_url),
+        *([("Prometheus", stack.prometheus_url)] if observed else []),
         ("API token in", str(stack.api_token_file)),
         ("CA in", str(stack.ca_file)),
         ("state in", str(stack.state_dir)),

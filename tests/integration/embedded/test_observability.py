@@ -1,0 +1,57 @@
+"""`up` with observability: Prometheus and Alertmanager are the stack's own, while it runs."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from typer.main import get_command
+
+from flowerbed.cli import main as cli
+from flowerbed.embedded.control import down, up
+from flowerbed.embedded.errors import BadInput
+from flowerbed.embedded.stack import Stack
+from tests.integration.embedded.observing import eventually, process, processes
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("prometheus") and shutil.which("prometheus-alertmanager")),
+    reason="not installed (Debian: apt-get install prometheus prometheus-alertmanager)",
+)
+
+
+def targets(stack: Stack) -> dict[str, str]:
+    """The health of each replica, as Prometheus sees it."""
+    found = httpx.get(f"{stack.prometheus_url}/api/v1/targets").json()["data"]["activeTargets"]
+    return {one["labels"]["replica"]: one["health"] for one in found}
+
+
+def test_they_are_supervised_and_scrape_the_stack(state_dir: Path) -> None:
+    stack = up(state_dir, services=("artifact",), observability=True)
+
+    eventually(lambda: targets(stack).get("artifact") == "up", 30)
+    rules = httpx.get(f"{stack.prometheus_url}/api/v1/rules").json()["data"]["groups"]
+    assert {group["name"] for group in rules} >= {"flowerbed-federations", "flowerbed-objectives"}
+    told = httpx.get(f"{stack.prometheus_url}/api/v1/alertmanagers").json()["data"]
+    port = stack.port("alertmanager")
+    assert [one["url"] for one in told["activeAlertmanagers"]] == [
+        f"http://127.0.0.1:{port}/api/v2/alerts"
+    ]
+
+    first = process(stack, "prometheus")
+    first.signal(signal.SIGKILL)
+    eventually(lambda: process(stack, "prometheus") != first and _ready(stack, "prometheus"), 30)
+    with pytest.raises(BadInput, match="runs with --observability True, not False; end it first"):
+        up(state_dir, observability=False)
+
+    running = processes(stack)
+    down(state_dir)
+    assert not [one for one in running if one.is_alive()]
+
+
+def _ready(stack: Stack, name: str) -> bool:
+    arguments = ["status", "--output", "json", "--state-dir", str(stack.state_dir)]
+    found = json.loads(CliRunner().invoke(get_command(cli.app), arguments).output)
+    return any(one["name"] == name and one["ready"] for one in found["components"])
