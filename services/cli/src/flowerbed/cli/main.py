@@ -8,7 +8,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from flowerbed.cli import backup, stack
+from flowerbed.cli import backup, stack, track
 
 GROUPS = {
     "client": "Invite sites, and run the agent at a site.",
@@ -54,6 +54,7 @@ app = typer.Typer(
 )
 stack.register(app)
 backup.register(app)
+track.register(app)
 
 
 @app.callback()

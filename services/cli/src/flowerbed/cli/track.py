@@ -1,0 +1,66 @@
+"""`flowerbed track`: metrics of each round to TensorBoard, MLflow, or Weights & Biases."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flowerbed.cli.api import StateDir, Tenant, TokenFile, Url, connect, reporting
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(track)
+
+
+def track(
+    to: Annotated[
+        str, typer.Option("--to", help="tensorboard:DIRECTORY, mlflow:URI or wandb:PROJECT.")
+    ],
+    offline: Annotated[
+        bool, typer.Option("--offline", help="wandb: write files, send them later.")
+    ] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Catch up and end, instead of following.")
+    ] = False,
+    federation: Annotated[
+        str | None, typer.Option("--federation", help="This one alone.", show_default="all")
+    ] = None,
+    cursor: Annotated[
+        Path | None,
+        typer.Option(
+            "--cursor",
+            dir_okay=False,
+            help="Where to keep how far it was told.",
+            show_default="under the user's state home",
+        ),
+    ] = None,
+    tenant: Tenant = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+    state_dir: StateDir = None,
+) -> None:
+    """Tell a tracker of experiments what each round measured; clients are told by no name.
+
+    Started again, it goes on where it was, and tells no round twice. Exit codes: 0 done, 1 failed,
+    2 bad input, 3 no stack.
+    """
+    from flowerbed.cli.tracking.cursor import default_path, kept
+    from flowerbed.cli.tracking.follow import Choice, Tracker
+    from flowerbed.cli.tracking.sinks import open_sink
+
+    with reporting():
+        api = connect(url, token_file, state_dir)
+        path = cursor or default_path(api.url, to, tenant, federation)
+        with kept(path) as found:
+            sink = open_sink(to, offline=offline)
+            choice = Choice(tenant=tenant, federation=federation)
+            tracker = Tracker(api, sink, found, choice, typer.echo)
+            try:
+                if once:
+                    typer.echo(f"{tracker.catch_up()} new rounds told to {to}")
+                else:
+                    tracker.follow()
+            except KeyboardInterrupt:
+                raise typer.Exit(0) from None
+            finally:
+                sink.close()
