@@ -45,7 +45,7 @@ _IN_TIME = _summed('fl_artifact_availability_seconds_bucket{le="30.0"}')
 OBJECTIVES = (
     Objective(
         name="rounds",
-        target=0.95,
+        target=0.99,
         means="attempts at a round end with a checkpoint",
         bad=_FAILED,
         all_=_together(_FAILED, _COMPLETED),

@@ -11,10 +11,11 @@ from click.testing import CliRunner
 from typer.main import get_command
 
 from flowerbed.cli import main as cli
+from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.control import down, up
 from flowerbed.embedded.errors import BadInput
 from flowerbed.embedded.stack import Stack
-from tests.integration.embedded.observing import eventually, process, processes
+from tests.integration.embedded.observing import component, eventually, process, processes
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("prometheus") and shutil.which("prometheus-alertmanager")),
@@ -22,16 +23,16 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def targets(stack: Stack) -> dict[str, str]:
-    """The health of each replica, as Prometheus sees it."""
+def targets(stack: Stack) -> set[str]:
+    """The replicas that Prometheus asks."""
     found = httpx.get(f"{stack.prometheus_url}/api/v1/targets").json()["data"]["activeTargets"]
-    return {one["labels"]["replica"]: one["health"] for one in found}
+    return {one["labels"]["replica"] for one in found}
 
 
 def test_they_are_supervised_and_scrape_the_stack(state_dir: Path) -> None:
     stack = up(state_dir, services=("artifact",), observability=True)
 
-    eventually(lambda: targets(stack).get("artifact") == "up", 30)
+    assert targets(stack) == set(SERVICES), "each that there can be"
     rules = httpx.get(f"{stack.prometheus_url}/api/v1/rules").json()["data"]["groups"]
     assert {group["name"] for group in rules} >= {"flowerbed-federations", "flowerbed-objectives"}
     told = httpx.get(f"{stack.prometheus_url}/api/v1/alertmanagers").json()["data"]
@@ -42,7 +43,8 @@ def test_they_are_supervised_and_scrape_the_stack(state_dir: Path) -> None:
 
     first = process(stack, "prometheus")
     first.signal(signal.SIGKILL)
-    eventually(lambda: process(stack, "prometheus") != first and _ready(stack, "prometheus"), 30)
+    eventually(lambda: component(stack, "prometheus").process not in (None, first), 30)
+    eventually(lambda: _ready(stack, "prometheus"), 30)
     with pytest.raises(BadInput, match="runs with --observability True, not False; end it first"):
         up(state_dir, observability=False)
 

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -293,8 +294,7 @@ def records(data: bytes) -> Iterator[bytes]:
 def test_wandb_offline_writes_each_round_into_its_run(
     stub: StubGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    record: Any = import_module("wandb.proto.wandb_internal_pb2").Record
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     tell(stub, event(1), event(2))
     assert track(stub, "wandb:hearts", tmp_path, "--offline").exit_code == 0
@@ -308,7 +308,7 @@ def test_wandb_offline_writes_each_round_into_its_run(
         for data in records(path.read_bytes()):
             values = {
                 item.key or "/".join(item.nested_key): item.value_json
-                for item in Record.FromString(data).history.item
+                for item in record.FromString(data).history.item
             }
             if "eval/accuracy" in values:
                 told.append((int(values["_step"]), float(values["eval/accuracy"])))
