@@ -13,7 +13,7 @@ from tests.support.field import Field
 
 @pytest.mark.skipif(
     find_spec("tensorboardX") is None,
-    reason="tensorboardX is not installed (pip install -r requirements-trackers.in)",
+    reason="tensorboardX is not installed (pip install tensorboardX)",
 )
 def test_what_rounds_measured_is_in_tensorboard_without_names(field: Field, tmp_path: Path) -> None:
     from flowerbed.cli.tracking.to_tensorboard import events

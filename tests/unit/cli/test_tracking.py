@@ -28,7 +28,7 @@ FEDERATION = a_federation(clients=CLIENTS, spec=SPEC)
 def needs(library: str, package: str) -> pytest.MarkDecorator:
     return pytest.mark.skipif(
         find_spec(library) is None,
-        reason=f"{package} is not installed (pip install -r requirements-trackers.in)",
+        reason=f"{package} is not installed (pip install {package})",
     )
 
 
