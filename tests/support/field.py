@@ -21,6 +21,7 @@ import psutil
 from flowerbed.cli.api import Api
 from flowerbed.contracts.ids import lease_id
 from flowerbed.embedded.stack import Stack
+from tests.support.collector import Collector
 
 T = TypeVar("T")
 FLOWERBED = str(Path(sys.executable).with_name("flowerbed"))
@@ -48,10 +49,13 @@ class Site:
     name: str
     folder: Path
     home: Path
+    otlp_endpoint: str = ""
 
     def start(self, invite: str = "") -> "subprocess.Popen[str]":
         command = [FLOWERBED, "client", "start", "--dataset", f"local:{self.folder}"]
         command += ["--state-dir", str(self.home)]
+        if self.otlp_endpoint:
+            command += ["--otlp-endpoint", self.otlp_endpoint]
         if invite:
             command += ["--invite", "-"]
         process = subprocess.Popen(
@@ -131,6 +135,7 @@ class Site:
 class Field:
     stack: Stack
     api: Api
+    traces: Collector | None = None
     sites: list[Site] = field(default_factory=list)
     n_submitted: int = 0
 
@@ -231,7 +236,8 @@ def hospitals(
     field_: Field, data: Path, homes: Path, names: list[str]
 ) -> Generator[Field, None, None]:
     """Start a runner at each site; stop them all afterwards."""
-    field_.sites = [Site(name, data / name, homes / name) for name in names]
+    traces = field_.traces.http_url if field_.traces is not None else ""
+    field_.sites = [Site(name, data / name, homes / name, traces) for name in names]
     starting = [site.start(field_.invite("acme", "hospital")) for site in field_.sites]
     try:
         for process in starting:

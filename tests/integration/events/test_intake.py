@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flowerbed.contracts.trace import of_federation
 from flowerbed.events import dead_letters, metrics
 from flowerbed.events.commands import execute, handle
 from flowerbed.events.consumer import Consumer, Handler, Retry
@@ -421,8 +422,7 @@ async def test_consumers_events_name_their_cause_and_wake_their_relay(garden: Ga
     async def answer(tx: Connection, recorded: Recorded[Any]) -> None:
         await execute(tx, store, bed, "answer", Sow(seed="b"), recorded.consequence("gardener"))
 
-    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    context = Context(tenant="roses", correlation_id="fed-1", traceparent=traceparent)
+    context = Context(tenant="roses", correlation_id="fed-1")
     await garden.record("bed-1", Sown(seed="a"), context=context)
     async with running(garden.intake(garden.consumer(answer))):
         await eventually(lambda: bool(woken), "the answer is recorded")
@@ -432,7 +432,7 @@ async def test_consumers_events_name_their_cause_and_wake_their_relay(garden: Ga
         (answered,) = await store.read(tx, "answer")
     assert answered.context.causation_id == str(cause.id)
     assert answered.context.actor == "gardener"
-    assert (answered.context.traceparent or "").split("-")[1] == traceparent.split("-")[1]
+    assert answered.context.traceparent == cause.context.traceparent == of_federation("fed-1")
 
 
 async def test_session_that_finds_its_cursors_moved_starts_over(

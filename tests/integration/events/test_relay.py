@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from flowerbed.contracts.topology import partition
+from flowerbed.contracts.trace import of_federation
 from flowerbed.events.commands import handle
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection
@@ -97,7 +98,7 @@ async def test_event_arrives_as_a_cloud_event(
         "causationid": "cause",
         "streamversion": "1",
         "schemaversion": "1",
-        "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "traceparent": of_federation("fed-1"),
     }
 
 

@@ -1,77 +1,94 @@
-"""Spans leave over OTLP/HTTP when an endpoint is set, and only then."""
+"""Spans leave by OTLP, over gRPC and HTTP, when an endpoint is set, and only then."""
 
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from flowerbed.contracts.trace import of_federation, of_round
 from flowerbed.events.telemetry import set_up_tracing
+from tests.support.collector import Collector, collector
 
 PROGRAM = """
+import logging, sys, time
+from flowerbed.contracts.trace import of_round
 from flowerbed.events.context import Context
 from flowerbed.events.telemetry import flush_traces, set_up_tracing, span
-assert set_up_tracing("lease", {endpoint!r})
-with span("water", Context(tenant="roses", correlation_id="fed-1"), round_num=3):
-    pass
+logging.basicConfig(format="%(message)s")
+assert set_up_tracing("lease", {endpoint!r}, {protocol!r})
+about = Context(tenant="roses", correlation_id="fed-1")
+for number in range({times}):
+    with span("operator", Context(tenant="roses")):
+        with span("water", about, under=of_round("fed-1", 3, 1), round_num=3):
+            with span("pour", about):
+                pass
+    time.sleep({pause})
+began = time.monotonic()
 flush_traces()
+print(time.monotonic() - began)
 """
+VARIABLES = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
-@contextmanager
-def receiver() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-    """A place to export to; what came in, with its path."""
-    got: list[tuple[str, bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            got.append((self.path, self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            return None
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", got
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+@pytest.fixture
+def receiver() -> Iterator[Collector]:
+    with collector() as found:
+        yield found
 
 
+async def run(
+    endpoint: str | None, protocol: str | None = None, *, times: int = 1, pause: float = 0.0,
+    **environment: str,
+) -> tuple[float, list[str]]:  # fmt: skip
+    """How long the last sending took, and what was logged."""
+    program = PROGRAM.format(endpoint=endpoint, protocol=protocol, times=times, pause=pause)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    return float(out), err.decode().splitlines()
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 @pytest.mark.parametrize("by_environment", [False, True])
-async def test_spans_are_exported(by_environment: bool) -> None:
-    with receiver() as (url, got):
-        environment = dict(os.environ)
-        if by_environment:
-            environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = url
-        program = PROGRAM.format(endpoint=None if by_environment else url)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", program, env=environment
-        )
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-    ((path, body),) = got
-    assert path == "/v1/traces"
-    exported = ExportTraceServiceRequest.FromString(body).resource_spans[0]
-    resource = {one.key: one.value.string_value for one in exported.resource.attributes}
-    assert resource["service.name"] == "flowerbed-lease"
-    sent = exported.scope_spans[0].spans[0]
-    attributes = {one.key: one.value for one in sent.attributes}
-    assert sent.name == "water"
-    assert attributes["federation_id"].string_value == "fed-1"
-    assert attributes["round_num"].int_value == 3
+async def test_spans_are_exported(receiver: Collector, protocol: str, by_environment: bool) -> None:
+    url = receiver.grpc_url if protocol == "grpc" else receiver.http_url
+    if by_environment:
+        variables = {VARIABLES[0]: url, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
+        await run(None, **variables)
+    else:
+        await run(url, protocol)
+    operator, water, pour = sorted(
+        receiver.spans(), key=lambda one: ("operator", "water", "pour").index(one.name)
+    )
+    assert {one.service for one in receiver.spans()} == {"flowerbed-lease"}
+    assert water.attributes == {"tenant": "roses", "federation_id": "fed-1", "round_num": 3}
+    assert f"00-{water.trace}-{water.parent}-01" == of_round("fed-1", 3, 1)
+    assert (pour.trace, pour.parent) == (water.trace, water.span)
+    assert operator.trace not in of_federation("fed-1")
+    assert water.links == (operator.trace,), "another trace that led to it is linked"
+
+
+async def test_a_parent_is_sent_before_its_children(receiver: Collector) -> None:
+    await run(receiver.http_url)
+    assert [one.name for one in receiver.spans()] == ["operator", "water", "pour"]
+
+
+async def test_a_collector_that_is_away_blocks_nobody_and_is_named_once() -> None:
+    began = time.monotonic()
+    variables = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
+    seconds, log = await run("http://127.0.0.1:9", times=20, pause=0.1, **variables)
+    assert seconds < 4.0
+    assert time.monotonic() - began < 20.0
+    assert len(log) == 1, log
 
 
 def test_nothing_is_set_up_without_an_endpoint(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert not set_up_tracing("lease", None)

@@ -304,8 +304,17 @@ def _submit(story: Story, number: int, attempt: int, exchange: Exchange, client:
             **_work(number, attempt, exchange, client), lease_epoch=1,
             artifact=ref(name) if exchange == "train" else None, n_examples=999,
             metrics={"train-loss": 9.0}, train_seconds=9.0,
+            **(_measures(client) if exchange == "train" else {}),
         ),
     )  # fmt: skip
+
+
+def _measures(client: str) -> dict[str, Any]:
+    """One site counts tokens and joules; the others have no counter and no tokens."""
+    counted = {"n_tokens": 2000, "joules": 12.5}
+    return {"download_seconds": 0.5, "upload_seconds": 1.5} | (
+        counted if client == CLIENTS[0] else {"joules_reason": "no-counter"}
+    )
 
 
 def _failed_attempt(story: Story) -> None:

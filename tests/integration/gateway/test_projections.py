@@ -98,6 +98,22 @@ async def test_a_whole_federation_folds_into_what_people_ask_about(
     assert rounds[2, 1]["checkpoint_sha256"] == ref("two").sha256
 
 
+async def test_what_a_site_measured_stays_with_its_update(
+    gateway_database: ServiceDatabase,
+) -> None:
+    rows = await _folded(gateway_database, whole_story())
+    names = ("download_seconds", "upload_seconds", "n_tokens", "joules", "joules_reason")
+    measured = {
+        (row["client_id"], row["exchange"]): tuple(row[name] for name in names)
+        for row in rows["round_updates"]
+        if row["round_number"] == 2
+    }
+    a, b, c = CLIENTS
+    assert measured[a, "train"] == (0.5, 1.5, 2000, 12.5, None)
+    assert measured[b, "train"] == (0.5, 1.5, None, None, "no-counter")
+    assert measured[c, "evaluate"] == (None,) * 5
+
+
 async def test_an_update_ends_as_what_became_of_it(gateway_database: ServiceDatabase) -> None:
     rows = await _folded(gateway_database, whole_story())
 

@@ -94,6 +94,37 @@ async def test_a_report_counts_once_whatever_is_said_again(house: House) -> None
     assert told["metrics"] == {"train-loss": 0.5}
 
 
+async def test_what_a_site_measured_is_in_the_fact_and_nothing_else_is(house: House) -> None:
+    ((client, lease),) = await joined(house)
+    measures = {
+        "download_seconds": 0.25, "upload_seconds": 0.5, "n_tokens": 4096, "joules": None,
+        "joules_reason": "no-counter",
+    }  # fmt: skip
+    nothing = dict.fromkeys(measures)
+    for number, report in enumerate(({"measures": measures}, {}), 1):
+        await house.say(house.round_started(client, number=number))
+        order = await client.ordered(lease)
+        assert order.takes_measures and order.round_number == number
+        assert (await client.report(lease, order, **report)).status_code == 200
+    _, (_, first), (_, second) = (await house.lease_events(client))[1:]
+    assert {name: first[name] for name in measures} == measures
+    assert {name: second[name] for name in measures} == nothing
+
+
+async def test_a_site_is_not_asked_for_measures_while_an_older_replica_may_take_its_report(
+    house: House,
+) -> None:
+    ((client, lease),) = await joined(house)
+    await house.say(house.round_started(client))
+    assert (await client.ordered(lease)).takes_measures
+    owner = await house.made.owner()
+    await owner.execute("UPDATE release SET number = number - 1")
+    try:
+        assert not (await client.ordered(lease)).takes_measures
+    finally:
+        await owner.execute("UPDATE release SET number = number + 1")
+
+
 async def test_a_failure_is_an_answer(house: House) -> None:
     ((client, lease),) = await joined(house)
     await house.say(house.round_started(client))

@@ -10,6 +10,7 @@ from faststream.nats.testing import PatchedMessage
 
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.ids import federation_id
+from flowerbed.contracts.trace import of_federation
 from flowerbed.events.codec import Codec
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.service import Shell
@@ -106,7 +107,7 @@ async def test_replicas_share_what_is_submitted(house: House) -> None:
     assert len(await house.rows("SELECT 1 FROM events")) == len(names)
 
 
-async def test_the_event_says_who_asked_and_in_which_trace(house: House) -> None:
+async def test_the_event_says_who_asked_and_is_in_its_federations_trace(house: House) -> None:
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     headers = {"ce-id": "s1", "ce-source": "/people/alice", "traceparent": trace}
     await house.publish(YAML, headers)
@@ -116,7 +117,7 @@ async def test_the_event_says_who_asked_and_in_which_trace(house: House) -> None
     assert row["tenant"] == "acme"
     assert json.loads(row["meta"]) == {
         "correlation_id": identity, "causation_id": "s1", "actor": "/people/alice",
-        "traceparent": trace,
+        "traceparent": of_federation(identity),
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,29 @@ def test_work_is_claimed_trained_uploaded_and_reported(
     assert status.last_work is not None
     assert status.last_work.outcome == "reported"
     assert "the app prints to standard output" in capfd.readouterr().err
+
+
+def test_what_was_measured_is_told_where_it_is_asked_for(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start
+) -> None:
+    control_plane.offer()
+    order = partial(control_plane.order, BASE, dataset_sha256=reference.sha256)
+    control_plane.orders = [
+        order(),
+        order(round_number=2, takes_measures=True, config={"tokens": 512}),
+        order(round_number=2, takes_measures=True, config={"tokens": 512}, attempt=2),
+        order(takes_measures=True, exchange="evaluate", message_type="evaluate"),
+    ]
+    start_agent()
+    wait_for(lambda: len(control_plane.reports) == 4, "four reports")
+    unasked, first, again, evaluated = (report.measures for _, report in control_plane.reports)
+    assert unasked is None
+    assert b'"measures":null' not in control_plane.received
+    assert first is not None and again is not None and evaluated is not None
+    assert first.n_tokens == again.n_tokens == 512
+    assert first.download_seconds is not None and first.upload_seconds is not None
+    assert again.download_seconds == first.download_seconds, "from the journal: nothing was loaded"
+    assert (evaluated.n_tokens, evaluated.upload_seconds) == (None, None)
 
 
 def test_nothing_the_site_keeps_to_itself_is_ever_sent(

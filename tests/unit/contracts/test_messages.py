@@ -110,6 +110,8 @@ DATASET = DatasetRef(label="hospital-1", sha256="d" * 64)
         (WorkReport, {"epoch": 1, "artifact": None, "n_examples": 1, "metrics": {"a\0": 1.0}}),
         (WorkReport, {"epoch": 1, "artifact": None, "n_examples": 1, "metrics": {"a": 1e999}}),
         (WorkReport, {"epoch": 1, "artifact": None, "n_examples": 1, "train_seconds": -1}),
+        (WorkReport, {"epoch": 1, "artifact": None, "n_examples": 1, "measures": {"watts": 1}}),
+        (WorkReport, {"epoch": 1, "artifact": None, "n_examples": 1, "measures": {"joules": -1}}),
         (WorkFailure, {"epoch": 1, "code": "Not A Code"}),
         (WorkFailure, {"epoch": 1, "code": "app-failed", "detail": "x" * 8193}),
         (Enrolment, {"client_id": "a b", "tenant": "acme", "secret": "s", "csr_pem": ""}),

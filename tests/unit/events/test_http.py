@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from opentelemetry import trace
 
+from flowerbed.contracts.trace import of_federation, of_round
 from flowerbed.events.context import Context
 from flowerbed.events.errors import Rejected
 from flowerbed.events.http import new_app
@@ -80,12 +81,16 @@ async def test_answer_that_breaks_half_way_is_not_answered_twice() -> None:
             await http.get("/half")
 
 
-def test_span_hangs_on_the_event_when_nothing_nearer_is_open() -> None:
+def test_span_hangs_on_its_federation_whatever_led_to_it() -> None:
     context = Context(tenant="roses", correlation_id="fed-1", traceparent=TRACEPARENT)
     with span("water", context, stream="bed-1"):
-        assert (current_traceparent() or "").split("-")[1] == TRACE
+        assert current_traceparent() == of_federation("fed-1")
         with span("again", Context(tenant="roses")):
-            assert (current_traceparent() or "").split("-")[1] == TRACE
+            assert current_traceparent() == of_federation("fed-1")
+        with span("of a round", context, under=of_round("fed-1", 1, 1)):
+            assert current_traceparent() == of_round("fed-1", 1, 1)
+    with span("of none", Context(tenant="roses", traceparent=TRACEPARENT)):
+        assert (current_traceparent() or "").split("-")[1] == TRACE
     assert current_traceparent() is None
     assert trace_context(None) is None
 

@@ -1,5 +1,6 @@
 """Finished work is known by what was asked."""
 
+import sqlite3
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,16 @@ def test_recorded_work_is_found_again_after_a_restart(journal: Journal, tmp_path
     again = Journal(tmp_path / "journal.sqlite3")
     assert again.find(key(attempt=2).digest) == finished()
     assert again.counts() == {"train": 1}
+
+
+def test_a_journal_of_an_earlier_release_is_read_on(journal: Journal, tmp_path: Path) -> None:
+    record(journal, key(), "a" * 64)
+    journal.close()
+    with sqlite3.connect(tmp_path / "journal.sqlite3") as older:
+        older.execute("ALTER TABLE finished DROP COLUMN measured")
+    older.close()
+    found = Journal(tmp_path / "journal.sqlite3").find(key().digest)
+    assert found == finished()
 
 
 def test_only_finished_runs_count(journal: Journal) -> None:

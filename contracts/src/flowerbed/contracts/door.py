@@ -160,14 +160,28 @@ class WorkOffer(DoorAnswer):
     order: str | None = None
 
 
+class Measures(DoorMessage):
+    """What was measured beside the work; None is not measured, and for `joules_reason` why."""
+
+    download_seconds: float | None = Field(default=None, ge=0)
+    upload_seconds: float | None = Field(default=None, ge=0)
+    n_tokens: int | None = Field(default=None, ge=0, lt=2**63)
+    joules: float | None = Field(default=None, ge=0)
+    joules_reason: FailureCode | None = None
+
+
 class WorkReport(DoorMessage):
-    """The finished work: its update already lies in S3 at the order's `upload.uri`."""
+    """The finished work: its update already lies in S3 at the order's `upload.uri`.
+
+    `measures`: only where the work order takes them; a service of the first release does not.
+    """
 
     epoch: int = Field(ge=1)
     artifact: ArtifactRef | None
     n_examples: int = Field(ge=-(2**63), lt=2**63)
     metrics: Annotated[dict[Metric, float], Field(max_length=1000)] = {}
     train_seconds: float = Field(default=0.0, ge=0)
+    measures: Measures | None = Field(default=None, exclude_if=lambda measures: measures is None)
 
 
 class WorkFailure(DoorMessage):

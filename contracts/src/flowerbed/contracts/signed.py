@@ -72,7 +72,11 @@ class Upload(Payload):
 
 
 class WorkOrder(Claims):
-    """One Flower message for one client. `exp` is the exchange's deadline."""
+    """One Flower message for one client. `exp` is the exchange's deadline.
+
+    `traceparent` (W3C): what the spans of this work belong to.
+    `takes_measures`: the report may hold `measures`.
+    """
 
     work_id: str
     round_number: int = Field(ge=1)
@@ -85,3 +89,5 @@ class WorkOrder(Claims):
     download: Download
     upload: Upload | None
     dataset_sha256: Sha256
+    traceparent: str | None = None
+    takes_measures: bool = False

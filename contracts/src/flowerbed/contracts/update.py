@@ -25,6 +25,10 @@ class UpdateSubmitted(UpdateEvent):
     """The node's claim: nothing in it is verified yet. The update lay in S3 before this.
 
     `artifact` is None for an evaluation. `train_seconds` is the time inside the client app.
+    What the node did not or could not measure is None, and never estimated:
+    `download_seconds`, `upload_seconds`: between the site and S3, with every try.
+    `n_tokens`: what the app counted itself.
+    `joules`: used by the node's machine while the app ran. `joules_reason`: why there is none.
     """
 
     type: ClassVar[str] = "fl.update.submitted"
@@ -33,6 +37,11 @@ class UpdateSubmitted(UpdateEvent):
     n_examples: int
     metrics: dict[str, float] = {}
     train_seconds: float = Field(default=0.0, ge=0)
+    download_seconds: float | None = Field(default=None, ge=0)
+    upload_seconds: float | None = Field(default=None, ge=0)
+    n_tokens: int | None = Field(default=None, ge=0)
+    joules: float | None = Field(default=None, ge=0)
+    joules_reason: str | None = None
 
 
 class UpdateFailed(UpdateEvent):

@@ -6,12 +6,13 @@ from functools import cached_property
 from typing import Any, TypeAlias
 
 from flowerbed.contracts.event import Event
+from flowerbed.contracts.trace import scope_of
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection
 from flowerbed.events.message import Envelope, Message, envelope, received
 from flowerbed.events.recorded import Recorded
 from flowerbed.events.rest import Rest
-from flowerbed.events.telemetry import SpanKind, span
+from flowerbed.events.telemetry import SpanKind, described, span
 
 Handler: TypeAlias = Callable[[Connection, Recorded[Any]], Awaitable[None]]
 HandleAll: TypeAlias = Callable[[Connection, Sequence[Recorded[Any]]], Awaitable[None]]
@@ -74,9 +75,10 @@ class Consumer:
             f"consume {read.type}",
             recorded.context,
             kind=SpanKind.CONSUMER,
-            linked=True,
+            under=scope_of(recorded.event),
             consumer=self.name,
             stream=read.stream,
+            **described(recorded.event),
         ):
             await handler(tx, recorded)
 

@@ -8,9 +8,10 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import JSONResponse
-from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
+from prometheus_client import REGISTRY, Gauge
+from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict
 
 from flowerbed.events import dead_letters, metrics
@@ -49,9 +50,11 @@ def health_routes(shell: "Shell") -> APIRouter:
         return JSONResponse(report, status_code=503, headers={"Retry-After": RETRY_AFTER})
 
     @router.get("/metrics")
-    async def scrape() -> Response:
+    async def scrape(accept: Annotated[str, Header()] = "") -> Response:
+        """OpenMetrics, with exemplars, for who asks for it."""
         await asyncio.gather(lags(shell), measure_all(shell))
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        encode, content_type = choose_encoder(accept)
+        return Response(encode(REGISTRY), media_type=content_type)
 
     @router.get("/status")
     async def status() -> dict[str, Any]:

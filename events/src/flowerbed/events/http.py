@@ -54,13 +54,14 @@ def new_app(title: str) -> FastAPI:
     return app
 
 
-def prepare(app: FastAPI) -> None:
-    """Give an app of a service's own the same errors and tracing."""
+def prepare(app: FastAPI, *, is_traced: bool = True) -> None:
+    """Give an app of a service's own the same errors, and a span for each request."""
     app.add_exception_handler(FlowerbedError, _on_flowerbed_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(Exception, _on_unexpected_error)
-    app.add_middleware(_Traced)
+    if is_traced:
+        app.add_middleware(_Traced)
 
 
 def internal_only(token: SecretStr) -> Callable[[str | None], Awaitable[None]]:

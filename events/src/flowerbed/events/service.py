@@ -183,8 +183,11 @@ class Shell:
         self.statuses.append(more)
 
     def serve(self, app: FastAPI, path: Path) -> None:
-        """Serve another app on a Unix socket that only this user may open."""
-        prepare(app)
+        """Serve another app on a Unix socket that only this user may open.
+
+        Its requests are no spans of their own: most of them are long polls.
+        """
+        prepare(app, is_traced=False)
         self._served.append((app, path))
 
     async def replay(self, consumer: str, lane: str) -> int:
@@ -377,7 +380,7 @@ def run(
     import uvloop
 
     set_up_logging(settings.service, settings.log_level)
-    set_up_tracing(settings.service, settings.otlp_endpoint)
+    set_up_tracing(settings.service, settings.otlp_endpoint, settings.otlp_protocol)
 
     async def build_all(shell: Shell) -> None:
         await build(shell)

@@ -3,7 +3,7 @@
 import os
 import stat
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import SecretStr
 from pydantic_settings import (
@@ -40,6 +40,7 @@ class ServiceSettings(BaseSettings):
     internal_token: SecretStr
     log_level: str = "INFO"
     otlp_endpoint: str | None = None
+    otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
 
     @classmethod
     def load(cls) -> Self:

@@ -22,7 +22,7 @@ from flowerbed.events.database import mark_appended
 from flowerbed.events.errors import Conflict, FlowerbedError
 from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
-from flowerbed.events.telemetry import current_traceparent
+from flowerbed.events.telemetry import traceparent_of
 
 __all__ = ["EventStore", "Recorded"]
 
@@ -210,11 +210,11 @@ class EventStore:
 
 
 def meta_of(context: Context) -> str:
-    """The context as stored; the running span, if there is one, is the nearer cause."""
+    """The context as stored."""
     meta = {
         "correlation_id": context.correlation_id,
         "causation_id": context.causation_id,
-        "traceparent": current_traceparent() or context.traceparent,
+        "traceparent": traceparent_of(context),
         "actor": context.actor,
     }
     return json.dumps({key: value for key, value in meta.items() if value is not None})

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from opentelemetry import trace
 
 app = ClientApp()
+tracer = trace.get_tracer(__name__)
 
 
 @app.train()
@@ -20,6 +22,9 @@ def train(message: Message, context: Context) -> Message:
     data = Path(str(context.node_config["data-path"]))
     n_examples = len((data / "rows.txt").read_text().split())
     print("the app prints to standard output")
+    for epoch in range(int(config.get("epochs", 0))):
+        with tracer.start_as_current_span("epoch", attributes={"epoch": epoch + 1, "of": "ward 7"}):
+            time.sleep(0.001)
     _behave(config, data, context.node_config)
     calls = _count(context)
     if config.get("behave") == "forget-and-raise":

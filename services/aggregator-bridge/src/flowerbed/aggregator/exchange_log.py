@@ -59,4 +59,4 @@ def _count(event: ExchangeEvent) -> None:
         case AggregateCompleted():
             metrics.aggregates.labels(event.exchange, "completed").inc()
         case AggregateFailed():
-            metrics.aggregates.labels(event.exchange, event.code).inc()
+            metrics.aggregates.labels(event.exchange, metrics.outcomes(event.code)).inc()

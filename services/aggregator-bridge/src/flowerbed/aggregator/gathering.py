@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from flowerbed.aggregator import metrics
+from flowerbed.aggregator import measured, metrics
 from flowerbed.aggregator.aggregation import Aggregation
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import (
@@ -31,9 +31,10 @@ from flowerbed.aggregator.projections.submissions import Report
 from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, judge
 from flowerbed.aggregator.spool import Spool
 from flowerbed.artifact.blobs import StoreAway
+from flowerbed.contracts.trace import of_exchange
 from flowerbed.events.context import Context
 from flowerbed.events.errors import Unavailable
-from flowerbed.events.telemetry import span
+from flowerbed.events.telemetry import exemplar, span
 from flowerbed.events.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
@@ -195,15 +196,28 @@ class Gathering:
         result: Result | None = None
         if self._aggregation is not None:
             await self._folded()
-            number = self.terms.round_number
-            with span("fold", self.asked.context, linked=True, round_num=number):
+            terms, number = self.terms, self.terms.round_number
+            under = of_exchange(terms.federation_id, number, terms.attempt, terms.exchange)
+            with span("fold updates", self.asked.context, under=under, round_num=number):
                 answers = self.log.state.answers
                 result = await asyncio.to_thread(self._aggregation.finish, answers, self.terms)
                 await self._record(CloseExchange(terms=self.terms, at=at, result=result))
             duration = metrics.aggregate_duration.labels(self.terms.exchange)
-            duration.observe(self._aggregation.seconds)
+            duration.observe(self._aggregation.seconds, exemplar(under))
         else:
             await self._record(CloseExchange(terms=self.terms, at=at))
+        await self._measure()
+
+    async def _measure(self) -> None:
+        """Show what the sites have measured; nobody waits for it, and nothing hangs on it."""
+        works = [update.work_id for update in self.log.state.answers.accepted.values()]
+        try:
+            async with self.bridge.database.read_all() as connection:
+                found = measured.totals(await measured.reported(connection, works))
+        except Unavailable as error:
+            logger.info("%s is not measured: %s", self.terms.stream, error)
+            return
+        measured.show(found, self.asked.context.tenant, self.terms.exchange)
 
     async def _give_up_on(self, error: StoreAway, at: datetime) -> None:
         """Once the deadline and its grace are over, S3's absence ends the exchange.

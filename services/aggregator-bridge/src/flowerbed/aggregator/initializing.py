@@ -19,6 +19,7 @@ from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
+from flowerbed.contracts.trace import of_exchange
 from flowerbed.contracts.values import Sha256
 from flowerbed.events.errors import Rejected, Unavailable
 from flowerbed.events.telemetry import span
@@ -62,10 +63,12 @@ class Initializing:
 
     async def _close(self) -> None:
         terms = self.asked.terms
-        with span("initialize", self.asked.context, linked=True, round_num=0):
+        under = of_exchange(terms.federation_id, 0, terms.attempt, terms.exchange)
+        with span("initialize", self.asked.context, under=under, round_num=0) as opened:
             path, sha256 = await make_base(self.bridge, self.asked, self.folder)
             to = self.asked.spec.spec.artifacts
             checkpoint = await asyncio.to_thread(store_checkpoint, self.bridge, to, path, sha256)
+            opened.set_attribute("sha256", sha256)
             close = CloseExchange(
                 terms=terms,
                 at=self.bridge.clock(),

@@ -11,6 +11,7 @@ from flowerbed.aggregator.quorum import Terms
 from flowerbed.aggregator.screening import HEADER_SLACK, Refused, screen_claims, screen_file
 from flowerbed.aggregator.spool import Spool
 from flowerbed.artifact.blobs import DigestDiffers, TooLarge
+from flowerbed.contracts.trace import of_screening
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import NotFound, Unavailable
@@ -65,7 +66,7 @@ class Judge:
         with span(
             "screen update",
             report.context,
-            linked=True,
+            under=of_screening(event.federation_id, event.work_id),
             round_num=event.round_number,
             client_id=event.client_id,
         ) as opened:

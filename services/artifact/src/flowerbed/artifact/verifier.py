@@ -17,6 +17,7 @@ from flowerbed.artifact.projections import verifications
 from flowerbed.artifact.projections.verifications import Verification
 from flowerbed.contracts.aggregate import AggregateCompleted
 from flowerbed.contracts.topology import PARTITIONS, partition
+from flowerbed.contracts.trace import scope_of
 from flowerbed.contracts.values import ArtifactKind, ArtifactRef
 from flowerbed.events.commands import execute
 from flowerbed.events.database import Database
@@ -84,7 +85,8 @@ class Verifier:
         """True once it is settled: recorded, or refused for good."""
         try:
             number = one.completed.round_number
-            with span("verify artifact", one.context, linked=True, round_num=number):
+            under = scope_of(one.completed)
+            with span("verify artifact", one.context, under=under, round_num=number):
                 claims = [claimed for _, claimed in _claims(one.completed)]
                 reading = (asyncio.to_thread(self.blobs.digest, claimed.uri) for claimed in claims)
                 for claimed, found in zip(claims, await asyncio.gather(*reading), strict=True):

@@ -34,6 +34,11 @@ class Output(StrEnum):
     json = "json"
 
 
+class Protocol(StrEnum):
+    grpc = "grpc"
+    http = "http/protobuf"
+
+
 StateDirOption = Annotated[
     Path | None,
     typer.Option(
@@ -64,6 +69,13 @@ def start(
     task: Annotated[
         str | None, typer.Option(help="What the data are for, if their dataset.json does not say.")
     ] = None,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(help="Send this site's spans to that OTLP collector: http://HOST:4318."),
+    ] = None,
+    otlp_protocol: Annotated[
+        Protocol | None, typer.Option(help="How to speak to it; at first http/protobuf.")
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run here, not in the background.")
     ] = False,
@@ -73,11 +85,12 @@ def start(
     """Enrol if needed, then take part: answers once the agent polls for work."""
     state = StateDir.at(state_dir)
     with _readable_errors():
-        settings = _settings(state, dataset, task)
+        settings = _settings(dataset, task, otlp_endpoint, otlp_protocol)
         if running_agent(state) is not None:
             if AgentSettings.load(state) != settings:
                 raise BadInput(
-                    "the agent runs already, with another dataset or task: stop it first"
+                    "the agent runs already, with another dataset, task or collector:"
+                    " stop it first"
                 )
             _print_status(state, output)
             return
@@ -142,11 +155,20 @@ def _readable_errors() -> Iterator[None]:
         raise typer.Exit(1) from error
 
 
-def _settings(state: StateDir, uri: str, task: str | None) -> AgentSettings:
+def _settings(
+    uri: str, task: str | None, otlp_endpoint: str | None, otlp_protocol: Protocol | None
+) -> AgentSettings:
     from flowerbed.runner.dataset import URI_PREFIX, Dataset
 
+    if otlp_endpoint is not None and not otlp_endpoint.startswith(("http://", "https://")):
+        raise BadInput(f"--otlp-endpoint is {otlp_endpoint!r}, not http://HOST:PORT or https://…")
     dataset = Dataset.open(uri, task)
-    return AgentSettings(dataset=f"{URI_PREFIX}{dataset.folder}", task=task)
+    return AgentSettings(
+        dataset=f"{URI_PREFIX}{dataset.folder}",
+        task=task,
+        otlp_endpoint=otlp_endpoint,
+        otlp_protocol=None if otlp_protocol is None else otlp_protocol.value,
+    )
 
 
 def _read_invite(invite: str | None) -> str | None:

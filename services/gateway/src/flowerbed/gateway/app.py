@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from flowerbed.events.rest import Rest
 from flowerbed.events.service import Shell
+from flowerbed.events.telemetry import endpoint_is_set
 from flowerbed.gateway import metrics
 from flowerbed.gateway.auth import api_token_only
 from flowerbed.gateway.command_routes import command_routes, submission_routes
@@ -25,6 +26,7 @@ from flowerbed.gateway.settings import GatewaySettings
 from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
+from flowerbed.gateway.traces.export import trace_export
 from flowerbed.gateway.upstream import Upstream
 from flowerbed.gateway.web_routes import web_routes
 from flowerbed.gateway.webhooks.delivery import Deliveries
@@ -43,9 +45,15 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         if request.method != "GET":
             rest.hurry()
 
-    for consumer in consumers(shell.store(codec, PROJECTIONS), rest):
+    store = shell.store(codec, PROJECTIONS)
+    for consumer in consumers(store, rest):
         shell.consume(consumer)
     shell.measured.append(partial(metrics.measure, shell.database))
+    if endpoint_is_set(settings.otlp_endpoint):
+        traces = trace_export(
+            shell.database, store, settings.otlp_endpoint, settings.otlp_protocol
+        )
+        shell.background("traces", traces.run, leader=True)
     reads = Reads(shell.database)
     upstreams = _upstreams(settings)
     feed = Feed(shell.database, shell.stopping)

@@ -21,13 +21,14 @@ from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.problems import SpecRefused, parse_spec
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.topology import SUBMISSION_SUBJECT
+from flowerbed.contracts.trace import of_federation
 from flowerbed.events import release
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.documents import DocumentUnreadable, read_document
 from flowerbed.events.errors import Rejected
 from flowerbed.events.message import MESSAGE_ID, Message
-from flowerbed.events.telemetry import current_traceparent, span
+from flowerbed.events.telemetry import span
 from flowerbed.gateway.views import Submitted
 
 Publish = Callable[[Message], Awaitable[Any]]
@@ -82,7 +83,7 @@ class Submissions:
         submission_id = key or str(uuid4())
         identity = federation_id(spec.metadata.tenant, submission_id)
         context = Context(tenant=spec.metadata.tenant, correlation_id=identity)
-        with span("federation submitted", context):
+        with span("publish spec", context):
             async with self._database.transaction(spec.metadata.tenant) as tx:
                 if spec.release > await release.current(tx):
                     raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
@@ -171,9 +172,8 @@ def _message(spec: FederationSpec, submission_id: str, identity: str) -> Message
         "content-type": "application/json",
         "tenant": spec.metadata.tenant,
         "correlationid": identity,
+        "traceparent": of_federation(identity),
     }
-    if traceparent := current_traceparent():
-        headers["traceparent"] = traceparent
     return Message(
         subject=subject(SUBMISSION_SUBJECT, spec.metadata.tenant, identity),
         headers=headers,

@@ -99,7 +99,11 @@ class Round(View):
 
 
 class Update(View):
-    """One client's answer in one exchange."""
+    """One client's answer in one exchange. What its site did not measure is null.
+
+    `n_tokens`: counted by the app. `joules`: of the site's machine while the app ran;
+    `joules_reason`: why there are none.
+    """
 
     round_number: int
     attempt: int
@@ -111,6 +115,11 @@ class Update(View):
     ]
     n_examples: int | None
     train_seconds: float | None
+    download_seconds: float | None = None
+    upload_seconds: float | None = None
+    n_tokens: int | None = None
+    joules: float | None = None
+    joules_reason: str | None = None
     metrics: dict[str, float] | None
     sha256: str | None
     uri: str | None

@@ -22,6 +22,7 @@ from flowerbed.contracts.door import (
     WorkReport,
 )
 from flowerbed.contracts.ids import lease_id
+from flowerbed.contracts.trace import of_work
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.events import release
 from flowerbed.events.commands import execute
@@ -29,6 +30,7 @@ from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.events.store import EventStore
+from flowerbed.events.telemetry import described, span
 from flowerbed.lease import federations, heartbeats, metrics, reports, terms, work
 from flowerbed.lease.clients import ClientNotAdmitted
 from flowerbed.lease.datasets import DatasetNotAdmitted, admit
@@ -146,6 +148,7 @@ class Desk:
                 n_examples=report.n_examples,
                 metrics=report.metrics,
                 train_seconds=report.train_seconds,
+                **reports.measures(report),
             )
             await self._command(tx, peer, held, SubmitUpdate(update=update), owed.traceparent)
             await work.answered(tx, lease_key, work_id)
@@ -238,10 +241,17 @@ class Desk:
             if owed is None:
                 return None
             federation = await federations.find(tx, held.federation_id)
+            takes_measures = await release.reached(tx)
         if federation is None:
             return None
-        order = terms.work_order(owed, held, federation, peer.tenant, now, self.blobs)
-        return self.signer.sign(order)
+        context = Context(
+            tenant=peer.tenant, correlation_id=held.federation_id, actor=peer.client_id
+        )
+        under, of = of_work(held.federation_id, owed.work_id), described(owed.exchange)
+        with span("work order", context, under=under, client_id=held.client_id, **of):
+            order = terms.work_order(owed, held, federation, peer.tenant, now, self.blobs)
+            more = {"takes_measures": takes_measures, "traceparent": under}
+            return self.signer.sign(order.model_copy(update=more))
 
     async def _owed(
         self, tx: Connection, peer: Peer, lease_key: str, work_id: str, epoch: int

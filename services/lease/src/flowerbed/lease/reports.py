@@ -1,5 +1,7 @@
 """What a client reports, against what it was ordered."""
 
+from typing import Any
+
 from flowerbed.contracts.door import WorkReport
 from flowerbed.events.database import Connection
 from flowerbed.events.errors import Rejected
@@ -42,3 +44,8 @@ def identity(held: Lease, owed: Work, epoch: int) -> dict[str, str | int]:
         "work_id": owed.work_id,
         "lease_epoch": epoch,
     }
+
+
+def measures(report: WorkReport) -> dict[str, Any]:
+    """What was measured, as the fact has it; nothing where nothing was."""
+    return {} if report.measures is None else report.measures.model_dump()

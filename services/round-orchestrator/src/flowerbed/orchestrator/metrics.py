@@ -19,8 +19,10 @@ from flowerbed.contracts.round import (
     RoundFailed,
     RoundStarted,
 )
+from flowerbed.contracts.trace import scope_of
 from flowerbed.events.database import Connection, after_commit
 from flowerbed.events.store import Recorded
+from flowerbed.events.telemetry import exemplar
 
 ROUNDS_STARTED = Counter("fl_rounds_started_total", "Attempts at a round that began")
 ROUNDS_COMPLETED = Counter("fl_rounds_completed_total", "Rounds that ended with a checkpoint")
@@ -80,7 +82,8 @@ async def _measure(tx: Connection, completed: Recorded[Any]) -> None:
         allowed += row["deadline_at"] - row["recorded_at"]
         if row["type"] == RoundStarted.type:
             seconds = (completed.recorded_at - row["recorded_at"]).total_seconds()
-            after_commit(partial(ROUND_SECONDS.observe, seconds))
+            linked = exemplar(scope_of(completed.event))
+            after_commit(partial(ROUND_SECONDS.observe, seconds, linked))
             if allowed > timedelta():
                 after_commit(partial(BUDGET_USED.observe, seconds / allowed.total_seconds()))
             return

@@ -160,9 +160,10 @@ class Agent:
     async def _claimed(self, key: LeaseKey, offer: LeaseOffer) -> LeaseWork:
         signing_key = await patiently(lambda: self._site.keys.find(offer.manifest))
         manifest = read_claims(offer.manifest, signing_key, Manifest)
-        terms = await self._site.ready()
-        check_offer(manifest, offer, terms)
-        held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
+        with self._site.spans.of_lease("claim", manifest):
+            terms = await self._site.ready()
+            check_offer(manifest, offer, terms)
+            held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
         logger.info("claimed lease %s of %s", key.lease_id, manifest.federation_id)
         return LeaseWork(self._site, manifest, held)
 

@@ -8,19 +8,20 @@ import asyncio
 import hashlib
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from flowerbed.contracts.door import WorkReport
+from flowerbed.contracts.door import Measures, WorkReport
 from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.flower_apps import registry
 from flowerbed.runner import clock, storage, transfer
 from flowerbed.runner.errors import NotReachable, Refused
-from flowerbed.runner.journal import Finished, Spent, WorkKey
+from flowerbed.runner.journal import Finished, Measured, Spent, WorkKey
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.pipe import Hello, Request, Result
 from flowerbed.runner.site import Site
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 EXAMPLES = "num-examples"
 TOKENS = "num-tokens"
+CUT_SHORT = "not-readable"
+"""Why there is no energy of a run of which we have not seen the beginning or the end."""
 SIZE_SECONDS = 5.0
 """How often to look at how much an app keeps."""
 GOES_ON = frozenset(
@@ -61,6 +64,7 @@ class Bench:
             data_path=str(site.dataset.folder),
             run_id=_number(manifest.federation_id),
             node_id=_number(manifest.client_id),
+            is_traced=site.spans.is_on,
         )
         self.worker = Worker(hello, site.worker_command)
 
@@ -77,15 +81,19 @@ class Bench:
             finished = await self._done(order, key)
         else:
             logger.info("%s is done already: answered from the journal", order.work_id)
-        artifact = None
+        artifact, upload_seconds = None, None
         if finished.sha256 is not None and order.upload is not None:
-            artifact = await self._uploaded(order, finished)
+            began = time.monotonic()
+            with self._site.spans.of_work("upload", order):
+                artifact = await self._uploaded(order, finished)
+            upload_seconds = time.monotonic() - began
         report = WorkReport(
             epoch=order.lease_epoch,
             artifact=artifact,
             n_examples=finished.n_examples,
             metrics=finished.metrics,
             train_seconds=finished.train_seconds,
+            measures=_measures(finished, upload_seconds) if order.takes_measures else None,
         )
         return Answered(report=report, is_from_journal=is_from_journal)
 
@@ -133,8 +141,9 @@ class Bench:
             return Left(result=finished, progress=-1 if progress is None else progress)
 
         result = None if run.is_new else look().result
+        measured = Measured(joules_reason=CUT_SHORT)
         if result is None:
-            result = await self._run_app(order, folder, look, needed)
+            result, measured = await self._run_app(order, folder, look, needed)
         n_examples, metrics = _readings(result, order.work_id)
         tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
         try:
@@ -151,14 +160,18 @@ class Bench:
             metrics=metrics,
             train_seconds=result.seconds,
             state_sha256=result.state_sha256,
+            measured=measured,
         )
         journal.record(key, finished, run=run, epochs=epochs, tokens=tokens)
         return finished
 
     async def _run_app(
         self, order: WorkOrder, folder: WorkFolder, look: Callable[[], Left], needed: int
-    ) -> Result:
-        base = await self._downloaded(order)
+    ) -> tuple[Result, Measured]:
+        began = time.monotonic()
+        with self._site.spans.of_work("download", order):
+            base = await self._downloaded(order)
+        download_seconds = time.monotonic() - began
         request = Request(
             message_type=order.message_type,
             base_path=str(base),
@@ -168,9 +181,10 @@ class Bench:
             config={**order.config, "seed": order.seed, "server-round": order.round_number},
             seed=order.seed,
         )
-        seconds = order.exp + LEEWAY_SECONDS - clock.now()
+        site, before = self._site, await self._site.power.reading()
         try:
-            return await asyncio.wait_for(self._bounded(request, folder, look), seconds)
+            with site.spans.of_work(order.message_type, order) as span:
+                result = await self._in_worker(request, folder, look, order)
         except TimeoutError as error:
             raise Refused("deadline-passed", "the app was still running at the deadline") from error
         except Refused as refusal:
@@ -179,6 +193,18 @@ class Bench:
             if refusal.code == "app-failed":  # perhaps because its data went away
                 check_order(order, self._manifest, await self._site.terms())
             raise
+        site.spans.hand_in(span, result.spans)
+        joules = await site.power.used_since(before)
+        reason = None if joules is not None else site.power.reason or CUT_SHORT
+        return result, Measured(
+            download_seconds=download_seconds, joules=joules, joules_reason=reason
+        )
+
+    async def _in_worker(
+        self, request: Request, folder: WorkFolder, look: Callable[[], Left], order: WorkOrder
+    ) -> Result:
+        seconds = order.exp + LEEWAY_SECONDS - clock.now()
+        return await asyncio.wait_for(self._bounded(request, folder, look), seconds)
 
     async def _bounded(
         self, request: Request, folder: WorkFolder, look: Callable[[], Left]
@@ -292,6 +318,19 @@ def _readings(result: Result, work_id: str) -> tuple[int, dict[str, float]]:
     if left_out:
         logger.warning("%s: not reported, no finite number: %s", work_id, ", ".join(left_out))
     return int(examples), metrics
+
+
+def _measures(finished: Finished, upload_seconds: float | None) -> Measures:
+    """Tokens are what the app counted, and nothing that could be guessed from its epochs."""
+    tokens, measured = finished.metrics.get(TOKENS), finished.measured
+    is_count = tokens is not None and 0 <= tokens < 2**63 and tokens == int(tokens)
+    return Measures(
+        download_seconds=measured.download_seconds,
+        upload_seconds=upload_seconds,
+        n_tokens=int(tokens) if tokens is not None and is_count else None,
+        joules=measured.joules,
+        joules_reason=measured.joules_reason,
+    )
 
 
 async def _in_time(call: Callable[[], Awaitable[T]], order: WorkOrder, code: str) -> T:

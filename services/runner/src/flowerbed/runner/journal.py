@@ -14,7 +14,7 @@ import hashlib
 import json
 import sqlite3
 from collections.abc import Collection, Iterable
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -71,11 +71,14 @@ CREATE TABLE IF NOT EXISTS app_states (
 """
 
 _LATER_COLUMNS = {
-    "resumed": "INTEGER NOT NULL DEFAULT 0",
-    "resumed_from": "INTEGER",
-    "restarted": "INTEGER NOT NULL DEFAULT 0",
+    "runs": {
+        "resumed": "INTEGER NOT NULL DEFAULT 0",
+        "resumed_from": "INTEGER",
+        "restarted": "INTEGER NOT NULL DEFAULT 0",
+    },
+    "finished": {"measured": "TEXT NOT NULL DEFAULT '{}'"},
 }
-"""Of `runs`: a journal that was made by an earlier release gets them when it is opened."""
+"""By table: a journal that was made by an earlier release gets them when it is opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +114,15 @@ class WorkKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What was seen beside the run; None is not measured, and `joules_reason` why."""
+
+    download_seconds: float | None = None
+    joules: float | None = None
+    joules_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """What the app gave. `sha256` and `size` are of the result file; None where there is none.
 
@@ -123,6 +135,7 @@ class Finished:
     metrics: dict[str, float]
     train_seconds: float
     state_sha256: str | None = None
+    measured: Measured = Measured()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,18 +178,20 @@ class Journal:
     def find(self, work: str) -> Finished | None:
         """The result of the work with this key's digest."""
         row = self._connection.execute(
-            "SELECT sha256, size, n_examples, metrics, train_seconds FROM finished WHERE work = ?",
+            "SELECT sha256, size, n_examples, metrics, train_seconds, measured FROM finished"
+            " WHERE work = ?",
             (work,),
         ).fetchone()
         if row is None:
             return None
-        sha256, size, n_examples, metrics, train_seconds = row
+        sha256, size, n_examples, metrics, train_seconds, measured = row
         return Finished(
             sha256=sha256,
             size=size,
             n_examples=n_examples,
             metrics=json.loads(metrics),
             train_seconds=train_seconds,
+            measured=Measured(**json.loads(measured)),
         )
 
     def start_run(self, key: WorkKey, lease_id: str) -> Run:
@@ -225,13 +240,13 @@ class Journal:
             self._connection.execute(
                 "INSERT OR REPLACE INTO finished (work, lease_id, federation_id, round_number,"
                 " exchange, base_sha256, seed, config_hash, code_hash, dataset_sha256, sha256,"
-                " size, n_examples, metrics, train_seconds, finished_at)"
-                " SELECT ?, lease_id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
+                " size, n_examples, metrics, train_seconds, measured, finished_at)"
+                " SELECT ?, lease_id, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?"
                 " FROM runs WHERE id = ?",
                 (
                     key.digest, *astuple(key), finished.sha256, finished.size,
                     finished.n_examples, json.dumps(finished.metrics), finished.train_seconds,
-                    _now(), run.number,
+                    json.dumps(asdict(finished.measured)), _now(), run.number,
                 ),
             )  # fmt: skip
 
@@ -317,9 +332,10 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA busy_timeout=5000")
         connection.executescript(_SCHEMA)
-        there = {row[1] for row in connection.execute("PRAGMA table_info(runs)")}
-        for column in _LATER_COLUMNS.keys() - there:
-            connection.execute(f"ALTER TABLE runs ADD COLUMN {column} {_LATER_COLUMNS[column]}")
+        for table, columns in _LATER_COLUMNS.items():
+            there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+            for column in columns.keys() - there:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {columns[column]}")
     except BaseException:
         connection.close()
         raise

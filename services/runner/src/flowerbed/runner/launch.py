@@ -30,6 +30,7 @@ from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.site import Site
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import Status, StatusBoard
+from flowerbed.runner.telemetry import exported_spans
 from flowerbed.runner.transfer import open_store
 from flowerbed.runner.verify import KeyRing
 from flowerbed.runner.warm import WORKER_COMMAND
@@ -123,18 +124,21 @@ async def open_site(
         store.save(replace(identity, jwks=jwks))
         return jwks
 
+    endpoint, protocol = settings.otlp_endpoint, settings.otlp_protocol
     try:
-        yield Site(
-            state=state,
-            identity=identity,
-            dataset=dataset,
-            journal=journal,
-            door=door,
-            store=s3,
-            keys=KeyRing(identity.jwks, refetch),
-            board=board,
-            worker_command=worker_command,
-        )
+        with exported_spans(identity.client_id, endpoint, protocol) as spans:
+            yield Site(
+                state=state,
+                identity=identity,
+                dataset=dataset,
+                journal=journal,
+                door=door,
+                store=s3,
+                keys=KeyRing(identity.jwks, refetch),
+                board=board,
+                worker_command=worker_command,
+                spans=spans,
+            )
     finally:
         await door.close()
         await s3.aclose()

@@ -118,7 +118,8 @@ class LeaseWork:
         else:
             if answered.is_from_journal:
                 self._site.board.status.answered_from_journal += 1
-            await self._report(order.work_id, answered.report)
+            with self._site.spans.of_work("report", order):
+                await self._report(order.work_id, answered.report)
             self._site.tidy()
 
     async def _slow_down(self, work_id: str | None) -> None:

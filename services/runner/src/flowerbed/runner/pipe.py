@@ -19,12 +19,16 @@ class _Line(BaseModel):
 
 
 class Hello(_Line):
-    """The first line: which app, on which data. Not in the arguments, which anyone can list."""
+    """The first line: which app, on which data. Not in the arguments, which anyone can list.
+
+    `is_traced`: spans that the app records are wanted.
+    """
 
     app: str
     data_path: str
     run_id: int
     node_id: int
+    is_traced: bool = False
 
 
 class Request(_Line):
@@ -40,6 +44,19 @@ class Request(_Line):
     state_path: str | None = None
     config: dict[str, Scalar]
     seed: int
+
+
+class SpanLine(_Line):
+    """A span that the app recorded. `parent`: the place of the line that it belongs to.
+
+    `start` and `end` are nanoseconds since the epoch.
+    """
+
+    name: str
+    start: int
+    end: int
+    parent: int | None = None
+    attributes: dict[str, Scalar] = {}
 
 
 class Ready(_Line):
@@ -59,6 +76,7 @@ class Result(_Line):
     left_out: tuple[str, ...] = ()
     seconds: float
     state_sha256: str | None = None
+    spans: tuple[SpanLine, ...] = ()
 
 
 class AppFailed(_Line):

@@ -8,10 +8,15 @@ from flowerbed.runner.state import StateDir, read_json, write_json
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """`dataset`: `local:/path`, absolute. `task`: what its own dataset.json does not say."""
+    """`dataset`: `local:/path`, absolute. `task`: what its own dataset.json does not say.
+
+    `otlp_endpoint`: the collector that spans are sent to; None is what the standard variables say.
+    """
 
     dataset: str
     task: str | None = None
+    otlp_endpoint: str | None = None
+    otlp_protocol: str | None = None
 
     def save(self, state: StateDir) -> None:
         write_json(state.settings, asdict(self))

@@ -16,9 +16,11 @@ from flowerbed.runner.door import Door
 from flowerbed.runner.errors import BadInput, Refused
 from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
+from flowerbed.runner.power import Power
 from flowerbed.runner.scrub import scrub
 from flowerbed.runner.state import StateDir, has_digest, sync_directory
 from flowerbed.runner.status import StatusBoard
+from flowerbed.runner.telemetry import Spans
 from flowerbed.runner.verify import KeyRing, Terms
 from flowerbed.runner.warm import WORKER_COMMAND
 from flowerbed.runner.work_folder import WorkFolder, prune
@@ -46,6 +48,8 @@ class Site:
     worker_command: Sequence[str] = WORKER_COMMAND
     held: set[str] = field(default_factory=set)
     under_way: set[str] = field(default_factory=set)
+    spans: Spans = field(default_factory=Spans)
+    power: Power = field(default_factory=Power)
 
     async def terms(self) -> Terms:
         """What claims are held against, with the dataset as it is at this moment.

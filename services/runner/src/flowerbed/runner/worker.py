@@ -33,6 +33,7 @@ from safetensors.numpy import save_file
 from flowerbed.flower_apps import registry
 from flowerbed.runner import app_state, storage
 from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
+from flowerbed.runner.recorder import Recorder
 from flowerbed.runner.work_folder import WorkFolder
 
 _PR_SET_PDEATHSIG = 1
@@ -128,6 +129,7 @@ class AppServer:
         )
         self._remembers: str | None = None
         self._is_settled = True
+        self._recorder = Recorder.installed() if hello.is_traced else None
 
     def answer(self, request: Request) -> Result | AppFailed:
         """Run the app. What it remembers counts once it has given a result, not before."""
@@ -138,12 +140,16 @@ class AppServer:
             message = self._message(request)
             _seed(request.seed)
             self._is_settled = False
+            if self._recorder is not None:
+                self._recorder.take()  # of a run that failed
             started = time.perf_counter()
             reply = self._app(message, self._context)
             seconds = time.perf_counter() - started
             del message
             gc.collect()  # Flower's records refer to themselves, and hold a model each
             result = _result(reply, request.has_update, folder, self._context.state, seconds)
+            if self._recorder is not None:
+                result = result.model_copy(update={"spans": self._recorder.take()})
             folder.finish(result)
         except BadReply as error:
             return AppFailed(code="bad-reply", trace=str(error))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from flwr.app import ArrayRecord
+from opentelemetry import trace
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoints, name_of
@@ -18,6 +19,8 @@ from .features import WIDTH, encode
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-3
+
+tracer = trace.get_tracer(__name__)
 
 
 class Net(nn.Module):
@@ -106,16 +109,17 @@ def train(net: Net, rows: Rows, settings: Settings, kept_in: Path | None = None)
     done, total = checkpoints.restore(net, optimizer, order)
     net.train()
     for epoch in range(done, settings.local_epochs):
-        total = 0.0
-        shuffled = torch.randperm(len(rows), generator=order)
-        for batch in torch.split(shuffled, settings.batch_size):
-            optimizer.zero_grad()
-            loss = criterion(net(rows.inputs[batch]), rows.labels[batch])
-            total += loss.item() * len(batch)
-            if settings.proximal_mu > 0:
-                loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
-            loss.backward()
-            optimizer.step()
+        with tracer.start_as_current_span("epoch", attributes={"epoch": epoch + 1}):
+            total = 0.0
+            shuffled = torch.randperm(len(rows), generator=order)
+            for batch in torch.split(shuffled, settings.batch_size):
+                optimizer.zero_grad()
+                loss = criterion(net(rows.inputs[batch]), rows.labels[batch])
+                total += loss.item() * len(batch)
+                if settings.proximal_mu > 0:
+                    loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
+                loss.backward()
+                optimizer.step()
         checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(rows)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from flwr.app import ArrayRecord
+from opentelemetry import trace
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoints, name_of
@@ -20,6 +21,8 @@ from .checkpoint import Checkpoints, name_of
 SIZE = 28
 MOMENTUM = 0.9
 EVALUATED_AT_ONCE = 256
+
+tracer = trace.get_tracer(__name__)
 
 
 class Net(nn.Module):
@@ -110,16 +113,17 @@ def train(net: Net, images: Images, settings: Settings, kept_in: Path | None = N
     done, total = checkpoints.restore(net, optimizer, order)
     net.train()
     for epoch in range(done, settings.local_epochs):
-        total = 0.0
-        shuffled = torch.randperm(len(images), generator=order)
-        for batch in torch.split(shuffled, settings.batch_size):
-            optimizer.zero_grad()
-            loss = criterion(net(images.inputs[batch]), images.labels[batch])
-            total += loss.item() * len(batch)
-            if settings.proximal_mu > 0:
-                loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
-            loss.backward()
-            optimizer.step()
+        with tracer.start_as_current_span("epoch", attributes={"epoch": epoch + 1}):
+            total = 0.0
+            shuffled = torch.randperm(len(images), generator=order)
+            for batch in torch.split(shuffled, settings.batch_size):
+                optimizer.zero_grad()
+                loss = criterion(net(images.inputs[batch]), images.labels[batch])
+                total += loss.item() * len(batch)
+                if settings.proximal_mu > 0:
+                    loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
+                loss.backward()
+                optimizer.step()
         checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(images)
 

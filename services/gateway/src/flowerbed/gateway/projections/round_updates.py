@@ -99,7 +99,8 @@ def _values(recorded: Recorded[Any], event: UpdateEvent) -> tuple[dict[str, Any]
     at = recorded.recorded_at
     match event:
         case UpdateSubmitted():
-            return {"status": "submitted", "reported_at": at} | _work(event), False
+            submitted = {"status": "submitted", "reported_at": at}
+            return submitted | _work(event) | _measures(event), False
         case UpdateFailed():
             failed = {"status": "failed", "code": event.code, "detail": event.detail}
             return failed | {"reported_at": at}, True
@@ -122,6 +123,16 @@ def _work(event: UpdateSubmitted | UpdateAccepted) -> dict[str, Any]:
         "train_seconds": event.train_seconds,
         "metrics": as_json(event.metrics),
         **_ref(event.artifact),
+    }
+
+
+def _measures(event: UpdateSubmitted) -> dict[str, Any]:
+    return {
+        "download_seconds": event.download_seconds,
+        "upload_seconds": event.upload_seconds,
+        "n_tokens": event.n_tokens,
+        "joules": event.joules,
+        "joules_reason": event.joules_reason,
     }
 
 

@@ -1,0 +1,1 @@
+"""Spans that no process holds from their beginning to their end, made from the events."""

@@ -1,0 +1,166 @@
+"""Exports the spans that events end, from a cursor, so that none is lost with any process.
+
+    events past the cursor ──> spans ──> the collector has them ──> the cursor moves
+
+Killed in between, the next one exports the same spans once more, under the same ids. A collector
+that is away is waited for: the history is not lost meanwhile.
+"""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flowerbed.events.database import Database
+from flowerbed.events.errors import Unavailable
+from flowerbed.events.outbox import NO_TENANT
+from flowerbed.events.store import COLUMNS, EventStore
+from flowerbed.gateway.traces.ended import ended_by
+from flowerbed.gateway.traces.milestone import Milestone
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+    from opentelemetry.trace import SpanContext
+
+logger = logging.getLogger(__name__)
+
+PAGE = 200
+LOOK_SECONDS = 0.5
+SETTLE_SECONDS = 1.5
+"""What else of the same moment other services have to say is here by then."""
+FIRST_WAIT, LAST_WAIT = 1.0, 60.0
+
+_PAGE = f"""
+SELECT {COLUMNS}, recorded_at > clock_timestamp() - make_interval(secs => $2) AS is_young
+FROM events WHERE gpos > $1 ORDER BY gpos LIMIT {PAGE}
+"""
+# Without a row, what happened before traces were wanted is left alone.
+_CURSOR = """
+SELECT coalesce((SELECT position FROM trace_cursor), (SELECT max(gpos) FROM events), 0)
+"""
+_MOVE = """
+INSERT INTO trace_cursor (position) VALUES ($1)
+ON CONFLICT (is_one) DO UPDATE SET position = EXCLUDED.position
+"""
+
+
+class CollectorAway(Unavailable):
+    """It did not take the spans."""
+
+
+@dataclass(slots=True)
+class TraceExport:
+    """`exporter` is the SDK's, and blocks."""
+
+    database: Database
+    store: EventStore
+    exporter: "SpanExporter"
+    resource: "Resource"
+    settle_seconds: float = SETTLE_SECONDS
+    _says_away: bool = field(default=False, init=False)
+    _known: int | None = field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Until cancelled. Only one replica does this at a time."""
+        wait, self._known = FIRST_WAIT, None
+        while True:
+            try:
+                n_events = await self.step()
+            except CollectorAway as away:
+                if not self._says_away:
+                    logger.warning("traces wait: %s", away)
+                self._says_away = True
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, LAST_WAIT)
+                continue
+            if n_events:
+                self._says_away, wait = False, FIRST_WAIT
+            if n_events < PAGE:
+                await asyncio.sleep(LOOK_SECONDS)
+
+    async def step(self) -> int:
+        """Export what the next events have ended; how many events that were.
+
+        Raises:
+            CollectorAway: nothing was exported, or it is not sure; the cursor stays.
+        """
+        position = await self._position()
+        async with self.database.read_all() as connection:
+            rows = await connection.fetch(_PAGE, position, self.settle_seconds)
+            settled = _until_young(rows)
+            milestones: list[Milestone] = []
+            for row in settled:
+                milestones += await ended_by(connection, self.store.recorded(row))
+        if milestones:
+            spans = [self._span(one) for one in milestones]
+            result = await asyncio.to_thread(self.exporter.export, spans)
+            if result.value != 0:
+                raise CollectorAway(f"the collector did not take {len(spans)} spans")
+        if settled:
+            await self._move(settled[-1]["gpos"])
+        return len(settled)
+
+    async def _position(self) -> int:
+        if self._known is None:
+            async with self.database.read_all() as connection:
+                self._known = int(await connection.fetchval(_CURSOR))
+            await self._move(self._known)
+        return self._known
+
+    async def _move(self, position: int) -> None:
+        async with self.database.transaction(NO_TENANT) as tx:
+            await tx.execute(_MOVE, position)
+        self._known = position
+
+    def _span(self, milestone: Milestone) -> "ReadableSpan":
+        from opentelemetry.sdk.trace import ReadableSpan
+        from opentelemetry.trace import Status, StatusCode
+
+        status = Status(StatusCode.ERROR, milestone.error) if milestone.error else None
+        return ReadableSpan(
+            name=milestone.name,
+            context=_context(milestone.own),
+            parent=None if milestone.parent is None else _context(milestone.parent),
+            resource=self.resource,
+            attributes=milestone.attributes,
+            status=status or Status(StatusCode.UNSET),
+            start_time=_nanoseconds(min(milestone.start, milestone.end)),
+            end_time=_nanoseconds(milestone.end),
+        )
+
+
+def _until_young(rows: Sequence[Any]) -> list[Any]:
+    settled = []
+    for row in rows:
+        if row["is_young"]:
+            break
+        settled.append(row)
+    return settled
+
+
+def _context(traceparent: str) -> "SpanContext":
+    from opentelemetry.trace import SpanContext, TraceFlags
+
+    _, trace_id, span_id, flags = traceparent.split("-")
+    return SpanContext(
+        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
+    )
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1_000_000) * 1000
+
+
+def trace_export(
+    database: Database, store: EventStore, endpoint: str | None, protocol: str | None
+) -> TraceExport:
+    """The SDK is loaded here, so call it only where spans are exported."""
+    from flowerbed.events import exporting
+
+    return TraceExport(
+        database, store, exporting.exporter(endpoint, protocol), exporting.resource("flowerbed")
+    )
