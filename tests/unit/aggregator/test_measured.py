@@ -74,4 +74,4 @@ def test_labels_stay_few_however_many_tenants_and_reasons_come(
         for metric in REGISTRY.collect() if metric.name == "fl_updates_without_energy"
         for sample in metric.samples if sample.labels["reason"].startswith(("reason-", "other"))
     ]  # fmt: skip
-    assert {one for one in reasons} == {"reason-0", "reason-1", "other"}
+    assert set(reasons) == {"reason-0", "reason-1", "other"}

@@ -14,10 +14,9 @@ another process is to know is always one of these: a random id may die with its 
 """
 
 import hashlib
-import sys
 
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
-from flowerbed.contracts.event import NO_FEDERATION, Event
+from flowerbed.contracts.event import NO_FEDERATION
 from flowerbed.contracts.update import UpdateEvent
 
 SAMPLED = "01"
@@ -60,7 +59,7 @@ def of_screening(federation_id: str, work_id: str) -> str:
     return traceparent(federation_id, "screening", work_id)
 
 
-def scope_of(event: Event) -> str | None:
+def scope_of(event: object) -> str | None:
     """The narrowest of these spans that the fact belongs to; None if it is of no federation."""
     federation_id = getattr(event, "federation_id", NO_FEDERATION)
     if federation_id == NO_FEDERATION:
@@ -79,7 +78,3 @@ def scope_of(event: Event) -> str | None:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-if __name__ == "__main__":
-    print(trace_id(sys.argv[1]))

@@ -12,7 +12,7 @@ from flowerbed.events.decider import C, Decider, S
 from flowerbed.events.errors import Conflict
 from flowerbed.events.recorded import Recorded
 from flowerbed.events.store import EventStore
-from flowerbed.events.telemetry import described, span
+from flowerbed.events.telemetry import span
 
 ATTEMPTS = 5
 
@@ -28,8 +28,7 @@ async def execute(
     context: Context,
 ) -> list[Recorded[E]]:
     """In the caller's transaction: a consumer's cursor and these events commit together."""
-    about = described(command)
-    with span(f"command {type(command).__name__}", context, stream=stream, **about):
+    with span(f"command {type(command).__name__}", context, about=command, stream=stream):
         states, key = known_states(), (id(decider), context.tenant, stream)
         version, state = states.find(key) or (0, decider.initial)
         history: Sequence[Recorded[E]] = await store.read(tx, stream, after=version)

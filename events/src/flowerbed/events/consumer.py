@@ -12,7 +12,7 @@ from flowerbed.events.connection import Connection
 from flowerbed.events.message import Envelope, Message, envelope, received
 from flowerbed.events.recorded import Recorded
 from flowerbed.events.rest import Rest
-from flowerbed.events.telemetry import SpanKind, described, span
+from flowerbed.events.telemetry import SpanKind, span
 
 Handler: TypeAlias = Callable[[Connection, Recorded[Any]], Awaitable[None]]
 HandleAll: TypeAlias = Callable[[Connection, Sequence[Recorded[Any]]], Awaitable[None]]
@@ -78,7 +78,7 @@ class Consumer:
             under=scope_of(recorded.event),
             consumer=self.name,
             stream=read.stream,
-            **described(recorded.event),
+            about=recorded.event,
         ):
             await handler(tx, recorded)
 

@@ -21,7 +21,6 @@ from flowerbed.events.context import NO_FEDERATION, Context
 __all__ = [
     "SpanKind",
     "current_traceparent",
-    "described",
     "endpoint_is_set",
     "exemplar",
     "flush_traces",
@@ -64,7 +63,7 @@ def traceparent_of(context: Context) -> str | None:
     return of_federation(context.correlation_id)
 
 
-def described(subject: object) -> dict[str, str | int]:
+def _described(subject: object) -> dict[str, str | int]:
     """What an event or a command says of itself, as span attributes."""
     found = {name: getattr(subject, key, None) for key, name in _ATTRIBUTES.items()}
     return {name: value for name, value in found.items() if isinstance(value, str | int)}
@@ -77,22 +76,25 @@ def span(
     *,
     kind: SpanKind = SpanKind.INTERNAL,
     under: str | None = None,
+    about: object = None,
     **attributes: str | int,
 ) -> Iterator[Span]:
     """A span about `context`: in its federation's trace if it has one.
 
+    `about`: an event or a command, for what it says of itself.
+
     `under`: the traceparent of the derived span that it belongs to; else it belongs to the running
     span, or to the federation. What caused it in another trace is linked.
     """
-    named: dict[str, str | int] = {"tenant": context.tenant, **attributes}
+    named = {"tenant": context.tenant, **_described(about), **attributes}
     running = trace.get_current_span().get_span_context()
     parent, links = None, list[Link]()
     if context.correlation_id != NO_FEDERATION:
         named["federation_id"] = context.correlation_id
-        about = _span_context(under or of_federation(context.correlation_id))
-        if under is not None or running.trace_id != about.trace_id:
-            parent = trace.set_span_in_context(NonRecordingSpan(about))
-        links = _links(about.trace_id, running, context.traceparent)
+        above = _span_context(under or of_federation(context.correlation_id))
+        if under is not None or running.trace_id != above.trace_id:
+            parent = trace.set_span_in_context(NonRecordingSpan(above))
+        links = _links(above.trace_id, running, context.traceparent)
     elif not running.is_valid:
         parent = trace_context(context.traceparent)
     tracer = trace.get_tracer("flowerbed.events")

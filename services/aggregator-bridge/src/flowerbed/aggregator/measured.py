@@ -42,7 +42,7 @@ def totals(reports: Iterable[UpdateSubmitted]) -> Totals:
     both = [one for one in counted if one.joules is not None]
     tokens_of_both = sum(one.n_tokens or 0 for one in both)
     return Totals(
-        tokens=_sum([one.n_tokens for one in known if one.n_tokens is not None]),
+        tokens=_count([one.n_tokens for one in known if one.n_tokens is not None]),
         tokens_per_second=_sum([(one.n_tokens or 0) / one.train_seconds for one in counted]),
         joules=_sum([one.joules for one in known if one.joules is not None]),
         watts=_sum([(one.joules or 0) / one.train_seconds for one in metered]),
@@ -73,15 +73,16 @@ async def reported(connection: Connection, works: Sequence[str]) -> list[UpdateS
     return [UpdateSubmitted.model_validate_json(row["answer"]) for row in rows]
 
 
+def _count(values: Sequence[int]) -> int | None:
+    return sum(values) if values else None
+
+
 def _sum(values: Sequence[float]) -> float | None:
     return sum(values) if values else None
 
 
 def _set(gauge: Gauge, labels: tuple[str, str], value: float | None) -> None:
-    if value is not None:
-        gauge.labels(*labels).set(value)
-        return
-    try:
+    if value is None:
         gauge.remove(*labels)
-    except KeyError:
-        return
+    else:
+        gauge.labels(*labels).set(value)

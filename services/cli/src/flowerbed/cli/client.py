@@ -89,8 +89,7 @@ def start(
         if running_agent(state) is not None:
             if AgentSettings.load(state) != settings:
                 raise BadInput(
-                    "the agent runs already, with another dataset, task or collector:"
-                    " stop it first"
+                    "the agent runs already, with another dataset, task or collector: stop it first"
                 )
             _print_status(state, output)
             return

@@ -50,9 +50,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         shell.consume(consumer)
     shell.measured.append(partial(metrics.measure, shell.database))
     if endpoint_is_set(settings.otlp_endpoint):
-        traces = trace_export(
-            shell.database, store, settings.otlp_endpoint, settings.otlp_protocol
-        )
+        traces = trace_export(shell.database, store, settings.otlp_endpoint, settings.otlp_protocol)
         shell.background("traces", traces.run, leader=True)
     reads = Reads(shell.database)
     upstreams = _upstreams(settings)

@@ -30,7 +30,7 @@ from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.events.store import EventStore
-from flowerbed.events.telemetry import described, span
+from flowerbed.events.telemetry import span
 from flowerbed.lease import federations, heartbeats, metrics, reports, terms, work
 from flowerbed.lease.clients import ClientNotAdmitted
 from flowerbed.lease.datasets import DatasetNotAdmitted, admit
@@ -247,8 +247,8 @@ class Desk:
         context = Context(
             tenant=peer.tenant, correlation_id=held.federation_id, actor=peer.client_id
         )
-        under, of = of_work(held.federation_id, owed.work_id), described(owed.exchange)
-        with span("work order", context, under=under, client_id=held.client_id, **of):
+        under, to = of_work(held.federation_id, owed.work_id), held.client_id
+        with span("work order", context, under=under, about=owed.exchange, client_id=to):
             order = terms.work_order(owed, held, federation, peer.tenant, now, self.blobs)
             more = {"takes_measures": takes_measures, "traceparent": under}
             return self.signer.sign(order.model_copy(update=more))

@@ -21,7 +21,7 @@ class Recorder:
     """Collects ended spans until they are taken."""
 
     def __init__(self) -> None:
-        self._ended: "list[ReadableSpan]" = []
+        self._ended: list[ReadableSpan] = []
 
     @classmethod
     def installed(cls) -> "Recorder":
@@ -48,7 +48,7 @@ class Recorder:
         """In the order of their beginnings, so that a parent comes before its children."""
         ended, self._ended = sorted(self._ended, key=lambda span: span.start_time or 0), []
         places: dict[int, int] = {}
-        lines = []
+        lines: list[SpanLine] = []
         for span in ended:
             parent = span.parent.span_id if span.parent is not None else None
             places[span.context.span_id] = len(lines)

@@ -79,7 +79,7 @@ class Spans:
                 start_time=line.start,
             )
             above.append(span)
-        for span, line in reversed(list(zip(above[1:], lines, strict=True))):
+        for span, line in zip(above[1:], lines, strict=True):
             span.end(line.end)
 
     @contextmanager

@@ -49,7 +49,6 @@ SELECT * FROM round_updates WHERE federation_id = $1 AND tenant = $2
 """
 
 
-
 async def ended_by(tx: Connection, recorded: Recorded[Any]) -> Sequence[Milestone]:
     """The spans that this event ends, outermost first. The read models know of it already."""
     found = [one async for one in _found(tx, recorded)]
@@ -153,9 +152,6 @@ async def _submission(tx: Connection, event: FederationCreated, at: datetime) ->
 # --- rounds and their exchanges -------------------------------------------------------------
 
 
-
-
-
 async def _outcomes(tx: Connection, row: Mapping[str, Any]) -> frozenset[str]:
     identity, number, attempt = place_of(row)
     rows = await tx.fetch(
@@ -248,9 +244,6 @@ async def _decided(tx: Connection, recorded: Recorded[UpdateEvent]) -> AsyncIter
         error = "" if isinstance(event, UpdateAccepted) else getattr(event, "code", "")
         for one in work_spans(row, event.work_id, at, error):
             yield one
-
-
-
 
 
 # --- rows -----------------------------------------------------------------------------------

@@ -109,5 +109,3 @@ def ordered(work_id: str) -> tuple[int, int, str, str]:
 
 def place_of(row: Mapping[str, Any]) -> tuple[str, int, int]:
     return row["federation_id"], row["round_number"], row["attempt"]
-
-
