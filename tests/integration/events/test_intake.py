@@ -1,7 +1,7 @@
 """Consumers on a real JetStream and a real Postgres: from one service's store to another's."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -581,3 +581,59 @@ async def _waits_for_a_lock(garden: Garden) -> None:
         return found > 0
 
     await eventually(waiting, "the consumer waits for the lane")
+
+
+class Whole:
+    """A consumer that takes what arrived at once."""
+
+    def __init__(self, garden: Garden) -> None:
+        self.garden = garden
+        self.sizes: list[int] = []
+
+    async def note_all(self, tx: Connection, recorded: Sequence[Recorded[Any]]) -> None:
+        self.sizes.append(len(recorded))
+        for one in recorded:
+            await self.garden.note(tx, one)
+
+    @property
+    def consumer(self) -> Consumer:
+        return replace(self.garden.consumer(), handle_all=self.note_all)
+
+
+async def test_a_batch_is_handled_at_once_and_in_order_tenant_by_tenant(garden: Garden) -> None:
+    whole = Whole(garden)
+    await garden.record("bed-1", Sown(seed="rose"), Watered(litres=1))
+    await garden.record("bed-2", Sown(seed="tulip"), context=TULIPS)
+    await garden.record("bed-1", Watered(litres=2))
+
+    async with running(garden.intake(whole.consumer)):
+        await garden.noted(("bed-1", 1), ("bed-1", 2), ("bed-1", 3), ("bed-2", 1))
+        await garden.acknowledged()
+
+    assert sum(whole.sizes) == 4 and max(whole.sizes) == 3
+
+
+async def test_an_event_that_spoils_a_batch_is_put_aside_alone(garden: Garden) -> None:
+    whole = Whole(garden)
+    garden.broken["bed-2"] = Rejected("no")
+    await garden.record("bed-1", Sown(seed="rose"))
+    await garden.record("bed-2", Sown(seed="ivy"), context=TULIPS)
+    await garden.record("bed-3", Sown(seed="lily"))
+
+    async with running(garden.intake(whole.consumer)):
+        await garden.noted(("bed-1", 1), ("bed-3", 1))
+        await garden.acknowledged()
+
+    assert [(stream, version) for stream, version, _ in await garden.letters()] == [("bed-2", 1)]
+
+
+async def test_a_thousand_events_are_relayed_in_pages_read_ahead(garden: Garden) -> None:
+    events = [Watered(litres=number + 1) for number in range(120)]
+    for number in range(10):
+        async with garden.lease.database.transaction(ROSES.tenant) as tx:
+            await store.append(tx, f"bed-{number}", events, expected=0, context=ROSES)
+    await garden.relayed()
+
+    async with running(garden.intake()):
+        expected = [(f"bed-{bed}", version + 1) for bed in range(10) for version in range(120)]
+        await garden.noted(*expected)

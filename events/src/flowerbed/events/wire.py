@@ -11,7 +11,7 @@ from typing import Any
 from flowerbed.events.message import Malformed, Message
 
 _HEAD = "NATS/1.0\r\n"
-_ONE_LINE = {ord("\r"): None, ord("\n"): " "}
+_ONE_LINE = {ord("\r"): " ", ord("\n"): " "}
 _SUBJECT = re.compile(r"[!-~]+")
 
 
@@ -24,7 +24,8 @@ def published(message: Message, more: str = "") -> bytes:
     lines = [f"{name}: {value}\r\n" for name, value in message.headers.items()]
     text = "".join(lines)
     if text.count("\n") != len(lines) or text.count("\r") != len(lines):
-        text = "".join(f"{line.translate(_ONE_LINE)}\r\n" for line in lines)
+        named = message.headers.items()
+        text = "".join(f"{name}: {value.translate(_ONE_LINE)}\r\n" for name, value in named)
     if _SUBJECT.fullmatch(message.subject) is None:
         raise Malformed(f"{message.subject!r} is no subject")
     head, data = f"{_HEAD}{text}{more}\r\n".encode(), message.data
