@@ -74,6 +74,19 @@ BACKBONE = Board(
             ),
         ),
         (
+            "Webhooks",
+            (
+                lines(
+                    "Deliveries per minute, by outcome",
+                    (
+                        f"60 * sum by (outcome) (rate(webhook_deliveries_total[{_W}]))",
+                        "{{outcome}}",
+                    ),
+                    says="Attempts: one that fails is tried again later.",
+                ),
+            ),
+        ),
+        (
             "Processes",
             (
                 lines(

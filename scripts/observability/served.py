@@ -25,11 +25,13 @@ def served() -> dict[str, frozenset[str]]:
 
 
 def _modules() -> list[str]:
+    """All that define some."""
     folders = [ROOT / "events" / "src", *sorted(ROOT.glob("services/*/src"))]
     return [
         ".".join(path.relative_to(folder).with_suffix("").parts)
         for folder in folders
-        for path in sorted(folder.glob("flowerbed/*/metrics.py"))
+        for path in sorted(folder.rglob("*.py"))
+        if "from prometheus_client import" in path.read_text()
     ]
 
 

@@ -59,19 +59,6 @@ def test_a_metric_that_nobody_serves_and_a_wrong_label_are_found() -> None:
         asked("sum by (tenant (up)")
 
 
-def test_every_metric_of_ours_is_on_a_dashboard() -> None:
-    charted = {one.metric for _, expr in of_dashboards(DASHBOARDS) for one in asked(expr)}
-    charted |= {one.metric for _, expr in of_rules(ALERTS) for one in asked(expr)}
-    ours = {name for name in served() if not name.endswith(("_sum", "_count"))}
-    assert ours - charted - NOT_CHARTED == set()
-
-
-NOT_CHARTED = {
-    "flowerbed_lag",  # of services that name a lag of their own
-    "dead_letters_total",  # dead_letters_waiting says what is still to be done
-}
-
-
 def test_every_alert_has_words_and_a_runbook() -> None:
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs/runbooks.md").read_text(), re.M)
     alerts = [
