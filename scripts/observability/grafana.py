@@ -2,7 +2,12 @@
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, text, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode, TimeZoneBrowser
+from grafana_foundation_sdk.models.common import (
+    BigValueColorMode,
+    BigValueGraphMode,
+    LegendDisplayMode,
+    TimeZoneBrowser,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
@@ -51,7 +56,13 @@ def _panel(shown: Shown) -> text.Panel | stat.Panel | timeseries.Panel:
     if shown.kind == "text":
         panel = text.Panel().mode(TextMode.MARKDOWN).content(shown.says)
         return panel.title(shown.title).span(shown.width).height(_HEIGHTS["text"])
-    made: stat.Panel | timeseries.Panel = stat.Panel()
+    reduced = common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False)
+    made: stat.Panel | timeseries.Panel = (
+        stat.Panel()
+        .reduce_options(reduced)
+        .color_mode(BigValueColorMode.VALUE)
+        .graph_mode(BigValueGraphMode.AREA)
+    )
     if shown.kind == "lines":
         legend = common.VizLegendOptions().display_mode(LegendDisplayMode.LIST).show_legend(True)
         made = timeseries.Panel().legend(legend).min(0).fill_opacity(8)

@@ -29,17 +29,19 @@ def targets(stack: Stack) -> set[str]:
     return {one["labels"]["replica"] for one in found}
 
 
+def alertmanagers(stack: Stack) -> list[str]:
+    found = httpx.get(f"{stack.prometheus_url}/api/v1/alertmanagers").json()["data"]
+    return [one["url"] for one in found["activeAlertmanagers"]]
+
+
 def test_they_are_supervised_and_scrape_the_stack(state_dir: Path) -> None:
     stack = up(state_dir, services=("artifact",), observability=True)
 
-    assert targets(stack) == set(SERVICES), "each that there can be"
+    eventually(lambda: targets(stack) == set(SERVICES), 30)  # each that there can be
     rules = httpx.get(f"{stack.prometheus_url}/api/v1/rules").json()["data"]["groups"]
     assert {group["name"] for group in rules} >= {"flowerbed-federations", "flowerbed-objectives"}
-    told = httpx.get(f"{stack.prometheus_url}/api/v1/alertmanagers").json()["data"]
-    port = stack.port("alertmanager")
-    assert [one["url"] for one in told["activeAlertmanagers"]] == [
-        f"http://127.0.0.1:{port}/api/v2/alerts"
-    ]
+    told = f"http://127.0.0.1:{stack.port('alertmanager')}/api/v2/alerts"
+    eventually(lambda: alertmanagers(stack) == [told], 30)
 
     first = process(stack, "prometheus")
     first.signal(signal.SIGKILL)

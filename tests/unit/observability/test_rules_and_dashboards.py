@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from scripts.observability.__main__ import FOLDER, files
 from scripts.observability.expressions import asked, of_dashboards, of_rules
@@ -76,6 +79,14 @@ def test_every_alert_has_words_and_a_runbook() -> None:
         asked_for = set(re.findall(r"\$labels\.(\w+)", said))
         labels = {label for one in asked(rule["expr"]) for label in one.labels}
         assert asked_for <= labels | served()["up"], rule["alert"]
+
+
+@pytest.mark.parametrize("path", sorted(DASHBOARDS.glob("*.json")), ids=lambda path: path.stem)
+def test_grafanas_own_sdk_reads_a_dashboard_back_as_it_is(path: Path) -> None:
+    register_default_plugins()
+    board = Dashboard.from_json(json.loads(path.read_text()))
+    assert JSONEncoder(sort_keys=True, indent=2).encode(board) + "\n" == path.read_text()
+    assert "null" not in re.findall(r'"options": (\w+)', path.read_text())
 
 
 def test_every_panel_says_what_to_make_of_it() -> None:
