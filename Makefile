@@ -73,10 +73,12 @@ check: setup ## formatting, lint and types
 verify: setup ## generated files are not stale
 	$(PY) scripts/generate_contracts.py --check
 	$(PY) -m scripts.observability --check
+	$(PY) scripts/generate_cli_reference.py --check
 
-generate: setup ## write the generated files: schemas, AsyncAPI, GraphQL, app hashes, alerts, dashboards
+generate: setup ## write what is generated: schemas, AsyncAPI, GraphQL, app hashes, alerts, dashboards, docs/cli.md
 	$(PY) scripts/generate_contracts.py
 	$(PY) -m scripts.observability
+	$(PY) scripts/generate_cli_reference.py
 
 format: setup ## format and mend what can be mended
 	.venv/bin/ruff format -q .

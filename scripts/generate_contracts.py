@@ -28,7 +28,7 @@ DOOR = (
     door.Invite, door.Enrolment, door.Enrolled, door.CertificateRequest, door.Certificate,
     door.LeasePoll, door.LeaseOffers, door.LeaseClaim, door.LeaseHeld, door.LeaseDecline,
     door.LeaseBeat, door.WorkPoll, door.WorkOffer, door.WorkReport, door.WorkFailure,
-    door.LeaseRelease,
+    door.LeaseRelease, door.LogBatch,
 )  # fmt: skip
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

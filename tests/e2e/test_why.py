@@ -205,9 +205,21 @@ def test_a_failing_app_is_shown_with_its_traceback_and_label(field: Field, tmp_p
     assert "load_net" in error["traceback"] and len(error["traceback"].splitlines()) > 2
     assert error["label"].startswith("hospital-") and error["client_id"]
 
+    written = until(lambda: written_at(field, identity, error["label"]), "the app's log lines")
+    assert "Error(s) in loading state_dict" in written
+    assert "Traceback" in written and "File <path>, line" in written
+    assert str(field.sites[0].folder.parent) not in written
+
     shown = cli(identity, field.stack.state_dir)
     assert shown.exit_code == 0 and "round-failed" in shown.stdout
     assert "in load_net" in shown.stdout and error["label"] in shown.stdout
+
+
+def written_at(field: Field, identity: str, label: str) -> str:
+    """What the ClientApp of that site wrote, up to the end of its traceback."""
+    page = field.api.get(f"/federations/{identity}/logs", client=label)
+    text = "\n".join(line["text"] for line in page["lines"])
+    return text if "Error(s) in loading" in text else ""
 
 
 async def test_a_parked_federation_names_the_service_and_how_to_go_on(field: Field) -> None:

@@ -9,6 +9,7 @@ from tests.integration.lease.conftest import FED, House
 from tests.support.isolation import assert_walled
 
 OTHER_FED = "fed-other00000000000"
+LINE = {"number": 1, "at": "2026-01-01T00:00:00Z", "text": "a line"}
 
 
 async def every_route(
@@ -23,6 +24,7 @@ async def every_route(
         "work/next": {"epoch": epoch},
         f"work/{work_id}/report": {"epoch": epoch, "artifact": artifact, "n_examples": 3},
         f"work/{work_id}/failure": {"epoch": epoch, "code": "app-failed"},
+        "logs": {"epoch": epoch, "run": "r", "lines": [LINE]},
         "release": {"epoch": epoch},
     }
     return {path: await client.ask(f"{of}/{path}", body) for path, body in bodies.items()}
@@ -82,6 +84,8 @@ async def test_a_tenants_rows_are_its_own_on_every_table(house: House) -> None:
         changes = {"federation_id": federation_id, "cohort": members}
         await house.say(exchange.model_copy(update=changes), tenant, federation_id)
         await client.ordered(lease)
+        lines = {"epoch": lease["epoch"], "run": "r", "lines": [LINE]}
+        await client.told(f"/v1/leases/{lease['lease_id']}/logs", lines)
     for mine, other in (("acme", "other"), ("other", "acme")):
         await assert_walled(house.made, mine, other, empty={"dead_letters"})
 

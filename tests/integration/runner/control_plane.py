@@ -21,7 +21,15 @@ from fastapi.responses import JSONResponse
 from joserfc import jws
 from joserfc.jwk import OKPKey
 
-from flowerbed.contracts.door import Enrolment, Invite, LeasePoll, WorkFailure, WorkReport
+from flowerbed.contracts.door import (
+    Enrolment,
+    Invite,
+    LeasePoll,
+    LogBatch,
+    LogLine,
+    WorkFailure,
+    WorkReport,
+)
 from flowerbed.contracts.signed import ALGORITHM, ISSUER, MANIFEST_TYPE, WORK_ORDER_TYPE
 from flowerbed.flower_apps import registry
 from tests.integration.runner.authority import Authority, client_of, serial_of
@@ -60,6 +68,7 @@ class ControlPlane:
         self.reports: list[tuple[str, WorkReport]] = []
         self.failures: list[tuple[str, WorkFailure]] = []
         self.released: list[str] = []
+        self.lines: dict[tuple[str, int], LogLine] = {}
         self.beats = 0
         self.polls = 0
         self.heartbeat_seconds = 20.0
@@ -142,6 +151,11 @@ class ControlPlane:
         with warnings.catch_warnings(action="ignore"):  # RFC 9864 has a newer name for EdDSA
             return jws.serialize_compact(header, payload, self.signing_key, [ALGORITHM])
 
+    @property
+    def said(self) -> list[str]:
+        """What the app wrote, as far as it has come here."""
+        return [line.text for line in list(self.lines.values())]
+
     def jwks(self) -> dict[str, Any]:
         return {"keys": [dict(key.as_dict(private=False)) for key in self.published]}
 
@@ -220,6 +234,12 @@ class ControlPlane:
                 body.wait_seconds,
             )  # fmt: skip
             return {"offers": offers}
+
+        @app.post("/v1/leases/{lease_id}/logs")
+        async def logs(lease_id: str, body: LogBatch) -> Any:
+            for line in body.lines:
+                self.lines.setdefault((body.run, line.number), line)
+            return {"status": "recorded"}
 
         @app.post("/v1/leases/{lease_id}/{what}")
         async def lease(lease_id: str, what: str, body: dict[str, Any]) -> Any:

@@ -157,7 +157,7 @@ def test_mistakes_are_answered_with_one_line(
         (2, "holds no file", ["--dataset", f"local:{tmp_path / 'empty'}"]),
         (2, "local:/path/to/folder", ["--dataset", "/data"]),
         (2, "task 'Heart'", ["--dataset", dataset, "--task", "Heart"]),
-        (1, "did not answer", ["--dataset", dataset, "--invite", away]),
+        (3, "did not answer", ["--dataset", dataset, "--invite", away]),
     ]
     for code, words, arguments in mistakes:
         result = client("start", *arguments)
@@ -181,7 +181,7 @@ def test_agent_starts_while_the_door_is_away_and_finds_it_later(
     monkeypatch.setattr(control, "REACH_SECONDS", 0.1)
     control_plane.client_door.stop()
     started = client("start", "--dataset", f"local:{folder}")
-    assert started.exit_code == 1
+    assert started.exit_code == 3
     assert "error: the agent runs and keeps trying: https://127.0.0.1" in started.stderr
     control_plane.client_door.start()
     wait_for(lambda: "polling" in client("status").stdout, "a poll")

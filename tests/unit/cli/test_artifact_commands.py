@@ -10,6 +10,7 @@ import pytest
 
 from flowerbed.artifact.blobs import DigestDiffers
 from flowerbed.cli import artifact
+from flowerbed.cli.calling import Call
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import NotFound
 from tests.unit.cli.federation_views import FED, a_federation, an_artifact, completed, digest
@@ -46,7 +47,7 @@ def stub() -> Iterator[StubGateway]:
 @pytest.fixture
 def blobs(monkeypatch: pytest.MonkeyPatch) -> StubBlobs:
     stored = StubBlobs({one["uri"]: one["sha256"] for one in MADE})
-    monkeypatch.setattr(artifact, "_blobs", lambda state_dir: stored)
+    monkeypatch.setattr(Call, "blobs", lambda self: stored)
     return stored
 
 

@@ -21,9 +21,7 @@ spec:
   num_rounds: 2
 """
 CLIENT = typer.Typer()
-CLIENT.command("invite")(invites.invite)
-CLIENT.command("list")(invites.list_clients)
-CLIENT.command("revoke")(invites.revoke)
+invites.register(CLIENT)
 
 
 @pytest.fixture
@@ -96,7 +94,7 @@ def test_wrong_arguments_are_bad_input(arguments: tuple[str, ...]) -> None:
             {"FLOWERBED_URL": "http://127.0.0.1:1", "FLOWERBED_TOKEN": "t"},
             (),
             "does not answer",
-            1,
+            3,
         ),
     ],
 )
@@ -164,8 +162,8 @@ def test_a_refused_spec_lists_its_problems(stub: StubGateway, spec_file: Path) -
 
     assert found.exit_code == as_json.exit_code == 2
     assert "spec.num_rounds" in found.stderr and "1 rule is broken" in found.stderr
-    assert found.stdout == ""
-    assert json.loads(as_json.stdout) == problem
+    assert found.stdout == as_json.stdout == ""
+    assert json.loads(as_json.stderr) == problem
 
 
 def test_submit_and_watch_ends_as_the_federation_ends(stub: StubGateway, spec_file: Path) -> None:

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from flowerbed.cli import federation
-from flowerbed.cli import why as command
+from flowerbed.cli import federation, watching
 from flowerbed.cli.why import block
 from tests.unit.cli.gateway_stub import StubGateway, run, stub_gateway
 
@@ -94,7 +93,7 @@ def test_without_a_stack_it_is_not_running(tmp_path: Any) -> None:
 def test_watching_tells_what_changes_until_the_end(
     stub: StubGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "INTERVAL", 0.0)
+    monkeypatch.setattr(watching, "INTERVAL", 0.0)
     later = an_answer(on=[{**an_answer()["on"][0], "doing": "was ordered training 31 s ago"}])
     ended = an_answer(status="failed", waits={"code": "failed", "what": "nothing any more"}, on=[])
     for answer in (an_answer(), later, ended):

@@ -103,16 +103,20 @@ def test_log_line_is_json_with_its_trace(capsys: pytest.CaptureFixture[str]) -> 
         with trace.use_span(trace.get_current_span(trace_context(TRACEPARENT))):
             logger.info("watered %s", "bed-1", extra={"federation_id": "fed-1"})
         logger.info("no trace")
+        with span("water", Context(tenant="roses", correlation_id="fed-2")):
+            logger.info("in a span")
+        logger.info("after it")
         logger.debug("not said")
     finally:
         logging.root.handlers[:], logging.root.level = before
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    first, second, third, last = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["message"] == "watered bed-1"
     assert (first["service"], first["level"], first["logger"]) == (
         "lease", "INFO", "flowerbed.test",
     )  # fmt: skip
     assert (first["trace_id"], first["federation_id"]) == (TRACE, "fed-1")
-    assert "trace_id" not in second
+    assert "trace_id" not in second and "federation_id" not in second
+    assert third["federation_id"] == "fed-2" and "federation_id" not in last
 
 
 def test_websockets_are_loaded_only_for_an_app_that_has_some() -> None:

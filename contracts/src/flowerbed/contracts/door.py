@@ -12,6 +12,7 @@ Two listeners, both TLS with the control plane's own CA:
     POST /v1/leases/{lease_id}/work/next         WorkPoll -> WorkOffer        (long poll)
     POST /v1/leases/{lease_id}/work/{work_id}/report    WorkReport -> Accepted
     POST /v1/leases/{lease_id}/work/{work_id}/failure   WorkFailure -> Accepted
+    POST /v1/leases/{lease_id}/logs              LogBatch -> Accepted
     POST /v1/leases/{lease_id}/release           LeaseRelease -> Accepted
 
 A lease that is lost (old epoch, dropped, federation over, revoked) answers 410 with code
@@ -20,14 +21,20 @@ A lease that is lost (old epoch, dropped, federation over, revoked) answers 410 
 
 import base64
 import json
-from typing import Annotated, Any
+import re
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
 from flowerbed.contracts.values import ArtifactRef, DatasetRef, Timestamp, Token, Words
 
 INVITE_PREFIX = "fbi_"
 MAX_WAIT_SECONDS = 50.0
+LONGEST_LOG_LINE = 1000
+MOST_LOG_LINES = 100
+"""In one batch."""
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 Metric = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,200}$")]
 FailureCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
@@ -190,6 +197,35 @@ class WorkFailure(DoorMessage):
     epoch: int = Field(ge=1)
     code: FailureCode
     detail: Words = ""
+
+
+def _printable(text: str) -> str:
+    """One line that does nothing to the terminal of whoever reads it."""
+    return _CONTROLS.sub("\ufffd", text)
+
+
+LogKind: TypeAlias = Literal["line", "left-out", "kept"]
+
+
+class LogLine(DoorMessage):
+    """What the ClientApp wrote at the site, scrubbed there. `at`: when, by the door's clock.
+
+    `left-out`: lines are missing here, `text` says how many. `kept`: the site keeps its lines.
+    """
+
+    number: int = Field(ge=1, lt=2**63)
+    at: Timestamp
+    kind: LogKind = "line"
+    text: Annotated[str, StringConstraints(max_length=LONGEST_LOG_LINE), AfterValidator(_printable)]
+
+
+class LogBatch(DoorMessage):
+    """Lines in order. Each `run` of an agent numbers its lines from 1: one that comes again under
+    its number changes nothing."""
+
+    epoch: int = Field(ge=1)
+    run: Token
+    lines: Annotated[tuple[LogLine, ...], Field(min_length=1, max_length=MOST_LOG_LINES)]
 
 
 class LeaseRelease(DoorMessage):

@@ -1,11 +1,26 @@
-"""Logs: one JSON object a line on standard output, with the trace it belongs to."""
+"""Logs: one JSON object a line on standard output, with its trace and federation."""
 
 import logging
 import logging.config
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from opentelemetry import trace
 from pythonjsonlogger.json import JsonFormatter
+
+_federation: ContextVar[str | None] = ContextVar("federation", default=None)
+
+
+@contextmanager
+def about(federation_id: str | None) -> Iterator[None]:
+    """Lines that are written meanwhile are about this federation."""
+    token = _federation.set(federation_id)
+    try:
+        yield
+    finally:
+        _federation.reset(token)
 
 
 class _Line(JsonFormatter):
@@ -20,6 +35,8 @@ class _Line(JsonFormatter):
         if span.is_valid:
             log_data["trace_id"] = trace.format_trace_id(span.trace_id)
             log_data["span_id"] = trace.format_span_id(span.span_id)
+        if (federation_id := _federation.get()) is not None:
+            log_data.setdefault("federation_id", federation_id)
 
 
 def set_up_logging(service: str, level: str = "INFO") -> None:

@@ -16,6 +16,7 @@ from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanK
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from flowerbed.contracts.trace import of_federation
+from flowerbed.events import logs
 from flowerbed.events.context import NO_FEDERATION, Context
 
 __all__ = [
@@ -87,10 +88,11 @@ def span(
     span, or to the federation. What caused it in another trace is linked.
     """
     named = {"tenant": context.tenant, **_described(about), **attributes}
+    federation_id = None
     running = trace.get_current_span().get_span_context()
     parent, links = None, list[Link]()
     if context.correlation_id != NO_FEDERATION:
-        named["federation_id"] = context.correlation_id
+        named["federation_id"] = federation_id = context.correlation_id
         above = _span_context(under or of_federation(context.correlation_id))
         if under is not None or running.trace_id != above.trace_id:
             parent = trace.set_span_in_context(NonRecordingSpan(above))
@@ -98,9 +100,12 @@ def span(
     elif not running.is_valid:
         parent = trace_context(context.traceparent)
     tracer = trace.get_tracer("flowerbed.events")
-    with tracer.start_as_current_span(
-        name, context=parent, kind=kind, attributes=named, links=links
-    ) as opened:
+    with (
+        logs.about(federation_id),
+        tracer.start_as_current_span(
+            name, context=parent, kind=kind, attributes=named, links=links
+        ) as opened,
+    ):
         yield opened
 
 

@@ -1,5 +1,6 @@
 """A Flower app without torch that does what an order's config tells it to, for tests."""
 
+import logging
 import os
 import random
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.logger import log
 from opentelemetry import trace
 
 app = ClientApp()
@@ -64,6 +66,12 @@ def _count(context: Context) -> int:
 
 def _behave(config: Mapping[str, Any], data: Path, node: Mapping[str, Any]) -> None:
     match config.get("behave"):
+        case "log":
+            logging.getLogger("tiny").info("read %s", data / "rows.txt")
+            log(logging.WARNING, "flower's own logger, for anna@ward.example")
+            os.write(1, b"from below Python\n")
+        case "flood":
+            print("x\n" * 20_000, flush=True)
         case "raise":
             raise ValueError(f"cannot read {data}/rows.txt of 'ward 7'")
         case "die":

@@ -1,9 +1,5 @@
-"""The gateway as the command line sees it: where it is, what it answers, how it says no.
+"""The gateway as the command line sees it: where it is, what it answers, how it says no."""
 
-Exit codes of every command: 0 done, 1 failed, 2 bad input, 3 no stack was ever started here.
-"""
-
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -13,7 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias
 
 import typer
 
-from flowerbed.cli.output import BAD_INPUT, FAILED, NOT_RUNNING, fail
+from flowerbed.cli.failing import CommandFailed as CommandFailed
+from flowerbed.cli.failing import Refused as Refused
+from flowerbed.cli.failing import Unreachable as Unreachable
+from flowerbed.cli.failing import reporting as reporting
+from flowerbed.cli.output import BAD_INPUT, FAILED, NOT_RUNNING
 
 if TYPE_CHECKING:
     import httpx
@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 URL_VARIABLE = "FLOWERBED_URL"
 TOKEN_VARIABLE = "FLOWERBED_TOKEN"  # noqa: S105  # the name of the variable, not a token
 
-_BAD_INPUT_STATUSES = frozenset({400, 404, 413, 422})
 _PATIENCE = 30.0
+_SILENCE = 60.0
+"""Seconds: a feed gives a sign of life much more often."""
 _TRIES = 4
 
 StateDir: TypeAlias = Annotated[
@@ -58,34 +59,6 @@ Tenant: TypeAlias = Annotated[
 ]
 
 
-class CommandFailed(Exception):
-    """A command that cannot go on, in one line for a person."""
-
-    def __init__(self, message: str, *, exit_code: int = FAILED) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
-
-
-class Unreachable(CommandFailed):
-    """The gateway, or what it needs, does not answer; the same call may work later."""
-
-
-class Refused(CommandFailed):
-    """The gateway said no; `problem` is its problem+json body."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        message = str(problem.get("detail") or problem.get("title") or f"answer {status}")
-        exit_code = BAD_INPUT if status in _BAD_INPUT_STATUSES else FAILED
-        super().__init__(message, exit_code=exit_code)
-        self.status = status
-        self.problem = dict(problem)
-
-    @property
-    def errors(self) -> list[dict[str, Any]]:
-        errors: list[dict[str, Any]] = self.problem.get("errors", [])
-        return errors
-
-
 class Api:
     """The gateway's HTTP API. Calls that may be repeated are, while it does not answer."""
 
@@ -98,12 +71,37 @@ class Api:
         headers = {"authorization": f"Bearer {token}"}
         self._client = httpx.Client(base_url=self.url, headers=headers, transport=transport)
 
+    def stream(self, after: int, **params: Any) -> Iterator[dict[str, Any]]:
+        """The durable feed from a position on, until the connection breaks.
+
+        Raises:
+            Unreachable: it has broken; what comes next lies behind the last event's position.
+        """
+        import httpx
+
+        from flowerbed.cli.sse import events
+
+        given = {name: value for name, value in params.items() if value is not None}
+        headers = {"accept": "text/event-stream", "last-event-id": str(after)}
+        timeout = httpx.Timeout(_PATIENCE, read=_SILENCE)
+        try:
+            with self._client.stream(
+                "GET", "/events", params=given, headers=headers, timeout=timeout
+            ) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _refusal(answer)
+                yield from events(answer.iter_lines())
+        except httpx.TransportError as error:
+            raise self._away(error) from error
+        raise Unreachable(f"the gateway at {self.url} has ended the feed")
+
     def close(self) -> None:
         self._client.close()
 
-    def get(self, path: str, *, tries: int = 1, **params: Any) -> Any:
+    def get(self, path: str, *, tries: int = 1, patience: float = _PATIENCE, **params: Any) -> Any:
         given = {name: value for name, value in params.items() if value is not None}
-        return self._repeat(tries, "GET", path, params=given)
+        return self._repeat(tries, "GET", path, params=given, timeout=patience)
 
     def post(
         self,
@@ -156,14 +154,22 @@ class Api:
         try:
             answer = self._client.request(method, path, **request)
         except httpx.TransportError as error:
-            reason = str(error) or type(error).__name__
-            raise Unreachable(f"the gateway at {self.url} does not answer: {reason}") from error
+            raise self._away(error) from error
         if answer.is_success:
             return answer.json() if answer.content else None
-        problem = _problem(answer)
-        if answer.status_code == 503:
-            raise Unreachable(str(problem.get("detail") or "a service does not answer"))
-        raise Refused(answer.status_code, problem)
+        raise _refusal(answer)
+
+    def _away(self, error: Exception) -> Unreachable:
+        reason = str(error) or type(error).__name__
+        hint = "`flowerbed status` tells what runs"
+        return Unreachable(f"the gateway at {self.url} does not answer: {reason}; {hint}")
+
+
+def _refusal(answer: "httpx.Response") -> CommandFailed:
+    problem = _problem(answer)
+    if answer.status_code == 503:
+        return Unreachable(str(problem.get("detail") or "a service does not answer"))
+    return Refused(answer.status_code, problem)
 
 
 def _problem(answer: "httpx.Response") -> dict[str, Any]:
@@ -233,23 +239,3 @@ def _token(token_file: Path | None) -> str | None:
 def _no_token() -> NoReturn:
     message = f"a gateway at --url needs its token: --token-file or ${TOKEN_VARIABLE}"
     raise CommandFailed(message, exit_code=BAD_INPUT)
-
-
-# --- saying what went wrong -------------------------------------------------
-
-
-@contextmanager
-def reporting(*, as_json: bool = False) -> Iterator[None]:
-    """Turn what stops a command into a line on stderr (or the problem as JSON) and an exit code."""
-    try:
-        yield
-    except CommandFailed as failed:
-        if as_json and isinstance(failed, Refused):
-            typer.echo(json.dumps(failed.problem, indent=2))
-            raise typer.Exit(failed.exit_code) from None
-        if isinstance(failed, Refused) and failed.errors:
-            from flowerbed.cli.tables import problems_table
-
-            problems_table(failed.errors)
-        hint = "; `flowerbed status` tells what runs" if isinstance(failed, Unreachable) else ""
-        fail(f"{failed}{hint}", failed.exit_code)

@@ -1,23 +1,27 @@
 """`flowerbed backup | restore`: a running stack into a directory, and a new stack from it."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flowerbed.cli.output import is_terminal, stack_errors
+from flowerbed.cli.calling import Shown, call, example
+from flowerbed.cli.output import is_terminal, print_json
 from flowerbed.cli.stack import StateDir
+
+if TYPE_CHECKING:
+    from flowerbed.embedded.backup.manifest import Manifest
 
 SAY_EVERY = 2.0
 Folder = Annotated[Path, typer.Argument(metavar="DIR", file_okay=False, help="Of the backup.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (backup, restore):
-        app.command()(command)
+    app.command(cls=Shown, epilog=example("flowerbed backup /backup/flowerbed"))(backup)
+    app.command(
+        cls=Shown, epilog=example("flowerbed restore /backup/flowerbed --state-dir /srv/flowerbed")
+    )(restore)
 
 
 def backup(
@@ -39,16 +43,18 @@ def backup(
     from flowerbed.embedded.backup.create import back_up
 
     began = time.monotonic()
-    with stack_errors():
-        manifest, missing = back_up(
-            state_dir,
-            folder,
-            with_objects=objects,
-            with_updates=all_updates,
-            report=_Progress().show,
-        )
+    manifest, missing = back_up(
+        state_dir,
+        folder,
+        with_objects=objects,
+        with_updates=all_updates,
+        report=_Progress(is_quiet=call().as_json).show,
+    )
     for one in missing:
         typer.echo(f"not in S3, or with other bytes: {one.uri}", err=True)
+    if call().as_json:
+        print_json(_summary(folder, manifest) | {"missing": [one.uri for one in missing]})
+        return
     typer.echo(
         f"{folder} holds the stack as it was at {manifest.taken_at}: {manifest.n_events} events,"
         f" {manifest.n_submissions} submissions not taken up,"
@@ -70,8 +76,11 @@ def restore(
     from flowerbed.embedded.backup.restore import restore as put_back
 
     began = time.monotonic()
-    with stack_errors():
-        manifest = put_back(folder, state_dir, with_objects=objects, report=_Progress().show)
+    progress = _Progress(is_quiet=call().as_json)
+    manifest = put_back(folder, state_dir, with_objects=objects, report=progress.show)
+    if call().as_json:
+        print_json(_summary(folder, manifest))
+        return
     typer.echo(
         f"restored as it was at {manifest.taken_at}: {manifest.n_events} events;"
         f" {time.monotonic() - began:.1f} s"
@@ -81,13 +90,27 @@ def restore(
     typer.echo("start it with `flowerbed up`; what came after that moment is not in it")
 
 
+def _summary(folder: Path, manifest: "Manifest") -> dict[str, Any]:
+    return {
+        "folder": str(folder),
+        "taken_at": manifest.taken_at,
+        "n_events": manifest.n_events,
+        "n_submissions": manifest.n_submissions,
+        "n_artifacts": manifest.n_artifacts,
+        "artifact_bytes": manifest.artifact_bytes,
+    }
+
+
 class _Progress:
     """A line when a part is done, and now and then what a long one has come to."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quiet: bool = False) -> None:
         self._said = time.monotonic()
+        self._is_quiet = is_quiet
 
     def show(self, what: str, done: int, total: int) -> None:
+        if self._is_quiet:
+            return
         is_due = is_terminal() and time.monotonic() - self._said >= SAY_EVERY
         if done == total or is_due:
             self._said = time.monotonic()

@@ -1,37 +1,32 @@
 """`flowerbed client`: the agent at this site."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeAlias
 
 import typer
 
 from flowerbed.cli import invites
+from flowerbed.cli.calling import Shown, call, example
+from flowerbed.cli.output import print_json, print_json_line
+from flowerbed.cli.watching import Watch, changes
 from flowerbed.runner.control import log_lines, running_agent, start_agent, stop_agent
-from flowerbed.runner.errors import BadInput, RunnerError
+from flowerbed.runner.errors import BadInput
 from flowerbed.runner.keeping import Kept, read_kept, running_keeper
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import STATE_DIR_VARIABLE, StateDir
 from flowerbed.runner.status import Status, read_status
 
 app = typer.Typer(help="Invite sites, and run the agent at a site.", no_args_is_help=True)
-app.command()(invites.invite)
-app.command("list")(invites.list_clients)
-app.command()(invites.revoke)
+invites.register(app)
 
 
 CLOCK_WORTH_SAYING = 10.0
 """Seconds."""
-
-
-class Output(StrEnum):
-    text = "text"
-    json = "json"
 
 
 class Protocol(StrEnum):
@@ -39,7 +34,7 @@ class Protocol(StrEnum):
     http = "http/protobuf"
 
 
-StateDirOption = Annotated[
+StateDirOption: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--state-dir",
@@ -48,10 +43,12 @@ StateDirOption = Annotated[
         show_default="flowerbed/client in the user's data home",
     ),
 ]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to answer.")]
 
 
-@app.command()
+@app.command(
+    cls=Shown,
+    epilog=example("flowerbed client start --dataset local:/srv/heart --invite @invite.key"),
+)
 def start(
     dataset: Annotated[
         str, typer.Option(help="The site's data: local:/path/to/folder. They never leave it.")
@@ -76,82 +73,87 @@ def start(
     otlp_protocol: Annotated[
         Protocol | None, typer.Option(help="How to speak to it; at first http/protobuf.")
     ] = None,
+    logs: Annotated[
+        bool,
+        typer.Option(
+            "--logs/--no-logs", help="Hand the app's log lines, scrubbed, to the operator, or none."
+        ),
+    ] = True,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run here, not in the background.")
     ] = False,
     state_dir: StateDirOption = None,
-    output: OutputOption = Output.text,
 ) -> None:
     """Enrol if needed, then take part: answers once the agent polls for work."""
     state = StateDir.at(state_dir)
-    with _readable_errors():
-        settings = _settings(dataset, task, otlp_endpoint, otlp_protocol)
-        if running_agent(state) is not None:
-            if AgentSettings.load(state) != settings:
-                raise BadInput(
-                    "the agent runs already, with another dataset, task or collector: stop it first"
-                )
-            _print_status(state, output)
-            return
-        _enrol_if_needed(state, _read_invite(invite), server)
-        settings.save(state)
-        if foreground:
-            _run_here(state)
-            return
-        start_agent(state)
-        _print_status(state, output)
+    chosen = _settings(dataset, task, otlp_endpoint, otlp_protocol)
+    settings = replace(chosen, logs=logs)
+    if running_agent(state) is not None:
+        if AgentSettings.load(state) != settings:
+            raise BadInput("the agent runs already, with other settings: stop it first")
+        _print_status(state)
+        return
+    _enrol_if_needed(state, _read_invite(invite), server)
+    settings.save(state)
+    if foreground:
+        _run_here(state)
+        return
+    start_agent(state)
+    _print_status(state)
 
 
-@app.command()
+@app.command(cls=Shown, epilog=example("flowerbed client stop --release"))
 def stop(
     release: Annotated[
         bool,
         typer.Option("--release", help="Give the leases back instead of letting them run out."),
     ] = False,
     state_dir: StateDirOption = None,
-    output: OutputOption = Output.text,
 ) -> None:
     """Stop the agent; work under way is finished if that takes a few seconds, else abandoned."""
     was_running = stop_agent(StateDir.at(state_dir), release=release)
-    if output is Output.json:
-        typer.echo(json.dumps({"running": False, "was_running": was_running}))
+    if call().as_json:
+        print_json({"running": False, "was_running": was_running})
     else:
         typer.echo("stopped" if was_running else "was not running")
 
 
-@app.command()
-def status(state_dir: StateDirOption = None, output: OutputOption = Output.text) -> None:
+@app.command(cls=Shown, epilog=example("flowerbed client status --watch"))
+def status(state_dir: StateDirOption = None, watch: Watch = False) -> None:
     """Who this client is, what it does, and what it has done."""
-    with _readable_errors():
-        _print_status(StateDir.at(state_dir), output)
+    state = StateDir.at(state_dir)
+    if not watch:
+        _print_status(state)
+        return
+    for place, _ in enumerate(changes(lambda: _document(state), lambda document: document)):
+        if place and not call().as_json:
+            typer.echo("")
+        _print_status(state)
 
 
-@app.command()
+@app.command(cls=Shown, epilog=example("flowerbed client log --lines 20 --follow"))
 def log(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come.")] = False,
-    lines: Annotated[int, typer.Option(min=0, help="How many of the last lines.")] = 50,
+    lines: Annotated[
+        int, typer.Option("--lines", "-n", min=0, help="How many of the last lines.")
+    ] = 50,
     state_dir: StateDirOption = None,
 ) -> None:
     """The agent's log."""
-    with _readable_errors():
-        try:
-            for line in log_lines(StateDir.at(state_dir), lines, follow=follow):
-                typer.echo(line)
-        except KeyboardInterrupt:
-            raise typer.Exit(0) from None
-
-
-@contextmanager
-def _readable_errors() -> Iterator[None]:
-    """One line and an exit code: 2 for what the person can put right, 1 for the rest."""
     try:
-        yield
-    except RunnerError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, BadInput) else 1) from error
-    except OSError as error:  # a full disk, say
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
+        for line in log_lines(StateDir.at(state_dir), lines, follow=follow):
+            print_json_line({"line": line}) if call().as_json else typer.echo(line)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command(cls=Shown, epilog=example("flowerbed client doctor --state-dir /srv/flowerbed-client"))
+def doctor(state_dir: StateDirOption = None) -> None:
+    """Check this site's set-up, and say what to do about each finding. Changes nothing."""
+    from flowerbed.cli.doctor import client_checks
+    from flowerbed.cli.doctor.report import examine
+
+    examine(client_checks.checks(StateDir.at(state_dir)))
 
 
 def _settings(
@@ -197,21 +199,29 @@ def _run_here(state: StateDir) -> None:
     run_agent(state)
 
 
-def _print_status(state: StateDir, output: Output) -> None:
-    process = running_agent(state)
+def _document(state: StateDir) -> dict[str, Any]:
+    """All that the agent and its keeper say of themselves."""
+    status, kept = _found(state)
+    return {
+        "running": running_agent(state) is not None,
+        **status.model_dump(mode="json"),
+        "keeper": None if kept is None else {"pid": kept.pid, "restarts": kept.restarts},
+    }
+
+
+def _found(state: StateDir) -> tuple[Status, Kept | None]:
     status = read_status(state)
     if status is None:
         raise BadInput(f"no agent ever ran in {state.root}")
-    kept = read_kept(state) if running_keeper(state) is not None else None
-    if output is Output.json:
-        document = {
-            "running": process is not None,
-            **status.model_dump(mode="json"),
-            "keeper": None if kept is None else {"pid": kept.pid, "restarts": kept.restarts},
-        }
-        typer.echo(json.dumps(document, indent=2))
+    return status, read_kept(state) if running_keeper(state) is not None else None
+
+
+def _print_status(state: StateDir) -> None:
+    if call().as_json:
+        print_json(_document(state))
         return
-    for name, value in _rows(status, kept, is_running=process is not None):
+    status, kept = _found(state)
+    for name, value in _rows(status, kept, is_running=running_agent(state) is not None):
         typer.echo(f"{name:<12} {value}")
 
 

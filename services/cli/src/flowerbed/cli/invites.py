@@ -8,20 +8,26 @@ from typing import Annotated
 
 import typer
 
-from flowerbed.cli.api import (
-    CommandFailed,
-    StateDir,
-    Tenant,
-    TokenFile,
-    Url,
-    connect,
-    reporting,
-)
+from flowerbed.cli.api import Tenant
+from flowerbed.cli.calling import Asking, call, example
+from flowerbed.cli.failing import CommandFailed
 from flowerbed.cli.output import BAD_INPUT, print_json
-from flowerbed.cli.tables import Format, Output
+from flowerbed.cli.tables import moment, print_table
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION = re.compile(r"(\d{1,9})([smhd]?)")
+
+
+def register(app: typer.Typer) -> None:
+    app.command(cls=Asking, epilog=example("flowerbed client invite --tags hospital --ttl 7d"))(
+        invite
+    )
+    app.command("list", cls=Asking, epilog=example("flowerbed client list --tenant default"))(
+        list_clients
+    )
+    app.command(
+        cls=Asking, epilog=example("flowerbed client revoke client-1a4be1220ec2 --reason lost")
+    )(revoke)
 
 
 def invite(
@@ -32,65 +38,48 @@ def invite(
     ttl: Annotated[
         str, typer.Option("--ttl", help="How long the key can be used, e.g. 30m, 24h, 7d.")
     ] = "24h",
-    output: Output = Format.table,
-    url: Url = None,
-    token_file: TokenFile = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Make a single-use invite key for one site. Prints the key, and nothing else, on stdout."""
-    with reporting(as_json=output is Format.json):
-        body = {
-            "tenant": tenant,
-            "tags": [tag.strip() for tag in tags.split(",") if tag.strip()],
-            "ttl_seconds": seconds(ttl),
-        }
-        made = connect(url, token_file, state_dir).post("/clients/invites", body)
-        if output is Format.json:
-            print_json(made)
-            return
-        typer.echo(made["invite"])
-        typer.echo(f"for client {made['client_id']}, until {made['expires_at']}", err=True)
+    body = {
+        "tenant": tenant,
+        "tags": [tag.strip() for tag in tags.split(",") if tag.strip()],
+        "ttl_seconds": seconds(ttl),
+    }
+    made = call().api().post("/clients/invites", body)
+    if call().as_json:
+        print_json(made)
+        return
+    typer.echo(made["invite"])
+    typer.echo(f"for client {made['client_id']}, until {made['expires_at']}", err=True)
 
 
-def list_clients(
-    tenant: Tenant = None,
-    output: Output = Format.table,
-    url: Url = None,
-    token_file: TokenFile = None,
-    state_dir: StateDir = None,
-) -> None:
+def list_clients(tenant: Tenant = None) -> None:
     """Every client that was ever invited."""
-    with reporting(as_json=output is Format.json):
-        api = connect(url, token_file, state_dir)
-        found = list(api.pages("/clients", "clients", tenant=tenant, limit=500))
-        if output is Format.json:
-            print_json(found)
-            return
-        from flowerbed.cli.tables import moment, print_table
-
-        rows = [
-            (
-                one["client_id"], one["tenant"], one["status"], one["tags"],
-                one["n_federations"], moment(one["enrolled_at"]),
-                moment(one["certificate_expires_at"]),
-            )
-            for one in found
-        ]  # fmt: skip
-        columns = ("client", "tenant", "status", "tags", "federations", "enrolled", "certificate")
-        print_table(columns, rows)
+    found = list(call().api().pages("/clients", "clients", tenant=tenant, limit=500))
+    if call().as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            one["client_id"], one["tenant"], one["status"], one["tags"],
+            one["n_federations"], moment(one["enrolled_at"]),
+            moment(one["certificate_expires_at"]),
+        )
+        for one in found
+    ]  # fmt: skip
+    columns = ("client", "tenant", "status", "tags", "federations", "enrolled", "certificate")
+    print_table(columns, rows)
 
 
 def revoke(
     client_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "",
-    url: Url = None,
-    token_file: TokenFile = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Shut a client out for good: its certificate and its leases are worth nothing from now on."""
-    with reporting():
-        api = connect(url, token_file, state_dir)
-        api.post(f"/clients/{client_id}/revoke", {"reason": reason})
+    answer = call().api().post(f"/clients/{client_id}/revoke", {"reason": reason})
+    if call().as_json:
+        print_json(answer)
+    else:
         typer.echo(f"{client_id} revoked")
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowerbed.cli.api import Api, Unreachable
+from flowerbed.cli.output import FAILED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -32,6 +33,14 @@ _COLOURS = {
 Federation = Mapping[str, Any]
 
 
+class TimedOut(Unreachable):
+    """It goes on, without us."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = FAILED
+
+
 def watch(
     api: Api,
     federation_id: str,
@@ -44,7 +53,7 @@ def watch(
     """Show the federation until it ends, and return it. A gateway that is away is waited for.
 
     Raises:
-        Unreachable: it did not end within `timeout` seconds, or was not answered for so long.
+        TimedOut: it did not end within `timeout` seconds, or was not answered for so long.
         Refused: the gateway knows no such federation.
     """
     if console is None:
@@ -76,7 +85,7 @@ def _states(
             if federation["status"] in ENDED:
                 return
         if deadline is not None and time.monotonic() > deadline:
-            raise Unreachable(f"federation {federation_id} did not end within {timeout:g} s")
+            raise TimedOut(f"federation {federation_id} did not end within {timeout:g} s")
         time.sleep(interval)
 
 

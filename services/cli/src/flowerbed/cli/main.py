@@ -1,4 +1,4 @@
-"""`flowerbed`: the registry of commands. A group's module is imported when one of its runs."""
+"""`flowerbed`: the registry of commands. A command's module is imported when it is called."""
 
 from importlib import import_module
 from importlib.util import find_spec
@@ -8,7 +8,8 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from flowerbed.cli import backup, stack, track
+from flowerbed.cli import backup, stack
+from flowerbed.cli.output import exit_codes
 
 GROUPS = {
     "client": "Invite sites, and run the agent at a site.",
@@ -19,20 +20,48 @@ GROUPS = {
 }
 """Name and help; the commands are `flowerbed.cli.<name>:app`, with `_` for `-`."""
 
+COMMANDS = {
+    "events": ("feed:app", "Every event in the order of its position; can be followed, resumed."),
+    "services": ("services:app", "Each service: ready or why not, lags, dead letters."),
+    "slo": ("services:slo_app", "Service level indicators and error budgets."),
+    "track": ("track:app", "Tell a tracker of experiments what each round measured."),
+    "doctor": ("doctor.command:app", "Check a set-up, and say what to do about each finding."),
+}
+"""Name, where it is in `flowerbed.cli`, and help."""
+
+
+class Later(click.Command):
+    """Stands for a command until it is called."""
+
+    def __init__(self, name: str, place: str, summary: str) -> None:
+        super().__init__(name, help=summary)
+        self._place = place
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
+    ) -> click.Context:
+        return self.real().make_context(info_name, args, parent=parent, **extra)
+
+    def real(self) -> click.Command:
+        return _loaded(self._place, self.help)
+
 
 class Group(click.Group):
     """Stands for a group until one of its commands is called."""
 
     def __init__(self, name: str, summary: str) -> None:
         super().__init__(name, help=summary, no_args_is_help=True)
-        self._module = _module(name)
+        self._place = f"{name.replace('-', '_')}:app"
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any
     ) -> click.Context:
-        command = typer.main.get_command(import_module(self._module).app)
-        command.help = command.help or self.help
-        return command.make_context(info_name, args, parent=parent, **extra)
+        return self.real().make_context(info_name, args, parent=parent, **extra)
+
+    def real(self) -> click.Command:
+        group = _loaded(self._place, self.help)
+        group.epilog = group.epilog or exit_codes()
+        return group
 
 
 class Registry(TyperGroup):
@@ -40,31 +69,34 @@ class Registry(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        for name, (place, summary) in COMMANDS.items():
+            self.add_command(Later(name, place, summary), name)
         for name, summary in GROUPS.items():
-            if find_spec(_module(name)) is not None:
+            if find_spec(f"flowerbed.cli.{name.replace('-', '_')}") is not None:
                 self.add_command(Group(name, summary), name)
 
 
 app = typer.Typer(
     cls=Registry,
-    help="Federated training that grows in Flowerbed: the stack on this machine and its gateway.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    epilog=exit_codes(),
 )
 stack.register(app)
 backup.register(app)
-track.register(app)
 
 
 @app.callback()
 def _root() -> None:
-    """Federated training on Flower: a stack on this machine, and what runs on it."""
+    """Federated training that grows in Flowerbed: the stack on this machine and its gateway."""
 
 
 def main() -> None:
     app()
 
 
-def _module(name: str) -> str:
-    return f"flowerbed.cli.{name.replace('-', '_')}"
+def _loaded(place: str, summary: str | None) -> click.Command:
+    module, _, name = place.partition(":")
+    command = typer.main.get_command(getattr(import_module(f"flowerbed.cli.{module}"), name))
+    command.help = command.help or summary
+    return command

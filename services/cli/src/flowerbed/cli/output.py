@@ -1,18 +1,43 @@
 """How the CLI speaks: tables and colours on a terminal, plain lines elsewhere, errors in one line.
 
-NO_COLOR is honoured (by rich). Exit codes: 0 done, 1 it failed, 2 bad input, 3 not running.
+NO_COLOR is honoured (by rich). Exit codes are those of `ExitCode`, for every command.
 """
 
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from enum import IntEnum
 from typing import Any, NoReturn, TextIO
 
 import typer
 
-FAILED, BAD_INPUT, NOT_RUNNING = 1, 2, 3
+
+class ExitCode(IntEnum):
+    """Stable: scripts branch on them."""
+
+    DONE = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    NOT_RUNNING = 3
+    INTERRUPTED = 130
+
+
+FAILED, BAD_INPUT = int(ExitCode.FAILED), int(ExitCode.BAD_INPUT)
+NOT_RUNNING, INTERRUPTED = int(ExitCode.NOT_RUNNING), int(ExitCode.INTERRUPTED)
+
+EXIT_CODES = {
+    ExitCode.DONE: "done",
+    ExitCode.FAILED: "failed, or what was asked about has failed",
+    ExitCode.BAD_INPUT: "bad input; nothing was changed",
+    ExitCode.NOT_RUNNING: "nothing runs there, or it does not answer: try again later",
+    ExitCode.INTERRUPTED: "interrupted; what was started goes on",
+}
+"""What each of them means, for help and docs."""
+
+
+def exit_codes() -> str:
+    """All of them in one line."""
+    return "Exit codes: " + "; ".join(f"{code:d} {text}" for code, text in EXIT_CODES.items()) + "."
 
 
 def fail(message: str, code: int = FAILED, *, details: str = "") -> NoReturn:
@@ -33,29 +58,10 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(content, indent=2, default=str))
 
 
+def print_json_line(content: Any) -> None:
+    """One of many that come one by one."""
+    typer.echo(json.dumps(content, separators=(",", ":"), default=str))
+
+
 def is_terminal() -> bool:
     return sys.stdout.isatty()
-
-
-def console() -> Any:
-    """A rich console for stdout; rich is slow to import, so only who prints with it pays."""
-    from rich.console import Console
-
-    return Console(highlight=False, soft_wrap=not is_terminal())
-
-
-@contextmanager
-def stack_errors() -> Iterator[None]:
-    """Turn what goes wrong with the local stack into one line and an exit code."""
-    from flowerbed.embedded.errors import BadInput, ComponentFailed, EmbeddedError, NotRunning
-
-    try:
-        yield
-    except BadInput as error:
-        fail(str(error), BAD_INPUT)
-    except NotRunning as error:
-        fail(f"{error}; start it with `flowerbed up`", NOT_RUNNING)
-    except ComponentFailed as error:
-        fail(str(error), FAILED, details=error.log_tail)
-    except EmbeddedError as error:
-        fail(str(error), FAILED)

@@ -7,9 +7,12 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from flowerbed.cli.api import Api, CommandFailed, StateDir, TokenFile, Url, connect, reporting
+from flowerbed.cli.api import Api
+from flowerbed.cli.calling import call
+from flowerbed.cli.completing import FederationId
+from flowerbed.cli.failing import CommandFailed
 from flowerbed.cli.output import BAD_INPUT, print_json
-from flowerbed.cli.tables import Format, Output, print_table
+from flowerbed.cli.tables import Format, print_table
 
 _TOLD = {
     "exchange": "clients have for one exchange",
@@ -22,7 +25,7 @@ _TOLD = {
 
 
 def policy(
-    federation_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    federation_id: FederationId,
     show: Annotated[bool, typer.Option("--show", help="Change nothing.")] = False,
     mode: Annotated[
         Literal["synchronous", "buffered"] | None, typer.Option("--mode", help="How rounds close.")
@@ -43,7 +46,8 @@ def policy(
         float | None, typer.Option("--over-select", help="Clients asked per client needed.")
     ] = None,
     late_updates: Annotated[
-        Literal["refuse", "next_round"] | None, typer.Option("--late-updates")
+        Literal["refuse", "next_round"] | None,
+        typer.Option("--late-updates", help="What becomes of them."),
     ] = None,
     staleness_exponent: Annotated[
         float | None, typer.Option("--staleness-exponent", help="a of (1 + staleness)^-a.")
@@ -52,7 +56,12 @@ def policy(
         int | None, typer.Option("--max-staleness", help="Rounds; staler updates are refused.")
     ] = None,
     replace_dropped: Annotated[
-        bool | None, typer.Option("--replace-dropped/--no-replace-dropped", show_default=False)
+        bool | None,
+        typer.Option(
+            "--replace-dropped/--no-replace-dropped",
+            show_default=False,
+            help="Ask another client in the place of one that left.",
+        ),
     ] = None,
     budget_seconds: Annotated[
         float | None, typer.Option("--budget-seconds", help="Of one round with all its attempts.")
@@ -60,15 +69,13 @@ def policy(
     deadline_seconds: Annotated[
         float | None, typer.Option("--deadline-seconds", help="Of one exchange.")
     ] = None,
-    max_attempts: Annotated[int | None, typer.Option("--max-attempts")] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option("--max-attempts", help="Of one round.")
+    ] = None,
     join_deadline_seconds: Annotated[
         float | None, typer.Option("--join-deadline-seconds", help="To wait for enough clients.")
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Kept in the history.")] = "",
-    output: Output = Format.table,
-    url: Url = None,
-    token_file: TokenFile = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Show a federation's round policy, or change some of it; the open exchange keeps its own."""
     given = {
@@ -79,20 +86,19 @@ def policy(
         "deadline_seconds": deadline_seconds, "max_attempts": max_attempts,
         "join_deadline_seconds": join_deadline_seconds,
     }  # fmt: skip
-    with reporting(as_json=output is Format.json):
-        changes = _changes(given, no_close_at=no_close_at)
-        if show and changes:
-            raise CommandFailed("--show changes nothing: leave it out", exit_code=BAD_INPUT)
-        api = connect(url, token_file, state_dir)
-        if not changes:
-            _show(_current(api, federation_id), output)
-            return
-        answer = api.post(f"/federations/{federation_id}/policy", {**changes, "reason": reason})
-        if output is Format.json:
-            print_json(answer)
-            return
-        _show(answer["policy"], output, answer["changed"])
-        typer.echo(_said(answer))
+    changes = _changes(given, no_close_at=no_close_at)
+    if show and changes:
+        raise CommandFailed("--show changes nothing: leave it out", exit_code=BAD_INPUT)
+    api, output = call().api(), call().output
+    if not changes:
+        _show(_current(api, federation_id), output)
+        return
+    answer = api.post(f"/federations/{federation_id}/policy", {**changes, "reason": reason})
+    if output is Format.json:
+        print_json(answer)
+        return
+    _show(answer["policy"], output, answer["changed"])
+    typer.echo(_said(answer))
 
 
 def _changes(given: Mapping[str, Any], *, no_close_at: bool) -> dict[str, Any]:

@@ -1,40 +1,34 @@
 """`flowerbed up | down | status | logs`: the stack on this machine."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
+from flowerbed.cli.calling import Shown, call, example
+from flowerbed.cli.failing import CommandFailed
 from flowerbed.cli.output import (
     BAD_INPUT,
+    FAILED,
+    INTERRUPTED,
     NOT_RUNNING,
     coloured,
-    console,
-    fail,
     is_terminal,
     print_json,
-    stack_errors,
+    print_json_line,
 )
+from flowerbed.cli.watching import Watch, changes
 
 if TYPE_CHECKING:
     from flowerbed.embedded.progress import Progress
     from flowerbed.embedded.stack import Stack
     from flowerbed.embedded.status import ComponentStatus, StackStatus
 
-
-class Output(StrEnum):
-    table = "table"
-    json = "json"
-
-
-StateDir = Annotated[
+StateDir: TypeAlias = Annotated[
     Path | None,
     typer.Option(
         "--state-dir",
@@ -46,8 +40,10 @@ StateDir = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    for command in (up, down, status, logs):
-        app.command()(command)
+    app.command(cls=Shown, epilog=example("flowerbed up --replicas 2"))(up)
+    app.command(cls=Shown, epilog=example("flowerbed down"))(down)
+    app.command(cls=Shown, epilog=example("flowerbed status --watch"))(status)
+    app.command(cls=Shown, epilog=example("flowerbed logs lease --lines 20 --follow"))(logs)
 
 
 def up(
@@ -75,41 +71,42 @@ def up(
     from flowerbed.embedded.control import up as start
 
     began = time.monotonic()
-    steps = _Steps()
-    with stack_errors():
-        try:
-            with steps:
-                stack = start(
-                    state_dir,
-                    progress=steps.show,
-                    replicas=replicas,
-                    nats_nodes=nats_nodes,
-                    observability=observability,
-                )
-        except KeyboardInterrupt:
-            fail("interrupted; the stack goes on starting, `flowerbed down` ends it", 130)
+    steps = _Steps(is_quiet=call().as_json)
+    try:
+        with steps:
+            stack = start(
+                state_dir,
+                progress=steps.show,
+                replicas=replicas,
+                nats_nodes=nats_nodes,
+                observability=observability,
+            )
+    except KeyboardInterrupt:
+        message = "interrupted; the stack goes on starting, `flowerbed down` ends it"
+        raise CommandFailed(message, exit_code=INTERRUPTED) from None
+    if call().as_json:
+        print_json({"was_running": not steps.any, **_addresses(stack)})
+        return
     if steps.any:
         _say(f"ready after {time.monotonic() - began:.1f} s")
     else:
         _say(f"the stack in {stack.state_dir} is running already")
-    _tell_addresses(stack)
+    for name, value in _addresses(stack).items():
+        _say(f"  {_NAMED[name]:<13} {value}")
 
 
 def down(state_dir: StateDir = None) -> None:
     """End every process of the stack; its data stays."""
     from flowerbed.embedded.control import down as end
 
-    with stack_errors():
-        ended = end(state_dir)
-    typer.echo("the stack is down, its data is kept" if ended else "no stack was running")
+    ended = end(state_dir)
+    if call().as_json:
+        print_json({"running": False, "was_running": ended})
+    else:
+        typer.echo("the stack is down, its data is kept" if ended else "no stack was running")
 
 
-def status(
-    state_dir: StateDir = None,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How to print it.")] = (
-        Output.table
-    ),
-) -> None:
+def status(state_dir: StateDir = None, watch: Watch = False) -> None:
     """Show each process, its readiness and lags. Exit code: 0 all ready, 1 not all, 3 down."""
     from flowerbed.embedded.errors import NotRunning
     from flowerbed.embedded.layout import Layout
@@ -117,27 +114,32 @@ def status(
 
     layout = Layout.at(state_dir)
     try:
-        found = read_status(layout)
-    except NotRunning as error:
-        if output is Output.json:
+        for found in (
+            changes(lambda: read_status(layout), _standing) if watch else [read_status(layout)]
+        ):
+            if call().as_json:
+                print_json({**asdict(found), "ready": found.ready})
+            else:
+                _print_table(found)
+    except NotRunning:
+        if call().as_json:
             print_json({"state": "stopped", "state_dir": str(layout.root), "components": []})
-            raise typer.Exit(NOT_RUNNING) from None
-        fail(f"{error}; start it with `flowerbed up`", NOT_RUNNING)
-    if output is Output.json:
-        print_json({**asdict(found), "ready": found.ready})
-    else:
-        _print_table(found)
+        raise
     if not found.ready:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def logs(
     service: Annotated[str | None, typer.Argument(help="One of them; by default all.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as they grow.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="How many of each.")] = 50,
+    raw: Annotated[
+        bool, typer.Option("--raw", help="As they were written, not in plain words.")
+    ] = False,
     state_dir: StateDir = None,
 ) -> None:
-    """What the servers and services have written."""
+    """What the servers and services have written, a line of plain words for each."""
+    from flowerbed.cli.plain_logs import in_words
     from flowerbed.embedded.layout import Layout
     from flowerbed.embedded.logfiles import follow as followed
     from flowerbed.embedded.logfiles import tail
@@ -145,13 +147,19 @@ def logs(
     layout = Layout.at(state_dir)
     found = {path.stem: path for path in sorted(layout.logs.glob("*.log"))}
     if not found:
-        fail(f"no stack was ever started in {layout.root}", NOT_RUNNING)
+        message = f"no stack was ever started in {layout.root}"
+        raise CommandFailed(message, exit_code=NOT_RUNNING)
     if service is not None and service not in found:
-        fail(f"no log is called {service!r}, there are {', '.join(found)}", BAD_INPUT)
+        message = f"no log is called {service!r}, there are {', '.join(found)}"
+        raise CommandFailed(message, exit_code=BAD_INPUT)
     paths = [found[service]] if service else list(found.values())
 
     def show(component: str, line: str) -> None:
-        typer.echo(line if service else f"{component:<14} {line}")
+        if call().as_json:
+            print_json_line({"component": component, "line": line})
+            return
+        told = line if raw else in_words(line)
+        typer.echo(told if service else f"{component:<14} {told}")
 
     growing = followed(paths) if follow else None  # its place is taken before the tail is read
     for path in paths:
@@ -164,16 +172,28 @@ def logs(
         raise typer.Exit(0) from None
 
 
+def _standing(found: "StackStatus") -> Any:
+    """What makes two answers differ; lags rise and fall all the time."""
+    return found.state, [(one.name, one.ready, one.pid, one.detail) for one in found.components]
+
+
 class _Steps:
     """Progress of a start: a line a component, and on a terminal what is still awaited."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_quiet: bool = False) -> None:
         self.any = False
+        self._is_quiet = is_quiet
         self._waiting: list[str] = []
-        self._spinner = console().status("starting") if is_terminal() else None
+        self._spinner = None
+        if is_terminal() and not is_quiet:
+            from flowerbed.cli.tables import console
 
-    def show(self, step: Progress) -> None:
+            self._spinner = console().status("starting")
+
+    def show(self, step: "Progress") -> None:
         self.any = True
+        if self._is_quiet:
+            return
         if step.step == "starting":
             self._waiting.append(step.component)
         elif step.step == "ready":
@@ -195,20 +215,27 @@ class _Steps:
             self._spinner.stop()
 
 
-def _tell_addresses(stack: Stack) -> None:
-    observed = stack.shape.observability
-    for name, value in (
-        ("gateway", stack.gateway_url),
-        ("clients", stack.client_url),
-        ("enrolment", stack.enrol_url),
-        ("S3", stack.s3.endpoint),
-        ("NATS", stack.nats_url),
-        *([("Prometheus", stack.prometheus_url)] if observed else []),
-        ("API token in", str(stack.api_token_file)),
-        ("CA in", str(stack.ca_file)),
-        ("state in", str(stack.state_dir)),
-    ):
-        _say(f"  {name:<13} {value}")
+_NAMED = {
+    "gateway": "gateway",
+    "clients": "clients",
+    "enrolment": "enrolment",
+    "s3": "S3",
+    "nats": "NATS",
+    "api_token_file": "API token in",
+    "ca_file": "CA in",
+    "state_dir": "state in",
+    "prometheus": "Prometheus",
+}
+
+
+def _addresses(stack: "Stack") -> dict[str, str]:
+    """Where its parts are; Prometheus too, if it has one."""
+    values = (
+        stack.gateway_url, stack.client_url, stack.enrol_url, stack.s3.endpoint, stack.nats_url,
+        str(stack.api_token_file), str(stack.ca_file), str(stack.state_dir),
+    )  # fmt: skip
+    found = dict(zip(list(_NAMED)[: len(values)], values, strict=True))
+    return found | ({"prometheus": stack.prometheus_url} if stack.shape.observability else {})
 
 
 def _say(line: str) -> None:
@@ -221,7 +248,7 @@ def _say(line: str) -> None:
         os.close(nowhere)
 
 
-def _print_table(found: StackStatus) -> None:
+def _print_table(found: "StackStatus") -> None:
     headings = ("name", "ready", "pid", "address", "lags", "restarts", "since (UTC)")
     rows = [headings, *(_row(item) for item in found.components)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -235,7 +262,7 @@ def _print_table(found: StackStatus) -> None:
             typer.echo(f"{item.name}: {item.detail}")
 
 
-def _row(item: ComponentStatus) -> tuple[str, ...]:
+def _row(item: "ComponentStatus") -> tuple[str, ...]:
     lags = ", ".join(f"{name} {value:g}" for name, value in sorted(item.lags.items()))
     pid = "-" if item.pid is None else str(item.pid)
     since = (item.since or "-").removesuffix("+00:00").replace("T", " ")

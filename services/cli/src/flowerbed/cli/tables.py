@@ -31,10 +31,34 @@ def console(*, stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=not stream.isatty())
 
 
-def print_table(
-    columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None
-) -> None:
-    console().print(_table(columns, rows, title))
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Drawn on a terminal; elsewhere lines that are no longer than what they say."""
+    if sys.stdout.isatty():
+        console().print(_table(columns, rows))
+    else:
+        for line in plain_table(columns, rows):
+            typer.echo(line)
+
+
+def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
+    """Columns as wide as their widest cell, two spaces apart; an empty cell is `-`, but for one in
+    a column without a name."""
+    shown_rows = [
+        [one_line(shown(cell)) or "-"[: len(name)] for name, cell in zip(columns, row, strict=True)]
+        for row in rows
+    ]
+    lines = [list(columns), *shown_rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+
+
+def one_line(text: str, most: int | None = None) -> str:
+    """Without line breaks, cut where that is asked for."""
+    text = " ".join(text.split())
+    return text if most is None or len(text) <= most else f"{text[: most - 1]}…"
 
 
 def problems_table(problems: Iterable[Mapping[str, Any]]) -> None:
@@ -43,15 +67,15 @@ def problems_table(problems: Iterable[Mapping[str, Any]]) -> None:
         (problem.get("path") or "(document)", problem.get("value"), problem.get("allowed"))
         for problem in problems
     ]
-    console(stderr=True).print(_table(("where", "found", "allowed"), rows, None))
+    console(stderr=True).print(_table(("where", "found", "allowed"), rows))
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str | None) -> Any:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:

@@ -5,13 +5,14 @@ from typing import Annotated
 
 import typer
 
-from flowerbed.cli.api import StateDir, Tenant, TokenFile, Url, connect, reporting
+from flowerbed.cli.api import Tenant
+from flowerbed.cli.calling import Asking, call, example
+from flowerbed.cli.output import print_json_line
+
+app = typer.Typer(add_completion=False)
 
 
-def register(app: typer.Typer) -> None:
-    app.command()(track)
-
-
+@app.command(cls=Asking, epilog=example("flowerbed track --to tensorboard:runs --once"))
 def track(
     to: Annotated[
         str, typer.Option("--to", help="tensorboard:DIRECTORY, mlflow:URI or wandb:PROJECT.")
@@ -35,32 +36,35 @@ def track(
         ),
     ] = None,
     tenant: Tenant = None,
-    url: Url = None,
-    token_file: TokenFile = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Tell a tracker of experiments what each round measured; clients are told by no name.
 
-    Started again, it goes on where it was, and tells no round twice. Exit codes: 0 done, 1 failed,
-    2 bad input, 3 no stack.
+    Started again, it goes on where it was, and tells no round twice.
     """
     from flowerbed.cli.tracking.cursor import default_path, kept
     from flowerbed.cli.tracking.follow import Choice, Tracker
     from flowerbed.cli.tracking.sinks import open_sink
 
-    with reporting():
-        api = connect(url, token_file, state_dir)
-        path = cursor or default_path(api.url, to, tenant, federation)
-        with kept(path) as found:
-            sink = open_sink(to, offline=offline)
-            choice = Choice(tenant=tenant, federation=federation)
-            tracker = Tracker(api, sink, found, choice, typer.echo)
-            try:
-                if once:
-                    typer.echo(f"{tracker.catch_up()} new rounds told to {to}")
+    api = call().api()
+    path = cursor or default_path(api.url, to, tenant, federation)
+    with kept(path) as found:
+        sink = open_sink(to, offline=offline)
+        choice = Choice(tenant=tenant, federation=federation)
+        tracker = Tracker(api, sink, found, choice, _say)
+        try:
+            if once:
+                n_rounds = tracker.catch_up()
+                if call().as_json:
+                    print_json_line({"n_rounds": n_rounds, "to": to})
                 else:
-                    tracker.follow()
-            except KeyboardInterrupt:
-                raise typer.Exit(0) from None
-            finally:
-                sink.close()
+                    typer.echo(f"{n_rounds} new rounds told to {to}")
+            else:
+                tracker.follow()
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+        finally:
+            sink.close()
+
+
+def _say(line: str) -> None:
+    typer.echo(line, err=call().as_json)

@@ -1,18 +1,18 @@
 """`flowerbed federation why`: what a run waits for, on whom, until when, and what happens then."""
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
 
-from flowerbed.cli.api import Api, StateDir, TokenFile, Unreachable, Url, connect, reporting
+from flowerbed.cli.calling import call
+from flowerbed.cli.completing import FederationId
 from flowerbed.cli.output import print_json
-from flowerbed.cli.tables import Format, Output, moment
+from flowerbed.cli.tables import moment
+from flowerbed.cli.watching import changes
 
 ENDED = frozenset({"completed", "failed", "cancelled", "rejected"})
-INTERVAL = 1.0
 _WIDTH = 12
 _SHOWN = 10
 
@@ -20,45 +20,26 @@ Answer = Mapping[str, Any]
 
 
 def why(
-    federation_id: Annotated[str, typer.Argument(metavar="ID", show_default=False)],
+    federation_id: FederationId,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Tell it again when it changes, until it has ended.")
+        bool,
+        typer.Option("--watch", "-w", help="Tell it again when it changes, until it has ended."),
     ] = False,
-    output: Output = Format.table,
-    url: Url = None,
-    token_file: TokenFile = None,
-    state_dir: StateDir = None,
 ) -> None:
     """Why it is not moving: what it waits for, on whom, until when, and the last error."""
-    with reporting(as_json=output is Format.json):
-        api = connect(url, token_file, state_dir)
-        for answer in _answers(api, federation_id) if watch else [_ask(api, federation_id)]:
-            if output is Format.json:
-                print_json(answer)
-            else:
-                typer.echo("\n".join(block(answer, datetime.now(UTC))) + "\n" * watch)
+    api = call().api()
 
+    def ask() -> dict[str, Any]:
+        path, tries = f"/federations/{federation_id}/why", 1 if watch else 2
+        found: dict[str, Any] = api.get(path, tries=tries)
+        return found
 
-def _ask(api: Api, federation_id: str) -> dict[str, Any]:
-    found: dict[str, Any] = api.get(f"/federations/{federation_id}/why", tries=2)
-    return found
-
-
-def _answers(api: Api, federation_id: str) -> Iterator[dict[str, Any]]:
-    """Each answer that differs from the one before. A gateway that is away is waited for."""
-    before: tuple[Any, ...] | None = None
-    while True:
-        try:
-            answer = _ask(api, federation_id)
-        except Unreachable as error:
-            typer.echo(f"waiting for the gateway: {error}", err=True)
+    answers = changes(ask, _gist, lambda answer: answer["status"] in ENDED) if watch else [ask()]
+    for answer in answers:
+        if call().as_json:
+            print_json(answer)
         else:
-            if _gist(answer) != before:
-                before = _gist(answer)
-                yield answer
-            if answer["status"] in ENDED:
-                return
-        time.sleep(INTERVAL)
+            typer.echo("\n".join(block(answer, datetime.now(UTC))) + "\n" * watch)
 
 
 def _gist(answer: Answer) -> tuple[Any, ...]:

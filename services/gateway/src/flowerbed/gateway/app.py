@@ -18,6 +18,7 @@ from flowerbed.gateway.feed_routes import feed_routes
 from flowerbed.gateway.graph.context import Sources
 from flowerbed.gateway.graph.routes import Door
 from flowerbed.gateway.live_routes import live_routes
+from flowerbed.gateway.log_routes import log_routes
 from flowerbed.gateway.many import Many
 from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.reads import Reads
@@ -64,6 +65,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         command_routes(reads, upstreams),
         dead_letter_routes(upstreams),
         status_routes(reads),
+        log_routes(reads, upstreams),
         why_routes(reads, upstreams),
         feed_routes(feed),
         live_routes(feed, reads, upstreams),

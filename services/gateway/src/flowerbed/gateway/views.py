@@ -263,3 +263,30 @@ class Client(View):
 class ClientList(View):
     clients: list[Client]
     next_cursor: str | None = None
+
+
+class LogLine(View):
+    """`left-out`: lines are missing here, `text` says how many. `kept`: the site keeps them."""
+
+    position: int
+    client_id: str
+    label: str | None
+    at: datetime
+    kind: Literal["line", "left-out", "kept"]
+    text: str
+
+
+class LogClient(View):
+    client_id: str
+    label: str | None
+    keeps_lines: bool
+
+
+class ClientLogs(View):
+    """`is_open`: more may come."""
+
+    federation_id: str
+    lines: list[LogLine]
+    next_after: int
+    is_open: bool
+    clients: list[LogClient]

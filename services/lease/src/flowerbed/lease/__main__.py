@@ -8,11 +8,12 @@ from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
 from flowerbed.lease import metrics
-from flowerbed.lease.app import internal_routes
+from flowerbed.lease.app import internal_routes, log_routes
 from flowerbed.lease.consumers import consumer
 from flowerbed.lease.desk import Desk
 from flowerbed.lease.doors import client_door, enrol_door
 from flowerbed.lease.enrolment import Enrolments
+from flowerbed.lease.log_lines import LogShelf, forget_old
 from flowerbed.lease.pki import Authority
 from flowerbed.lease.projections.clients import clients
 from flowerbed.lease.projections.leases import leases
@@ -58,12 +59,15 @@ async def build(settings: LeaseSettings, shell: Shell) -> None:
     )
     own = {"ca": settings.ca_certificate_file, "server": settings.server_certificate_file}
     shell.measured.append(partial(metrics.tell_certificates, own))
+    shelf = LogShelf(database=shell.database, now=now)
     shell.consume(consumer(store, waiting, codec))
     shell.background("silence", partial(sweep, shell.database, store, now), leader=True)
+    shell.background("old log lines", partial(forget_old, shell.database, now), leader=True)
     shell.app.include_router(
         internal_routes(settings.internal_token, shell.database, store, enrolments)
     )
-    shell.serve(client_door(desk, enrolments), settings.client_socket)
+    shell.app.include_router(log_routes(settings.internal_token, shelf))
+    shell.serve(client_door(desk, enrolments, shelf), settings.client_socket)
     shell.serve(enrol_door(enrolments), settings.enrol_socket)
 
 

@@ -1,9 +1,9 @@
-"""Commands that other services forward: invites and revocation. Internal token only."""
+"""What other services forward: invites, revocation, log lines. Internal token only."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from flowerbed.contracts.spec import Tag
@@ -12,6 +12,7 @@ from flowerbed.events.database import Database
 from flowerbed.events.http import internal_only
 from flowerbed.events.store import EventStore
 from flowerbed.lease.enrolment import Enrolments
+from flowerbed.lease.log_lines import LogLines, LogShelf, Wanted
 from flowerbed.lease.revocation import drop_leases
 
 
@@ -59,5 +60,22 @@ def internal_routes(
         await enrolments.revoke(request.tenant, client_id, request.reason, request.actor)
         await drop_leases(database, store, request.tenant, client_id, request.actor)
         return Revoked(client_id=client_id)
+
+    return router
+
+
+def log_routes(token: SecretStr, shelf: LogShelf) -> APIRouter:
+    router = APIRouter(prefix="/internal", dependencies=[Depends(internal_only(token))])
+
+    @router.get("/federations/{federation_id}/logs")
+    async def logs(
+        federation_id: str,
+        tenant: Token,
+        client: str | None = None,
+        after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+        tail: Annotated[int | None, Query(ge=0, le=2000)] = None,
+    ) -> LogLines:
+        wanted = Wanted(federation_id=federation_id, client=client, after=after, tail=tail)
+        return await shelf.read(tenant, wanted)
 
     return router

@@ -28,7 +28,7 @@ from flowerbed.events import release
 from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
-from flowerbed.events.errors import NotFound, Rejected
+from flowerbed.events.errors import Rejected
 from flowerbed.events.store import EventStore
 from flowerbed.events.telemetry import span
 from flowerbed.lease import federations, heartbeats, metrics, reports, terms, work
@@ -47,6 +47,7 @@ from flowerbed.lease.leases import (
     lease,
 )
 from flowerbed.lease.leaving import leave
+from flowerbed.lease.owning import own_lease
 from flowerbed.lease.pki import Peer
 from flowerbed.lease.projections import clients, leases
 from flowerbed.lease.projections.leases import Lease
@@ -88,7 +89,7 @@ class Desk:
         command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset)
 
         async def act(tx: Connection) -> Lease:
-            held = await self._own(tx, peer, lease_key)
+            held = await own_lease(tx, peer, lease_key)
             federation = await federations.find(tx, held.federation_id)
             if federation is None:
                 raise LeaseLost("the federation is over")
@@ -111,7 +112,7 @@ class Desk:
         command = DeclineLease(epoch=decline.epoch, code=decline.code, detail=decline.detail)
 
         async def act(tx: Connection) -> None:
-            held = await self._own(tx, peer, lease_key)
+            held = await own_lease(tx, peer, lease_key)
             if await release.reached(tx):
                 await self._command(tx, peer, held, command)
 
@@ -174,7 +175,7 @@ class Desk:
         command = ReleaseLease(epoch=epoch, reason=reason or "released by the client")
 
         async def act(tx: Connection) -> None:
-            held = await self._own(tx, peer, lease_key)
+            held = await own_lease(tx, peer, lease_key)
             context = Context(
                 tenant=peer.tenant, correlation_id=held.federation_id, actor=peer.client_id
             )
@@ -268,17 +269,8 @@ class Desk:
             return held, None
         raise WorkClosed(f"work {work_id} is not open: its exchange has ended")
 
-    async def _own(self, tx: Connection, peer: Peer, lease_key: str) -> Lease:
-        """Row-level security hides other tenants' leases; this hides other clients'."""
-        client_status, one = await leases.asked_for(tx, peer.client_id, lease_key)
-        if client_status != "enrolled":
-            raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
-        if one is None:
-            raise NotFound(f"no lease {lease_key}")
-        return one
-
     async def _held_by(self, tx: Connection, peer: Peer, lease_key: str, epoch: int) -> Lease:
-        one = await self._own(tx, peer, lease_key)
+        one = await own_lease(tx, peer, lease_key)
         if one.status != "held" or one.epoch != epoch:
             raise LeaseLost(f"epoch {epoch} does not hold the lease ({one.status}, {one.epoch})")
         return one

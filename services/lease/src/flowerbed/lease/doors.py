@@ -22,6 +22,7 @@ from flowerbed.contracts.door import (
     LeaseOffers,
     LeasePoll,
     LeaseRelease,
+    LogBatch,
     WorkFailure,
     WorkOffer,
     WorkPoll,
@@ -29,6 +30,7 @@ from flowerbed.contracts.door import (
 )
 from flowerbed.lease.desk import Desk
 from flowerbed.lease.enrolment import Enrolments
+from flowerbed.lease.log_lines import LogShelf
 from flowerbed.lease.pki import CertificateUnreadable, Peer, read_peer
 
 
@@ -57,8 +59,8 @@ def enrol_door(enrolments: Enrolments) -> FastAPI:
     return app
 
 
-def client_door(desk: Desk, enrolments: Enrolments) -> FastAPI:
-    """For enrolled clients: leases and work."""
+def client_door(desk: Desk, enrolments: Enrolments, shelf: LogShelf) -> FastAPI:
+    """For enrolled clients: leases and work, and what their apps write meanwhile."""
     app = FastAPI(title="Flowerbed clients' door", openapi_url=None)
 
     @app.get("/.well-known/jwks.json")
@@ -102,6 +104,11 @@ def client_door(desk: Desk, enrolments: Enrolments) -> FastAPI:
         lease_id: Name, work_id: Name, request: WorkFailure, peer: KnownPeer
     ) -> Accepted:
         await desk.fail(peer, lease_id, work_id, request)
+        return Accepted()
+
+    @app.post("/v1/leases/{lease_id}/logs")
+    async def logs(lease_id: Name, request: LogBatch, peer: KnownPeer) -> Accepted:
+        await shelf.take(peer, lease_id, request)
         return Accepted()
 
     @app.post("/v1/leases/{lease_id}/release")

@@ -55,7 +55,10 @@ class Answered:
 class Bench:
     """Does the orders of one lease, one at a time, with one warm worker."""
 
-    def __init__(self, site: Site, manifest: Manifest) -> None:
+    def __init__(
+        self, site: Site, manifest: Manifest, listen: Callable[[bytes], None] | None = None
+    ) -> None:
+        """`listen` is told what the worker writes."""
         self._site = site
         self._manifest = manifest
         self._default_config = registry.find(app_name(manifest.app)).default_config()
@@ -66,7 +69,7 @@ class Bench:
             node_id=_number(manifest.client_id),
             is_traced=site.spans.is_on,
         )
-        self.worker = Worker(hello, site.worker_command)
+        self.worker = Worker(hello, site.worker_command, listen)
 
     async def answer(self, order: WorkOrder) -> Answered:
         """Do the work, or find it done; its update lies in the store when this returns.
@@ -239,6 +242,7 @@ class Bench:
     async def _downloaded(self, order: WorkOrder) -> Path:
         folder = self._site.state.bases(order.lease_id)
         url = order.download.url
+        self._site.board.status.store = transfer.origin(url)
         get = partial(transfer.download, self._site.store, url, order.base, folder)
         return await _in_time(get, order, "base-not-available")
 

@@ -101,8 +101,8 @@ class Dataset:
                 elif path.is_symlink():
                     raise DatasetUnreadable(f"{path} is a link to nothing")
 
-    def reference(self) -> DatasetRef:
-        """The dataset as it is now; reads what has changed since the last time.
+    def reference(self, *, keep: bool = True) -> DatasetRef:
+        """The dataset as it is now; reads what has changed since the last time, and `keep`s that.
 
         Raises:
             BadInput: a file cannot be read, none is left, or its task is not a plain name.
@@ -114,7 +114,8 @@ class Dataset:
             name = path.relative_to(self.folder).as_posix()
             current[name] = self._digest(name, path)
             lines.append(f"{name} {current[name][1]}\n")
-        self._keep(current)
+        if keep:
+            self._keep(current)
         digest = hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
         return DatasetRef(label=f"{self.task}-{uuid.uuid5(_LABELS, digest)}", sha256=digest)
 

@@ -22,6 +22,7 @@ from flowerbed.contracts.door import (
     LeaseOffers,
     LeasePoll,
     LeaseRelease,
+    LogBatch,
     WorkFailure,
     WorkOffer,
     WorkPoll,
@@ -97,6 +98,9 @@ class Door:
     async def fail(self, lease: LeaseKey, work_id: str, failure: WorkFailure) -> Accepted:
         path = f"{_path(lease)}/work/{_quoted(work_id)}/failure"
         return await self._post(path, failure, Accepted)
+
+    async def log(self, lease: LeaseKey, batch: LogBatch) -> Accepted:
+        return await self._post(f"{_path(lease)}/logs", batch, Accepted)
 
     async def release(self, lease: LeaseKey, reason: str) -> Accepted:
         message = LeaseRelease(epoch=lease.epoch, reason=reason)

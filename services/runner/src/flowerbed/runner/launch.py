@@ -137,6 +137,7 @@ async def open_site(
                 keys=KeyRing(identity.jwks, refetch),
                 board=board,
                 worker_command=worker_command,
+                hands_out_logs=settings.logs,
                 spans=spans,
             )
     finally:

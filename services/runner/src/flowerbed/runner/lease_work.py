@@ -11,6 +11,7 @@ from flowerbed.runner import storage
 from flowerbed.runner.bench import Bench
 from flowerbed.runner.door import ANSWER_SECONDS, LATE_SECONDS
 from flowerbed.runner.errors import DoorRefused, NotAdmitted, Refused
+from flowerbed.runner.log_lines import LogLines
 from flowerbed.runner.patience import patiently, pause
 from flowerbed.runner.site import MAY_PASS, Site
 from flowerbed.runner.status import LeaseStatus
@@ -35,7 +36,12 @@ class LeaseWork:
         self.is_stopping = False
         self._site = site
         self._manifest = manifest
-        self._bench = Bench(site, manifest)
+        self._lines = LogLines(
+            lambda batch: site.door.log(self.key, batch),
+            site.scrubber if site.hands_out_logs else None,
+            held.epoch,
+        )
+        self._bench = Bench(site, manifest, self._lines.take)
         self._beat_seconds = held.heartbeat_seconds
         self._last_work_id = ""
         self._repeats = 0
@@ -50,13 +56,16 @@ class LeaseWork:
         """
         self._show("waiting for work")
         preload = asyncio.create_task(self._bench.worker.preload())
+        shipping = asyncio.create_task(self._lines.ship())
         try:
             while not self.is_stopping:
                 await self._next()
         finally:
             preload.cancel()
-            await asyncio.gather(preload, return_exceptions=True)
+            shipping.cancel()
+            await asyncio.gather(preload, shipping, return_exceptions=True)
             await self._bench.worker.close()
+            await self._lines.close()
 
     async def _next(self) -> None:
         # Asking is a heartbeat too, so one question must not outlast the time between two.
@@ -75,6 +84,7 @@ class LeaseWork:
             await self._beating(offer.order)
         finally:
             self.is_busy = False
+            self._lines.hurry()
             self._show("waiting for work")
 
     async def _beating(self, token: str) -> None:

@@ -10,11 +10,13 @@ from flowerbed.runner.state import StateDir, read_json, write_json
 class AgentSettings:
     """`dataset`: `local:/path`, absolute. `task`: what its own dataset.json does not say.
 
+    `logs`: the app's log lines are handed out.
     `otlp_endpoint`: the collector that spans are sent to; None is what the standard variables say.
     """
 
     dataset: str
     task: str | None = None
+    logs: bool = True
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
 

@@ -17,7 +17,7 @@ from flowerbed.runner.errors import BadInput, Refused
 from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.power import Power
-from flowerbed.runner.scrub import scrub
+from flowerbed.runner.scrub import Scrubber, scrub
 from flowerbed.runner.state import StateDir, has_digest, sync_directory
 from flowerbed.runner.status import StatusBoard
 from flowerbed.runner.telemetry import Spans
@@ -46,6 +46,7 @@ class Site:
     keys: KeyRing
     board: StatusBoard
     worker_command: Sequence[str] = WORKER_COMMAND
+    hands_out_logs: bool = True
     held: set[str] = field(default_factory=set)
     under_way: set[str] = field(default_factory=set)
     spans: Spans = field(default_factory=Spans)
@@ -84,6 +85,10 @@ class Site:
 
     def scrubbed(self, text: str) -> str:
         return scrub(text, self.dataset.folder, self.dataset.names())
+
+    def scrubber(self) -> Scrubber:
+        """For many texts at once."""
+        return Scrubber(self.dataset.folder, self.dataset.names())
 
     def work_folder(self, work: str) -> WorkFolder:
         return WorkFolder(self.state.work / work)

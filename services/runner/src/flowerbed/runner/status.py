@@ -51,6 +51,8 @@ class Status(BaseModel):
     server: str
     certificate_expires_at: AwareDatetime
     dataset: str = ""
+    store: str = ""
+    """Where the orders' presigned addresses are, without their paths."""
     leases: list[LeaseStatus] = []
     last_work: LastWork | None = None
     last_error: LastError | None = None

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -32,6 +33,12 @@ def open_store(ca_pem: str) -> httpx.AsyncClient:
     context = ssl.create_default_context()
     context.load_verify_locations(cadata=ca_pem)
     return open_client(context, timeout=TIMEOUT)
+
+
+def origin(url: str) -> str:
+    """Scheme, host and port: what is no secret of a presigned address."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 async def download(store: httpx.AsyncClient, url: str, base: ArtifactRef, folder: Path) -> Path:

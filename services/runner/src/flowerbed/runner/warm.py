@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 
 WORKER_COMMAND = (sys.executable, "-m", "flowerbed.runner.worker")
 MOST_DEATHS = 3
+PIECE = 1 << 16
+HEAR_SECONDS = 1.0
+"""How long a dead worker's last words may take to arrive."""
 
 _ANSWERS: TypeAdapter[Ready | Result | AppFailed] = TypeAdapter(Answer)
 _INHERITED = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -56,10 +59,18 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 class Worker:
     """One process at a time; the next order after a death starts another."""
 
-    def __init__(self, hello: Hello, command: Sequence[str] = WORKER_COMMAND) -> None:
+    def __init__(
+        self,
+        hello: Hello,
+        command: Sequence[str] = WORKER_COMMAND,
+        listen: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`listen` is told what the worker writes, which also goes to our own standard error."""
         self._hello = hello
         self._command = tuple(command)
+        self._listen = listen
         self._process: asyncio.subprocess.Process | None = None
+        self._hearing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
 
     @property
@@ -112,10 +123,12 @@ class Worker:
             *self._command,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
             env=environment(os.environ),
             limit=LONGEST_LINE,
             start_new_session=True,
         )
+        self._hearing = asyncio.create_task(self._hear(process.stderr))
         try:
             answer = await self._ask(process, self._hello.line())
         except asyncio.CancelledError:
@@ -145,6 +158,15 @@ class Worker:
         except ValueError as error:  # no line that ends, or one that is no answer
             raise WorkerDied("it said what no worker says") from error
 
+    async def _hear(self, output: asyncio.StreamReader | None) -> None:
+        """Read all that the worker writes, at once: it must never wait for us."""
+        assert output is not None
+        while piece := await output.read(PIECE):
+            with suppress(OSError):  # the log may be on a full disk
+                os.write(2, piece)
+            if self._listen is not None:
+                self._listen(piece)
+
     async def _end(self) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -152,6 +174,12 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
         await asyncio.shield(process.wait())
+        if self._hearing is not None:
+            await asyncio.wait({self._hearing}, timeout=HEAR_SECONDS)
+            self._hearing.cancel()
+        # Whose end a pipe has not told yet: the loop may be closed before it does.
+        if (transport := getattr(process, "_transport", None)) is not None:
+            transport.close()
 
 
 def _result(answer: Ready | Result | AppFailed) -> Result:

@@ -1,13 +1,15 @@
 """The warm worker: one process a lease, which loads the Flower app once and runs it per order.
 
 Started by the agent as `python -m flowerbed.runner.worker`; it ends when the agent does. Standard
-input and output are the agent's pipes; what the app prints goes to the runner's log instead.
+input and output are the agent's pipes. What the app prints or logs goes to standard error, which
+the agent reads too: into its own log, and on to the operator if the site allows that.
 """
 
 import ctypes
 import gc
 import hashlib
 import io
+import logging
 import os
 import queue
 import random
@@ -52,6 +54,7 @@ def main() -> None:
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # this process ends by being killed
+    _set_up_logging()
     lines = _read_lines(os.fdopen(os.dup(0), "rb"))
     with open(os.devnull, "rb") as nothing:
         os.dup2(nothing.fileno(), 0)
@@ -67,6 +70,14 @@ def main() -> None:
         n_modules = _give_back(n_modules)
         request = Request.model_validate_json(lines.get())
         _answer(out, server.answer(request))
+
+
+def _set_up_logging() -> None:
+    """An app's own loggers are heard from INFO on; Flower's has a handler of its own."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(lambda record: record.name.partition(".")[0] != "flwr")
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
 def _die_with(parent: int) -> None:

@@ -1,0 +1,113 @@
+"""`flowerbed federation logs`: what the ClientApps write at their sites."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any
+
+import typer
+
+from flowerbed.cli.api import Api
+from flowerbed.cli.calling import call
+from flowerbed.cli.completing import FederationId
+from flowerbed.cli.failing import Unreachable
+from flowerbed.cli.output import coloured, print_json, print_json_line
+from flowerbed.cli.tables import moment
+
+INTERVAL = 1.0
+LAST_LOOKS = 3
+"""How often to look for last words after the end."""
+MOST_TAIL = 2_000
+
+Page = dict[str, Any]
+
+
+def logs(
+    federation_id: FederationId,
+    client: Annotated[
+        str | None,
+        typer.Option(
+            "--client",
+            help="Id or label of a client, or how it begins: `flowerbed federation show` has both.",
+            show_default="all clients",
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as lines come, until it has ended.")
+    ] = False,
+    tail: Annotated[
+        int, typer.Option("--tail", "-n", min=0, max=MOST_TAIL, help="How many of the last lines.")
+    ] = 200,
+    after: Annotated[
+        int | None,
+        typer.Option("--after", min=0, help="All past this position, instead of the last ones."),
+    ] = None,
+) -> None:
+    """What the ClientApps write: their log lines and prints, scrubbed at the sites.
+
+    Best effort: a site may hand out some of its lines, or keep them all to itself.
+    """
+    api = call().api()
+    first = _first(api, federation_id, client, tail, after)
+    if call().as_json and not follow:
+        print_json(first)
+        return
+    many = len(first["clients"]) > 1
+    for page in _pages(api, first, client) if follow else [first]:
+        for line in page["lines"]:
+            if call().as_json:
+                print_json_line(line)
+            else:
+                typer.echo(told(line, with_client=many))
+    for note in () if call().as_json else notes(first):
+        typer.echo(note, err=True)
+
+
+def told(line: Mapping[str, Any], *, with_client: bool) -> str:
+    """One line for a person."""
+    who = f"{line['label'] or line['client_id']}  " if with_client else ""
+    text = line["text"]
+    if line["kind"] != "line":
+        text = coloured(f"[{text}]", "yellow")
+    return f"{moment(line['at'])}  {who}{text}"
+
+
+def notes(page: Page) -> list[str]:
+    """What is to be said where there are no lines."""
+    keeping = [one["label"] or one["client_id"] for one in page["clients"] if one["keeps_lines"]]
+    found = [f"{name} keeps its log lines at the site" for name in keeping]
+    if not page["lines"] and not keeping:
+        found.append(
+            "no lines" if page["clients"] else "no client was ever in it: there are no lines"
+        )
+    return found
+
+
+def _first(api: Api, federation_id: str, client: str | None, tail: int, after: int | None) -> Page:
+    path = f"/federations/{federation_id}/logs"
+    if after is None:
+        page: Page = api.get(path, client=client, tail=tail, tries=2)
+        return page
+    page = api.get(path, client=client, after=after, tries=2)
+    whole = page
+    while page["lines"]:
+        page = api.get(path, client=client, after=page["next_after"], tries=2)
+        whole = {**page, "lines": [*whole["lines"], *page["lines"]]}
+    return whole
+
+
+def _pages(api: Api, first: Page, client: str | None) -> Iterator[Page]:
+    """Page by page, until the federation is over and has said its last words."""
+    yield (page := first)
+    path, after = f"/federations/{first['federation_id']}/logs", first["next_after"]
+    n_quiet = 0
+    while page["is_open"] or n_quiet < LAST_LOOKS:
+        if not page["lines"]:
+            time.sleep(INTERVAL)
+        try:
+            page = api.get(path, client=client, after=after)
+        except Unreachable:
+            time.sleep(INTERVAL)
+            continue
+        after = page["next_after"]
+        n_quiet = 0 if page["lines"] or page["is_open"] else n_quiet + 1
+        yield page
