@@ -83,6 +83,10 @@ async def test_history_is_read_page_by_page_in_order_without_a_gap(gateway: Gate
         assert versions == list(range(1, len(versions) + 1))
     assert found[0]["causation_id"] == "why"
 
+    before = found[-3]["position"]
+    back = await _get(gateway, f"/federations/{FED}/events", before=before, limit=5)
+    assert back["events"] == found[-8:-3]
+
 
 async def test_lineage_goes_from_the_base_to_the_newest_checkpoint(gateway: Gateway) -> None:
     await gateway.hear(whole_story().told)

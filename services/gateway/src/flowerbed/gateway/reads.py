@@ -90,6 +90,11 @@ FROM events WHERE meta ->> 'correlation_id' = $1 AND gpos > $2 ORDER BY gpos LIM
 """
 
 
+_NEWEST = f"""
+SELECT * FROM ({_HISTORY.replace("ORDER BY gpos LIMIT $3", "AND gpos < $4")}
+    ORDER BY gpos DESC LIMIT $3) AS newest ORDER BY position
+"""
+
 _MOMENT = """
 SELECT tenant, recorded_at AS at FROM events
 WHERE meta ->> 'correlation_id' = $1 AND gpos <= $2 ORDER BY gpos DESC LIMIT 1
@@ -208,10 +213,15 @@ class Reads:
         return RoundDetail(federation_id=federation_id, attempts=attempts, updates=updates)
 
     async def history(
-        self, tenant: str | None, federation_id: str, *, after: int, limit: int
-    ) -> History:
+        self, tenant: str | None, federation_id: str, *, after: int, limit: int,
+        before: int | None = None,
+    ) -> History:  # fmt: skip
+        """The oldest behind `after`; with `before`, the newest before it instead."""
         async with self._reading(tenant) as connection:
-            rows = await connection.fetch(_HISTORY, federation_id, after, limit)
+            if before is None:
+                rows = await connection.fetch(_HISTORY, federation_id, after, limit)
+            else:
+                rows = await connection.fetch(_NEWEST, federation_id, after, limit, before)
             if not rows:
                 await _federation(connection, federation_id)
         events = [HistoryEvent(**_plain(row)) for row in rows]

@@ -26,6 +26,10 @@ At: TypeAlias = Annotated[
     int | None,
     Query(ge=0, le=LARGEST_POSITION, description="As it was when this position had just come."),
 ]
+Before: TypeAlias = Annotated[
+    int | None,
+    Query(ge=0, le=LARGEST_POSITION, description="The newest before this position, in order."),
+]
 Digest: TypeAlias = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -66,9 +70,10 @@ def status_routes(reads: Reads) -> APIRouter:
         after: Annotated[int, Query(ge=0, le=LARGEST_POSITION)] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 200,
         tenant: Tenant = None,
+        before: Before = None,
     ) -> History:
         """Every service's events about it, oldest first; ask again with `after=next_after`."""
-        return await reads.history(tenant, federation_id, after=after, limit=limit)
+        return await reads.history(tenant, federation_id, after=after, limit=limit, before=before)
 
     @router.get("/federations/{federation_id}/lineage")
     async def lineage(federation_id: str, tenant: Tenant = None, at: At = None) -> Lineage:

@@ -2,57 +2,48 @@
 import { get } from "../data/api.js";
 import { signal } from "../ui/view.js";
 
-const WINDOW = 5000;
 const PAGE = 1000;
 
 export class History {
   constructor(path) {
     this.path = path;
     this.events = signal([]);
-    this.isLoaded = signal(false);
-    this.begins = signal(0); // nothing behind this position is missing
+    this.hasOlder = signal(false);
     this.known = new Set();
-    this.begun = false;
+    this.state = "new";
   }
 
-  // `position`: what the first view was made at. What comes later is told by the stream.
-  // Told again after each connection, it looks for what came between the two.
+  // `position`: what the view was made at. What comes later is told by the stream. Told again after
+  // each connection, it looks for what came between the two.
   begin(position) {
-    if (this.begun) {
-      if (this.isLoaded.value) this._load(this.events.value.at(-1)?.position ?? 0);
-      return;
-    }
-    this.begun = true;
-    this.begins.value = Math.max(0, position - WINDOW);
-    this._load(this.begins.value);
+    if (this.state === "new") this._load(() => this._newest(position + 1));
+    else if (this.state === "loaded") this._load(() => this._behind(this.events.value.at(-1)?.position ?? 0));
   }
 
-  async _load(after) {
+  async _load(read) {
+    this.state = "loading";
     try {
-      for (let from = after; ;) {
-        const page = await get(`${this.path}/events`, { after: from, limit: PAGE });
-        this.add(page.events);
-        if (page.events.length < PAGE) break;
-        from = page.next_after;
-      }
-      this.isLoaded.value = true;
+      await read();
+      this.state = "loaded";
     } catch (error) {
-      if (error.status !== 401) setTimeout(() => this._load(after), 2000);
+      if (error.status !== 401) setTimeout(() => this._load(read), 2000);
     }
   }
 
-  async older() {
-    const from = Math.max(0, this.begins.value - WINDOW);
-    const before = this.begins.value;
-    let [after, found] = [from, []];
-    do {
-      const page = await get(`${this.path}/events`, { after, limit: PAGE });
-      found.push(...page.events.filter((one) => one.position <= before));
-      if (!page.events.length || page.next_after > before) break;
-      after = page.next_after;
-    } while (after < before);
-    this.begins.value = from;
-    this.add(found);
+  async _newest(before) {
+    const { events } = await get(`${this.path}/events`, { before, limit: PAGE });
+    this.hasOlder.value = events.length === PAGE;
+    this.add(events);
+  }
+
+  async _behind(after) {
+    const { events } = await get(`${this.path}/events`, { after, limit: PAGE });
+    this.add(events);
+    if (events.length === PAGE) await this._behind(events.at(-1).position);
+  }
+
+  older() {
+    return this._newest(this.events.value[0].position);
   }
 
   add(events) {

@@ -62,14 +62,14 @@ export function HistoryPanel({ store }) {
   if (!events.length) return html`<${Panel} id="history" title="History"><${Bones} /><//>`;
   const wanted = kind ? events.filter((one) => kindOf(one.type) === kind) : events;
   const around = windowOf(wanted, at, shown);
-  return html`<${Panel} id="history" title="History" note="${count(events.length)} events${history.begins.value ? " in this window" : ""}; choose one to see the page as it was then"
+  return html`<${Panel} id="history" title="History" note="${count(events.length)} events${history.hasOlder.value ? ", the newest" : ""}; choose one to see the page as it was then"
       more=${html`<select class="input" aria-label="Kind of event" value=${kind} onChange=${(event) => setKind(event.target.value)}>
         <option value="">All events</option>${KINDS.map((one) => html`<option value=${one}>${one}</option>`)}</select>`}>
     <${Slider} events=${events} at=${at} />
     <ol class="events" reversed>${around.map((one) => html`<${Entry} key=${one.position} event=${one} label=${label} chosen=${one.position === at} />`)}</ol>
     <div class="inner history-end">
       ${wanted.length > shown && html`<button type="button" class="button" onClick=${() => setShown(shown + 200)}>Show more</button>`}
-      ${history.begins.value > 0 && html`<button type="button" class="button" onClick=${() => history.older()}>Load what came before</button>`}
+      ${history.hasOlder.value && html`<button type="button" class="button" onClick=${() => history.older()}>Load what came before</button>`}
     </div><//>`;
 }
 

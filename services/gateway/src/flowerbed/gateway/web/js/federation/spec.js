@@ -44,7 +44,7 @@ function scalar(value) {
   if (Array.isArray(value)) return `[${value.map(scalar).join(", ")}]`;
   if (value !== null && typeof value === "object") return "{}";
   if (typeof value !== "string") return String(value);
-  return /^[A-Za-z][\w ./-]*$/.test(value) && !/^(true|false|null|yes|no|on|off)$/i.test(value) ? value : JSON.stringify(value);
+  return /^[A-Za-z](?:[\w ./-]|:(?=\S))*$/.test(value) && !/^(true|false|null|yes|no|on|off)$/i.test(value) ? value : JSON.stringify(value);
 }
 
 function plain({ indent, dash, key, value }) {
