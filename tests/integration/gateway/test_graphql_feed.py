@@ -8,6 +8,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from flowerbed.events.serving import LONGEST_MESSAGE
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.story import FED, whole_story
 from tests.support.graphql_ws import PROTOCOL, Refused, spoken
@@ -86,3 +87,12 @@ async def test_only_the_protocol_that_is_kept_up_is_spoken(gateway: Gateway) -> 
             await socket.recv()
     assert closed.value.rcvd is not None and closed.value.rcvd.code == 4406
     assert PROTOCOL == "graphql-transport-ws"
+
+
+async def test_a_message_that_is_too_large_is_not_read(gateway: Gateway) -> None:
+    url = str(gateway.http.base_url.copy_with(scheme="ws", path="/graphql"))
+    async with connect(url, subprotocols=[PROTOCOL]) as socket:
+        with pytest.raises(ConnectionClosed) as closed:
+            await socket.send("x" * (LONGEST_MESSAGE + 1))
+            await socket.recv()
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1009

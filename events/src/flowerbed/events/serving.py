@@ -14,6 +14,8 @@ from fastapi.routing import APIWebSocketRoute
 from starlette.routing import WebSocketRoute
 
 TICK = 1.0
+LONGEST_MESSAGE = 1024 * 1024
+"""Bytes that a WebSocket takes at one go, also of somebody who has not said yet who it is."""
 
 
 def tcp_socket(host: str, port: int) -> socket.socket:
@@ -45,6 +47,7 @@ class Listener(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 lifespan="off",
+                ws_max_size=LONGEST_MESSAGE,
                 ws="auto" if _has_websockets(app.routes) else "none",
                 server_header=False,
                 timeout_keep_alive=75,
