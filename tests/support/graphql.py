@@ -1,5 +1,6 @@
 """Asks a gateway by GraphQL."""
 
+import json
 from typing import Any, Protocol
 
 import httpx
@@ -12,7 +13,8 @@ class Asked(Protocol):
 
 async def ask(gateway: Asked, query: str, **variables: Any) -> dict[str, Any]:
     body = {"query": query, "variables": variables}
-    answer = await gateway.http.post("/graphql", json=body)
+    raw, headers = json.dumps(body).encode(), {"content-type": "application/json"}
+    answer = await gateway.http.post("/graphql", content=raw, headers=headers)
     assert answer.status_code == 200, answer.text
     told: dict[str, Any] = answer.json()
     return told

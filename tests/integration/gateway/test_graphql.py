@@ -196,6 +196,29 @@ async def test_what_is_not_known_is_an_error_with_the_code_of_rest(gateway: Gate
         assert (await error(gateway, query))["extensions"]["code"] == code
 
 
+async def test_text_that_cannot_be_kept_is_refused(gateway: Gateway) -> None:
+    by_name = "query ($name: String) { federations(name: $name) { nodes { name } } }"
+    told = [
+        await error(gateway, by_name, name="a\0b"),
+        await error(gateway, by_name, name="\ud800"),
+        await error(gateway, '{ federations(name: "a\\u0000b") { nodes { name } } }'),
+        await error(gateway, '{ federations(name: "a\\u{00}b") { nodes { name } } }'),
+    ]
+    assert {one["extensions"]["code"] for one in told} == {"not-valid"}
+    assert "errors" not in await ask(gateway, by_name, name="\N{SNOWMAN} \N{HEDGEHOG}")
+
+
+async def test_a_position_is_a_whole_number(gateway: Gateway) -> None:
+    by_variable = "query ($after: Long!) { events(after: $after) { nodes { id } } }"
+    for after in (-1, 2**63, "1", 1.5, True):
+        told = await error(gateway, by_variable, after=after)
+        assert "a whole number from 0 to" in told["message"]
+    for written in ("-1", str(2**63), '"1"', "1.5"):
+        told = await error(gateway, f"{{ events(after: {written}) {{ nodes {{ id }} }} }}")
+        assert "a whole number from 0 to" in told["message"]
+    assert "errors" not in await ask(gateway, by_variable, after=2**63 - 1)
+
+
 async def test_an_error_of_ours_shows_nothing_of_itself(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -231,7 +254,15 @@ async def test_what_is_no_query_is_a_problem(gateway: Gateway) -> None:
         "/graphql", content=b"{", headers={"content-type": "application/json"}
     )
     upload = await gateway.http.post("/graphql", files={"a": b"b"})
-    for answer in (batch, nothing, broken, upload):
+    deep = [
+        await gateway.http.post(
+            "/graphql",
+            content=b'{"query": "{ __typename }", "variables": {"a": %s}}' % (b"[" * n + b"]" * n),
+            headers={"content-type": "application/json"},
+        )
+        for n in (600, 100_000)
+    ]
+    for answer in (batch, nothing, broken, upload, *deep):
         assert 400 <= answer.status_code < 500, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
     read = await gateway.http.get("/graphql", params={"query": "{ __typename }"})

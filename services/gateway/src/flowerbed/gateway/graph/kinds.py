@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Generic, Literal, NewType, TypeVar, Union, get_args, get_origin
 
 import strawberry
+from graphql import GraphQLError
 from pydantic import BaseModel
 from strawberry.scalars import JSON
 
@@ -30,7 +31,8 @@ _known: dict[type[BaseModel], Any] = {}
 
 def read_long(value: object) -> int:
     if type(value) is not int or not 0 <= value <= LARGEST:
-        raise ValueError(f"a whole number from 0 to {LARGEST} is allowed, got {str(value)[:40]!r}")
+        found = str(value)[:40]
+        raise GraphQLError(f"a whole number from 0 to {LARGEST} is allowed, got {found!r}")
     return value
 
 

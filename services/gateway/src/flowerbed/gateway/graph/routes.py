@@ -62,6 +62,8 @@ class Door(GraphQLRouter[Context, None]):
             return await super().run(*arguments, **named)
         except Unreadable as error:
             raise HTTPException(error.status_code, error.reason) from error
+        except RecursionError as error:
+            raise HTTPException(400, "the request is nested too deeply") from error
 
 
 def _shown(context: Context) -> str | None:
