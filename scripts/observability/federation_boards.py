@@ -153,6 +153,68 @@ ROUNDS = Board(
     ),
 )
 
+_TENANT = "{{tenant}} {{exchange}}"
+
+WORK = Board(
+    name="work",
+    title="Flowerbed: tokens and energy",
+    says="What sites measured of their training, and nothing else: what nobody measured is no"
+    " line.",
+    rows=(
+        (
+            "Last round",
+            (
+                lines(
+                    "Tokens per second",
+                    ("sum by (tenant, exchange) (fl_tokens_per_second)", _TENANT),
+                    says="In the apps, all clients of a round together.",
+                ),
+                lines(
+                    "Power",
+                    ("sum by (tenant, exchange) (fl_power_watts)", _TENANT),
+                    says="Of those sites whose machine has a counter, while their apps ran.",
+                    unit="watt",
+                ),
+                lines(
+                    "Energy of a round",
+                    ("sum by (tenant, exchange) (fl_round_joules)", _TENANT),
+                    says="Joules that sites measured.",
+                    unit="joule",
+                ),
+                lines(
+                    "Watts for one token a second",
+                    ("max by (tenant, exchange) (fl_watts_per_token)", _TENANT),
+                    says="The same as joules a token. Sites that count both are in it.",
+                ),
+            ),
+        ),
+        (
+            "Over time",
+            (
+                lines(
+                    "Tokens per hour",
+                    ("sum by (tenant) (increase(fl_tokens_total[1h]))", "{{tenant}}"),
+                    says="In updates that were accepted, as apps counted them.",
+                ),
+                lines(
+                    "Energy per hour",
+                    ("sum by (tenant) (increase(fl_joules_total[1h]))", "{{tenant}}"),
+                    says="Of updates that were accepted.",
+                    unit="joule",
+                ),
+                lines(
+                    "Updates without a measured energy per hour",
+                    (
+                        "sum by (reason) (increase(fl_updates_without_energy_total[1h]))",
+                        "{{reason}}",
+                    ),
+                    says="By why: most often the machine has no counter, or nobody may read it.",
+                ),
+            ),
+        ),
+    ),
+)
+
 CLIENTS = Board(
     name="clients",
     title="Flowerbed: clients",
@@ -219,4 +281,4 @@ CLIENTS = Board(
     ),
 )
 
-BOARDS = (FEDERATIONS, ROUNDS, CLIENTS)
+BOARDS = (FEDERATIONS, ROUNDS, CLIENTS, WORK)

@@ -1,52 +1,26 @@
-"""What the services serve on /metrics, read from the modules that define it."""
+"""The series that Prometheus has of the services, and the labels that each may have."""
 
-from importlib import import_module
-from pathlib import Path
+from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram
-from prometheus_client.metrics import MetricWrapperBase
+from scripts.metric_catalogue import catalogue
 
-ROOT = Path(__file__).resolve().parents[2]
 TARGET = frozenset({"job", "instance", "service", "replica"})
 """Labels that Prometheus adds, by its scrape configuration."""
 
-_BY_LIBRARY = ("process_cpu_seconds_total", "process_resident_memory_bytes",
-               "process_start_time_seconds", "up")  # fmt: skip
+_OF_EVERY_TARGET = (
+    "process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds",
+    "up",
+)  # fmt: skip
 
 
+@cache
 def served() -> dict[str, frozenset[str]]:
-    """By the name of each series, the labels that it may have."""
-    found = dict.fromkeys(_BY_LIBRARY, TARGET)
-    for module in _modules():
-        for metric in vars(import_module(module)).values():
-            if isinstance(metric, MetricWrapperBase):
-                found |= _series(metric)
+    found = dict.fromkeys(_OF_EVERY_TARGET, TARGET)
+    for metric in catalogue():
+        labels = TARGET | frozenset(metric.labels)
+        if metric.type == "histogram":
+            found[f"{metric.name}_bucket"] = labels | {"le"}
+            found |= {f"{metric.name}_{part}": labels for part in ("count", "sum")}
+        else:
+            found[metric.name] = labels
     return found
-
-
-def _modules() -> list[str]:
-    """All that define some."""
-    folders = [ROOT / "events" / "src", *sorted(ROOT.glob("services/*/src"))]
-    return [
-        ".".join(path.relative_to(folder).with_suffix("").parts)
-        for folder in folders
-        for path in sorted(folder.rglob("*.py"))
-        if "from prometheus_client import" in path.read_text()
-    ]
-
-
-def _series(metric: MetricWrapperBase) -> dict[str, frozenset[str]]:
-    name, labels = metric._name, TARGET | frozenset(metric._labelnames)
-    match metric:
-        case Counter():
-            return {f"{name}_total": labels}
-        case Histogram():
-            return {
-                f"{name}_bucket": labels | {"le"},
-                f"{name}_count": labels,
-                f"{name}_sum": labels,
-            }
-        case Gauge():
-            return {name: labels}
-        case _:
-            raise ValueError(f"{name} is of a kind that nobody charts yet")
