@@ -1,5 +1,6 @@
 """`flowerbed track`: metrics of each round to TensorBoard, MLflow, or Weights & Biases."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -59,6 +60,8 @@ def track(
                 else:
                     typer.echo(f"{n_rounds} new rounds told to {to}")
             else:
+                # Who keeps services running ends them so; what was told is closed in order.
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
                 tracker.follow()
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
