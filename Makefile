@@ -24,6 +24,9 @@ screenshots: setup ## pictures of the dashboard for docs/images, of a real stack
 chaos: setup ## 100 federations while everything is killed, stopped and cut off (SEED=n, 20 to 40 min)
 	@$(PY) -m scripts.chaos --federations 100 --batch 10 $(if $(SEED),--seed $(SEED))
 
+fuzz-api: setup ## send the gateway all that its OpenAPI and GraphQL allow, and worse (SECONDS=600)
+	@$(PY) -m scripts.fuzz_api --seconds $(or $(SECONDS),600)
+
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
@@ -87,6 +90,6 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test screenshots chaos crash-matrix bench bench-setup \
+.PHONY: help setup demo demo-stop test screenshots chaos fuzz-api crash-matrix bench bench-setup \
 	bench-rounds bench-backbone bench-scale bench-aggregation bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock

@@ -45,6 +45,7 @@ class Behind:
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     answers: dict[str, Response] = field(default_factory=dict)
     tokens: set[str | None] = field(default_factory=set)
+    actors: list[str | None] = field(default_factory=list)
     _serving: tuple[Listener, "asyncio.Task[None]"] | None = None
 
     async def start(self) -> None:
@@ -66,6 +67,8 @@ class Behind:
             body = await request.body()
             self.asked.append((request.method, f"/{path}", await request.json() if body else None))
             self.tokens.add(request.headers.get("authorization"))
+            if request.method == "POST":
+                self.actors.append(request.headers.get("flowerbed-actor"))
             default = [] if path == "internal/dead-letters" else {"path": path}
             return self.answers.get(f"/{path}") or JSONResponse(default)
 
@@ -128,9 +131,16 @@ async def behind() -> AsyncIterator[Behind]:
 
 
 @pytest.fixture
+def more_settings() -> dict[str, Any]:
+    """A module's own settings of the gateway."""
+    return {}
+
+
+@pytest.fixture
 async def gateway(
-    service_database: MakeDatabase, service_settings: MakeSettings, bus: MakeBus, behind: Behind
-) -> AsyncIterator[Gateway]:
+    service_database: MakeDatabase, service_settings: MakeSettings, bus: MakeBus, behind: Behind,
+    more_settings: dict[str, Any],
+) -> AsyncIterator[Gateway]:  # fmt: skip
     made = await service_database("gateway", [MIGRATIONS])
     url = f"http://127.0.0.1:{behind.port}"
     settings = GatewaySettings(
@@ -141,6 +151,7 @@ async def gateway(
         aggregator_url=url,
         artifact_url=url,
         webhook_pace=Pace(first=0.01, longest=0.05),
+        **more_settings,
     )
     shell = Shell(settings)
     await build(settings, shell)

@@ -106,6 +106,7 @@ class Story:
                     tenant=tenant,
                     correlation_id=getattr(event, "federation_id", NO_FEDERATION),
                     causation_id="why",
+                    actor="alice",
                 ),
                 recorded_at=NOON + timedelta(seconds=len(self.told)),
             )
@@ -139,7 +140,11 @@ def message(recorded: Recorded[Event]) -> Message:
         "recorded_at": recorded.recorded_at,
         "data": recorded.event.model_dump_json(),
         "meta": json.dumps(
-            {"correlation_id": context.correlation_id, "causation_id": context.causation_id}
+            {
+                "correlation_id": context.correlation_id,
+                "causation_id": context.causation_id,
+                "actor": context.actor,
+            }
         ),
     }
     return outgoing(row, owner(recorded), Mark(1, 2, recorded.position))

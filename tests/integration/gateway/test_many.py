@@ -10,6 +10,7 @@ import pytest
 from flowerbed.gateway.graph.context import Context, Sources
 from flowerbed.gateway.graph.schema import schema
 from flowerbed.gateway.many import ROUNDS, UPDATES, Many, TooMuch, Wanted, encoded_place
+from flowerbed.gateway.principal import local_principal
 from flowerbed.gateway.reads import CursorUnreadable, Reads
 from tests.integration.gateway.conftest import Kept
 from tests.integration.gateway.story import FED, OTHER, TENANT, whole_story
@@ -70,7 +71,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 def _context(kept: Kept) -> Context:
     database = kept.made.database
     nothing: Any = None
-    return Context(
+    context = Context(
         Sources(
             reads=Reads(database),
             many=Many(database),
@@ -81,6 +82,8 @@ def _context(kept: Kept) -> Context:
             hurry=lambda: None,
         )
     )
+    context.principal = local_principal()
+    return context
 
 
 async def test_fifty_federations_cost_as_many_statements_as_two(

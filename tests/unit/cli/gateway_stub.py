@@ -20,6 +20,8 @@ class StubGateway:
     answers: dict[str, Any] = field(default_factory=dict)
     asked: list[tuple[str, str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
+    reply_headers: list[dict[str, str]] = field(default_factory=list)
+    """Of the next answers, one after the other."""
 
     def answer(self, request: str, body: Any, status: int = 200) -> None:
         self.answers.setdefault(request, []).append((status, body))
@@ -56,6 +58,9 @@ def stub_gateway() -> Iterator[StubGateway]:
             data = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(status)
             self.send_header("content-length", str(len(data)))
+            more = stub.reply_headers.pop(0) if stub.reply_headers else {}
+            for name, value in more.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(data)
 

@@ -58,7 +58,8 @@ def test_up_tells_each_step_and_where_things_are(
 ) -> None:
     def up(state_dir: Path, *, progress: object, **size: int | None) -> Stack:
         assert callable(progress)
-        assert size == {"replicas": 2, "nats_nodes": None, "observability": None}
+        given = {"replicas": 2, "nats_nodes": None, "observability": None, "issuers": None}
+        assert size == given
         progress(Progress(component="nats", step="starting"))
         progress(Progress(component="nats", step="ready", seconds=0.4))
         return stack
@@ -72,6 +73,23 @@ def test_up_tells_each_step_and_where_things_are(
     assert stack.gateway_url in result.output
     assert str(stack.api_token_file) in result.output
     assert stack.api_token not in result.output
+
+
+def test_the_first_up_shows_the_token_and_no_later_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def up(state_dir: Path, **more: object) -> Stack:
+        Setup.prepare(Layout(state_dir))
+        return Stack(state_dir)
+
+    monkeypatch.setattr(control, "up", up)
+    first = run("up", "--state-dir", tmp_path / "state")
+    again = run("up", "--state-dir", tmp_path / "state")
+    stack = Stack(tmp_path / "state")
+    assert first.output.count(stack.api_token) == 1
+    assert f"open {stack.gateway_url}/ in a browser" in first.output
+    assert f"it is kept in {stack.api_token_file}" in first.output
+    assert stack.api_token not in again.output
 
 
 def test_up_of_a_running_stack_says_so(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,15 @@ def read_document(raw: bytes, *, max_bytes: int = MAX_BYTES) -> object:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DocumentUnreadable(f"byte {error.start} is not UTF-8") from error
+    document = _read(text)
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise DocumentUnreadable("half of a surrogate pair is no character") from error
+    return document
+
+
+def _read(text: str) -> object:
     if text.lstrip()[:1] not in ("{", "["):
         return _read_yaml(text)
     try:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import REGISTRY, Gauge
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, ConfigDict
@@ -42,14 +42,14 @@ def health_routes(shell: "Shell") -> APIRouter:
     async def healthz() -> dict[str, str]:
         return {"status": "ok", "service": shell.service}
 
-    @router.get("/readyz")
+    @router.get("/readyz", responses={503: {"description": "Not ready; the checks say why."}})
     async def readyz() -> JSONResponse:
         report = await readiness(shell)
         if report["ready"]:
             return JSONResponse(report)
         return JSONResponse(report, status_code=503, headers={"Retry-After": RETRY_AFTER})
 
-    @router.get("/metrics")
+    @router.get("/metrics", response_class=PlainTextResponse)
     async def scrape(accept: Annotated[str, Header()] = "") -> Response:
         """OpenMetrics, with exemplars, for who asks for it."""
         await asyncio.gather(lags(shell), measure_all(shell))
@@ -60,13 +60,13 @@ def health_routes(shell: "Shell") -> APIRouter:
     async def status() -> dict[str, Any]:
         return await status_report(shell)
 
-    @router.get("/internal/dead-letters", dependencies=[internal])
+    @router.get("/internal/dead-letters", dependencies=[internal], include_in_schema=False)
     async def letters(
         consumer: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> list[dict[str, Any]]:
         return await dead_letters.listed(shell.database, consumer, limit)
 
-    @router.post("/internal/dead-letters/replay", dependencies=[internal])
+    @router.post("/internal/dead-letters/replay", dependencies=[internal], include_in_schema=False)
     async def replay(request: ReplayRequest) -> dict[str, int]:
         handled = await shell.replay(request.consumer, request.federation_id)
         return {"replayed": handled}

@@ -1,10 +1,12 @@
 """HTTP as every service does it: problem+json (RFC 9457), trace context, the internal token."""
 
 import hmac
+import json
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 from fastapi import FastAPI, Header, Request
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +17,7 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flowerbed.contracts.actor import ACTOR_HEADER, LONGEST_ACTOR
 from flowerbed.events.errors import Conflict, FlowerbedError, NotFound, Rejected, Unavailable
 from flowerbed.events.telemetry import trace_context
 
@@ -26,8 +29,14 @@ RETRY_AFTER = "2"
 _UNTRACED = frozenset(("/healthz", "/readyz", "/metrics", "/status"))
 
 
+Actor: TypeAlias = Annotated[
+    str | None, Header(alias=ACTOR_HEADER, max_length=LONGEST_ACTOR, include_in_schema=False)
+]
+"""For whom another service gives a command. Only behind `internal_only`."""
+
+
 class Unauthorized(FlowerbedError):
-    """The internal token is missing or another."""
+    """A token is missing or another."""
 
 
 def problem(
@@ -42,9 +51,19 @@ def problem(
         "detail": detail,
         **more,
     }
-    return JSONResponse(
-        body, status_code=status, headers=headers, media_type="application/problem+json"
-    )
+    return _Problem(body, status_code=status, headers=headers)
+
+
+class _Problem(JSONResponse):
+    """Whatever was sent may be told back: half a surrogate pair too, which is no UTF-8."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        try:
+            return super().render(content)
+        except UnicodeEncodeError:
+            return json.dumps(content).encode()
 
 
 def new_app(title: str) -> FastAPI:
@@ -76,7 +95,12 @@ def internal_only(token: SecretStr) -> Callable[[str | None], Awaitable[None]]:
     return check
 
 
-async def _on_flowerbed_error(request: Request, error: Exception) -> JSONResponse:
+def problem_of(error: FlowerbedError) -> JSONResponse:
+    """What the caller is told.
+
+    Raises:
+        FlowerbedError: the error itself, if it is none of the caller's business.
+    """
     match error:
         case Rejected():
             more: dict[str, Any] = {"errors": list(error.errors)} if error.errors else {}
@@ -90,7 +114,15 @@ async def _on_flowerbed_error(request: Request, error: Exception) -> JSONRespons
         case Unauthorized():
             return problem(401, "unauthorized", str(error), headers={"WWW-Authenticate": "Bearer"})
         case _:
-            return await _on_unexpected_error(request, error)
+            raise error
+
+
+async def _on_flowerbed_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, FlowerbedError)
+    try:
+        return problem_of(error)
+    except FlowerbedError:
+        return await _on_unexpected_error(request, error)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
@@ -111,7 +143,9 @@ def _is_plain(error: dict[str, Any]) -> bool:
     value = error.get("input")
     if error["loc"][:1] == ("header",):
         return False
-    return isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= 64)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int | str) and len(str(value)) <= 64
 
 
 async def _on_http_error(request: Request, error: Exception) -> JSONResponse:

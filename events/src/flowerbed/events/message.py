@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
+from flowerbed.contracts.actor import spelled
 from flowerbed.contracts.event import subject
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Row
@@ -96,6 +97,8 @@ def outgoing(row: Row, service: str, mark: Mark) -> Message:
     for header, key in (("causationid", "causation_id"), ("traceparent", "traceparent")):
         if meta.get(key):
             headers[header] = meta[key]
+    if actor := spelled(meta.get("actor", "")):
+        headers["actor"] = actor
     return Message(
         subject=subject(row["type"], row["tenant"], correlation_id),
         headers=headers,
@@ -130,6 +133,7 @@ def context(message: Message) -> Context:
         correlation_id=headers["correlationid"],
         causation_id=headers.get("causationid"),
         traceparent=headers.get("traceparent"),
+        actor=headers.get("actor"),
     )
 
 

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from flowerbed.contracts.issuers import Issuer
 from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.errors import BadInput, ComponentFailed, EmbeddedError
+from flowerbed.embedded.issuers import keep_issuers, kept_issuers, wanted_issuers
 from flowerbed.embedded.layout import Layout
 from flowerbed.embedded.leftovers import end_leftovers
 from flowerbed.embedded.lock import held
@@ -38,6 +40,7 @@ def up(
     nats_nodes: int | None = None,
     links: Links | None = None,
     observability: bool | None = None,
+    issuers: Path | None = None,
 ) -> Stack:
     """Return when the stack runs and all of it is ready; one that runs already is left as it is.
 
@@ -45,6 +48,7 @@ def up(
     not given, and at first 1. `links`: ports (of proxies, say) that services and clients are told
     in place of those of `postgres`, `nats`, `s3` and `client_door`; `{}` ends them.
     `observability`: Prometheus, and Alertmanager where there is one, watch the services.
+    `issuers`: a file with the OIDC issuers whose tokens the gateway takes; else those of before.
 
     Raises:
         BadInput: the directory or a service's name is no good, no stack can be of that size, the
@@ -64,19 +68,22 @@ def up(
     shape = wanted_shape(layout, replicas, nats_nodes, links, observability)
     if shape.observability:
         refuse_missing()
+    trusted = wanted_issuers(layout, issuers)
     began = time.monotonic()
     while (waited := time.monotonic() - began) < START_SECONDS:
         record = read_record(layout)
         if record is not None and record.is_supervised():
             if record.state == "running":
                 _refuse_another_shape(layout, shape)
+                _refuse_other_issuers(layout, trusted)
                 return Stack(layout.root)
             time.sleep(0.05)  # another `up` or `down` is at work
         elif record is not None and record.is_kept() and waited < KEEPER_SECONDS:
             time.sleep(0.05)  # another supervisor is on its way
-        elif _launch(layout, services, shape, progress):
-            return Stack(layout.root)
         else:
+            keep_issuers(layout, trusted)
+            if _launch(layout, services, shape, progress):
+                return Stack(layout.root)
             time.sleep(0.05)
     raise EmbeddedError(f"the stack in {layout.root} did not become ready in {START_SECONDS} s")
 
@@ -135,6 +142,14 @@ def _refuse_another_shape(layout: Layout, wanted: Shape) -> None:
                 f"the stack in {layout.root} runs with {name} {is_now}, not {asked};"
                 " end it first with `flowerbed down`"
             )
+
+
+def _refuse_other_issuers(layout: Layout, wanted: tuple[Issuer, ...]) -> None:
+    if wanted != kept_issuers(layout):
+        raise BadInput(
+            f"the stack in {layout.root} runs with other issuers than --issuers names;"
+            " end it first with `flowerbed down`"
+        )
 
 
 def _launch(

@@ -82,6 +82,10 @@ class Layout:
         return self.run / "shape.json"
 
     @property
+    def issuers(self) -> Path:
+        return self.run / "issuers.json"
+
+    @property
     def lock(self) -> Path:
         return self.run / "supervisor.lock"
 

@@ -9,6 +9,7 @@ from flowerbed.embedded import probes
 from flowerbed.embedded.caddy import client_socket, enrol_socket
 from flowerbed.embedded.child import ChildSpec
 from flowerbed.embedded.errors import ComponentFailed
+from flowerbed.embedded.issuers import as_settings, kept_issuers
 from flowerbed.embedded.layout import write_private_json
 from flowerbed.embedded.listening import listens
 from flowerbed.embedded.probes import NotReady
@@ -106,7 +107,8 @@ def _own(setup: Setup, component: str) -> dict[str, object]:
         case "gateway":
             others = ("lease", "aggregator", "artifact", "orchestrator")
             urls = {f"{other}_url": _urls(setup, other) for other in others}
-            return {"api_token": setup.credentials.api_token, **urls}
+            issuers = as_settings(kept_issuers(setup.layout))
+            return {"api_token": setup.credentials.api_token, "issuers": issuers, **urls}
         case _:
             return {}
 

@@ -16,10 +16,10 @@ from flowerbed.artifact.decider import (
 from flowerbed.artifact.projections import verifications
 from flowerbed.artifact.projections.artifacts import ArtifactView, list_artifacts
 from flowerbed.artifact.verifier import Verifier
-from flowerbed.contracts.values import Token
+from flowerbed.contracts.values import Token, Words
 from flowerbed.events.commands import handle
 from flowerbed.events.context import Context
-from flowerbed.events.http import internal_only
+from flowerbed.events.http import Actor, internal_only
 
 Digest = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$")]
 
@@ -38,7 +38,7 @@ class Promotion(Command):
 
 
 class Revocation(Command):
-    reason: Annotated[str, Field(max_length=1024)] = ""
+    reason: Annotated[Words, Field(max_length=1024)] = ""
 
 
 class Done(BaseModel):
@@ -51,8 +51,8 @@ def routes(verifier: Verifier, token: SecretStr) -> APIRouter:
     router = APIRouter(prefix="/internal", dependencies=[Depends(internal_only(token))])
     database, store = verifier.database, verifier.store
 
-    async def run(asked: Command, command: LineageCommand) -> Done:
-        context = Context(tenant=asked.tenant, correlation_id=asked.federation_id)
+    async def run(asked: Command, command: LineageCommand, actor: str | None) -> Done:
+        context = Context(tenant=asked.tenant, correlation_id=asked.federation_id, actor=actor)
         stream = stream_of(asked.federation_id)
         recorded = await handle(database, store, lineage, stream, command, context)
         return Done(events=[one.type for one in recorded])
@@ -62,19 +62,19 @@ def routes(verifier: Verifier, token: SecretStr) -> APIRouter:
         return await list_artifacts(database, federation_id)
 
     @router.post("/artifacts/{sha256}/promote")
-    async def promote(sha256: Digest, asked: Promotion) -> Done:
+    async def promote(sha256: Digest, asked: Promotion, actor: Actor = None) -> Done:
         """Make it the current one of a channel."""
         command = PromoteArtifact(
             federation_id=asked.federation_id, sha256=sha256, channel=asked.channel
         )
-        return await run(asked, command)
+        return await run(asked, command, actor)
 
     @router.post("/artifacts/{sha256}/revoke")
-    async def revoke(sha256: Digest, asked: Revocation) -> Done:
+    async def revoke(sha256: Digest, asked: Revocation, actor: Actor = None) -> Done:
         command = RevokeArtifact(
             federation_id=asked.federation_id, sha256=sha256, reason=asked.reason
         )
-        return await run(asked, command)
+        return await run(asked, command, actor)
 
     @router.post("/verifications/{event_id}/retry", status_code=202)
     async def retry(event_id: UUID) -> None:

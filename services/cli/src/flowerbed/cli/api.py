@@ -150,9 +150,14 @@ class Api:
     def _call(self, method: str, path: str, **request: Any) -> Any:
         import httpx
 
+        from flowerbed.cli.rate_limit import Waits
+
         request.setdefault("timeout", _PATIENCE)
+        waits = Waits()
         try:
             answer = self._client.request(method, path, **request)
+            while waits.wait(answer):  # nothing was done: a limit is looked at before all else
+                answer = self._client.request(method, path, **request)
         except httpx.TransportError as error:
             raise self._away(error) from error
         if answer.is_success:

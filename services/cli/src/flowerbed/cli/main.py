@@ -25,6 +25,7 @@ COMMANDS = {
     "services": ("services:app", "Each service: ready or why not, lags, dead letters."),
     "slo": ("services:slo_app", "Service level indicators and error budgets."),
     "track": ("track:app", "Tell a tracker of experiments what each round measured."),
+    "audit": ("audit:app", "Who gave which command, when, and what became of it."),
     "doctor": ("doctor.command:app", "Check a set-up, and say what to do about each finding."),
 }
 """Name, where it is in `flowerbed.cli`, and help."""

@@ -66,10 +66,20 @@ def up(
             show_default=False,
         ),
     ] = None,
+    issuers: Annotated[
+        Path | None,
+        typer.Option(
+            "--issuers",
+            dir_okay=False,
+            help="File with the OIDC issuers whose tokens the gateway takes; kept for later.",
+        ),
+    ] = None,
 ) -> None:
     """Start the stack on this machine, or find that it runs."""
     from flowerbed.embedded.control import up as start
+    from flowerbed.embedded.layout import Layout
 
+    is_first = not Layout.at(state_dir).api_token.exists()
     began = time.monotonic()
     steps = _Steps(is_quiet=call().as_json)
     try:
@@ -80,6 +90,7 @@ def up(
                 replicas=replicas,
                 nats_nodes=nats_nodes,
                 observability=observability,
+                issuers=issuers,
             )
     except KeyboardInterrupt:
         message = "interrupted; the stack goes on starting, `flowerbed down` ends it"
@@ -93,6 +104,8 @@ def up(
         _say(f"the stack in {stack.state_dir} is running already")
     for name, value in _addresses(stack).items():
         _say(f"  {_NAMED[name]:<13} {value}")
+    if is_first:
+        _tell_token(stack)
 
 
 def down(state_dir: StateDir = None) -> None:
@@ -236,6 +249,14 @@ def _addresses(stack: "Stack") -> dict[str, str]:
     )  # fmt: skip
     found = dict(zip(list(_NAMED)[: len(values)], values, strict=True))
     return found | ({"prometheus": stack.prometheus_url} if stack.shape.observability else {})
+
+
+def _tell_token(stack: "Stack") -> None:
+    """Once, when it was made: for the dashboard and for other programs. The CLI finds it itself."""
+    _say("")
+    _say(f"open {stack.gateway_url}/ in a browser and sign in with the API token:")
+    _say(f"  {stack.api_token}")
+    _say(f"it is not shown again; it is kept in {stack.api_token_file}")
 
 
 def _say(line: str) -> None:

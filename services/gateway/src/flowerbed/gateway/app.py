@@ -9,17 +9,20 @@ from flowerbed.events.rest import Rest
 from flowerbed.events.service import Shell
 from flowerbed.events.telemetry import endpoint_is_set
 from flowerbed.gateway import metrics
-from flowerbed.gateway.auth import api_token_only
+from flowerbed.gateway.audit_routes import audit_routes
+from flowerbed.gateway.auth import Authenticator, admitted
 from flowerbed.gateway.command_routes import command_routes, submission_routes
 from flowerbed.gateway.consumers import REST, codec, consumers
 from flowerbed.gateway.dead_letter_routes import dead_letter_routes
+from flowerbed.gateway.door import Door, is_public
 from flowerbed.gateway.feed import Feed
 from flowerbed.gateway.feed_routes import feed_routes
 from flowerbed.gateway.graph.context import Sources
-from flowerbed.gateway.graph.routes import Door
+from flowerbed.gateway.graph.routes import GraphDoor
 from flowerbed.gateway.live_routes import live_routes
 from flowerbed.gateway.log_routes import log_routes
 from flowerbed.gateway.many import Many
+from flowerbed.gateway.openapi import document
 from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.service_routes import service_routes
@@ -28,6 +31,7 @@ from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
 from flowerbed.gateway.traces.export import trace_export
+from flowerbed.gateway.trail import Trail
 from flowerbed.gateway.upstream import Upstream
 from flowerbed.gateway.web_routes import web_routes
 from flowerbed.gateway.webhooks.delivery import Deliveries
@@ -57,9 +61,9 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
     upstreams = _upstreams(settings)
     feed = Feed(shell.database, shell.stopping)
     shell.appended(feed.wake)
-    submissions, slos = Submissions(shell.database, shell.bus.publish), Slos(shell.database)
-    webhooks = Webhooks(shell.database)
-    guarded = [Depends(api_token_only(settings.api_token)), Depends(hurried)]
+    submissions = Submissions(shell.database, shell.bus.publish, settings.internal_token)
+    slos, webhooks, trail = Slos(shell.database), Webhooks(shell.database), Trail(shell.database)
+    guarded = [Depends(admitted), Depends(hurried)]
     for router in (
         submission_routes(submissions),
         command_routes(reads, upstreams),
@@ -71,6 +75,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         live_routes(feed, reads, upstreams),
         service_routes(upstreams, slos),
         webhook_routes(webhooks, feed, reads, _deliver(settings, shell, webhooks, feed)),
+        audit_routes(trail),
     ):
         shell.app.include_router(router, dependencies=guarded)
     shell.app.include_router(web_routes())  # it shows nothing without a token
@@ -83,7 +88,9 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         upstreams=upstreams,
         hurry=rest.hurry,
     )
-    shell.app.include_router(Door(api_token_only(settings.api_token), sources))
+    authenticator = Authenticator(settings.api_token, settings.issuers)
+    shell.app.include_router(GraphDoor(authenticator, sources))
+    _shut(settings, shell, authenticator, trail)
 
 
 def _deliver(
@@ -99,6 +106,19 @@ def _deliver(
         shell.bus.nudge(WEBHOOKS_CHANGED)
 
     return changed
+
+
+def _shut(
+    settings: GatewaySettings, shell: Shell, authenticator: Authenticator, trail: Trail
+) -> None:
+    """Nobody gets past the door unknown, and what they may find behind it is written down."""
+    shell.background("audit", trail.run)
+    shell.app.router.redirect_slashes = False
+    shell.app.state.trail = trail
+    shell.app.add_middleware(
+        Door, authenticator=authenticator, limits=settings.limits, trail=trail, is_public=is_public
+    )
+    document(shell.app)
 
 
 def _upstreams(settings: GatewaySettings) -> dict[str, Upstream]:

@@ -2,13 +2,24 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from flowerbed.contracts.values import Sha256, Token
+from flowerbed.contracts.values import Sha256, Token, Words
 from flowerbed.events.documents import MAX_BYTES, DocumentUnreadable, read_document
 from flowerbed.events.errors import Rejected
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import (
+    ADMIN,
+    ADMIN_IN_BODY,
+    OPERATOR,
+    OPERATOR_IN_BODY,
+    Role,
+    Tenant,
+    acting,
+)
+from flowerbed.gateway.noting import note
+from flowerbed.gateway.openapi import written
+from flowerbed.gateway.paths import ClientId, FederationId, RoundNumber
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.status_routes import Digest
 from flowerbed.gateway.submissions import DocumentRefused, Submissions
@@ -38,13 +49,14 @@ class Command(BaseModel):
 
 
 class Reason(Command):
-    reason: Annotated[str, Field(max_length=LONGEST_REASON)] = ""
+    reason: Annotated[Words, Field(max_length=LONGEST_REASON)] = ""
 
 
 class InviteRequest(Command):
-    """`tags` are what a federation's client_selector asks for."""
+    """`tags` are what a federation's client_selector asks for. Without a `tenant` it is the one
+    that the caller is an admin of, or `default`."""
 
-    tenant: Token = "default"
+    tenant: Token | None = None
     tags: tuple[str, ...] = ()
     ttl_seconds: Annotated[int, Field(ge=60, le=MONTH)] = 86_400
 
@@ -63,7 +75,12 @@ class Revocation(Reason):
 def submission_routes(submissions: Submissions) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/federations", status_code=202)
+    @router.post(
+        "/federations",
+        status_code=202,
+        dependencies=[OPERATOR_IN_BODY],
+        openapi_extra=written("FederationSpec"),
+    )
     async def submit(
         request: Request,
         response: Response,
@@ -92,52 +109,65 @@ async def _body(request: Request) -> bytes:
 def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
     router = APIRouter()
 
-    @router.post("/clients/invites")
-    async def invite(invite: InviteRequest) -> Response:
+    @router.post("/clients/invites", dependencies=[ADMIN_IN_BODY])
+    async def invite(invite: InviteRequest, tenant: Tenant = None) -> Response:
         """A single-use key with which one client enrols."""
-        body = invite.model_dump(mode="json")
+        owner = invite.tenant or tenant or "default"
+        acting().require(Role.admin, owner)
+        note(tenant=owner, role=Role.admin)
+        body = {**invite.model_dump(mode="json"), "tenant": owner}
         return await upstreams["lease"].forward("POST", "/internal/invites", body=body)
 
-    @router.post("/clients/{client_id}/revoke")
-    async def revoke(client_id: str, reason: Reason, tenant: Tenant = None) -> Response:
+    @router.post("/clients/{client_id}/revoke", dependencies=[ADMIN])
+    async def revoke(client_id: ClientId, reason: Reason, tenant: Tenant = None) -> Response:
         owner = await reads.tenant_of_client(tenant, client_id)
+        note(tenant=owner)
         body = {"tenant": owner, "reason": reason.reason}
         path = f"/internal/clients/{client_id}/revoke"
         return await upstreams["lease"].forward("POST", path, body=body)
 
-    @router.post("/federations/{federation_id}/policy")
-    async def policy(federation_id: str, request: Request, tenant: Tenant = None) -> Response:
+    @router.post(
+        "/federations/{federation_id}/policy",
+        dependencies=[OPERATOR],
+        openapi_extra=written("PolicyChanges"),
+    )
+    async def policy(
+        federation_id: FederationId, request: Request, tenant: Tenant = None
+    ) -> Response:
         """The round policy's changed keys, as YAML or JSON; `reason` is kept in the history."""
         owner = await reads.tenant_of_federation(tenant, federation_id)
+        note(tenant=owner)
         changes, reason = read_policy_changes(await _body(request))
         body = {"tenant": owner, "reason": reason, "changes": changes}
         path = f"/internal/federations/{federation_id}/policy"
         return await upstreams["orchestrator"].forward("POST", path, body=body)
 
-    @router.post("/federations/{federation_id}/{verb}")
+    @router.post("/federations/{federation_id}/{verb}", dependencies=[OPERATOR])
     async def command(
-        federation_id: str,
+        federation_id: FederationId,
         verb: Literal["pause", "resume", "cancel"],
         reason: Reason | None = None,
         tenant: Tenant = None,
     ) -> Response:
         owner = await reads.tenant_of_federation(tenant, federation_id)
+        note(tenant=owner, action=verb)
         body = {"tenant": owner, "reason": reason.reason if reason else ""}
         path = f"/internal/federations/{federation_id}/{verb}"
         return await upstreams["orchestrator"].forward("POST", path, body=body)
 
-    @router.post("/artifacts/{federation_id}/{number}/verify")
+    @router.post("/artifacts/{federation_id}/{number}/verify", dependencies=[OPERATOR])
     async def verify(
-        federation_id: str, number: Annotated[int, Path(ge=0)], tenant: Tenant = None
+        federation_id: FederationId, number: RoundNumber, tenant: Tenant = None
     ) -> Response:
         """Fold the round's updates again and compare the bytes with what is recorded."""
-        await reads.tenant_of_federation(tenant, federation_id)  # or it is not this tenant's
+        owner = await reads.tenant_of_federation(tenant, federation_id)  # or it is another's
+        note(tenant=owner)
         body = {"federation_id": federation_id, "round_number": number}
         return await upstreams["aggregator"].forward(
             "POST", "/verify", body=body, patience=LONG_PATIENCE
         )
 
-    @router.post("/artifacts/{sha256}/promote")
+    @router.post("/artifacts/{sha256}/promote", dependencies=[OPERATOR])
     async def promote(sha256: Digest, promotion: Promotion, tenant: Tenant = None) -> Response:
         """Make the artifact its federation's current one of a channel."""
         body = await place(reads, tenant, sha256, promotion.federation_id)
@@ -145,7 +175,7 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
         path = f"/internal/artifacts/{sha256}/promote"
         return await upstreams["artifact"].forward("POST", path, body=body)
 
-    @router.post("/artifacts/{sha256}/revoke")
+    @router.post("/artifacts/{sha256}/revoke", dependencies=[OPERATOR])
     async def revoke_artifact(
         sha256: Digest, revocation: Revocation, tenant: Tenant = None
     ) -> Response:
@@ -188,4 +218,5 @@ async def place(
         named = ", ".join(sorted(place[1] for place in places)) or "none of that name"
         raise SeveralFederations(f"artifact {sha256} is recorded in {named}: name one of them")
     owner, federation = places.pop()
+    note(tenant=owner, federation_id=federation)
     return {"tenant": owner, "federation_id": federation}

@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from flowerbed.events.errors import Unavailable
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import ADMIN, Tenant
 from flowerbed.gateway.upstream import PATIENCE, Upstream
 
 
@@ -22,7 +22,7 @@ class Replay(BaseModel):
 
 
 def dead_letter_routes(upstreams: dict[str, Upstream]) -> APIRouter:
-    router = APIRouter(prefix="/dead-letters")
+    router = APIRouter(prefix="/dead-letters", dependencies=[ADMIN])
 
     @router.get("")
     async def letters(tenant: Tenant = None) -> dict[str, Any]:

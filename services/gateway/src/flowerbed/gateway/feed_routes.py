@@ -8,7 +8,7 @@ from fastapi import APIRouter, Header, Query
 
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.errors import Rejected
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import VIEWER, Tenant
 from flowerbed.gateway.feed import Feed, FeedEvent, Filter
 from flowerbed.gateway.sse import (
     ALIVE,
@@ -40,7 +40,7 @@ class TypeUnknown(Rejected):
 
 
 def feed_routes(feed: Feed) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[VIEWER])
 
     @router.get(
         "/events",

@@ -6,10 +6,11 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import VIEWER, Tenant
 from flowerbed.gateway.dead_letter_routes import collect
 from flowerbed.gateway.feed import Feed
 from flowerbed.gateway.live import Live
+from flowerbed.gateway.paths import FederationId
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.sse import LARGEST_POSITION, MEDIA_TYPE, LastEventId, resumed, stream
 from flowerbed.gateway.upstream import Upstream
@@ -20,7 +21,7 @@ PATIENCE = 1.0
 
 
 def live_routes(feed: Feed, reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[VIEWER])
     views = Views(reads, upstreams)
     live = Live(feed, views.show)
 
@@ -30,7 +31,7 @@ def live_routes(feed: Feed, reads: Reads, upstreams: dict[str, Upstream]) -> API
         responses={200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}},
     )
     async def follow(
-        federation_id: str, tenant: Tenant = None, last_event_id: LastEventId = None
+        federation_id: FederationId, tenant: Tenant = None, last_event_id: LastEventId = None
     ) -> StreamingResponse:
         """First `view` with all of it, then `patch` (RFC 7386) with what changed and `events`
         with what was recorded. Resumed by `Last-Event-ID`, no event is missing."""

@@ -13,6 +13,7 @@ from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.gateway.lineage import lineage
 from flowerbed.gateway.past import as_of
+from flowerbed.gateway.paths import in_utc
 from flowerbed.gateway.views import (
     Artifact,
     ArtifactRecords,
@@ -145,7 +146,7 @@ class Reads:
         self, tenant: str | None, *, status: str | None, name: str | None,
         cursor: str | None, limit: int,
     ) -> FederationList:  # fmt: skip
-        at, federation_id = _cursor(cursor, datetime.fromisoformat) if cursor else (None, None)
+        at, federation_id = _cursor(cursor, _moment) if cursor else (None, None)
         async with self._reading(tenant) as connection:
             rows = await connection.fetch(_LIST, status, name, at, federation_id, limit + 1)
         found = [FederationSummary(**_plain(row)) for row in rows[:limit]]
@@ -368,6 +369,10 @@ def _ref(sha256: str | None, uri: str | None) -> Ref | None:
 # --- cursors ----------------------------------------------------------------
 
 
+def _moment(text: str) -> datetime:
+    return in_utc(datetime.fromisoformat(text))
+
+
 def encoded(*parts: str) -> str:
     return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode().rstrip("=")
 
@@ -375,6 +380,8 @@ def encoded(*parts: str) -> str:
 def _cursor(text: str, first: Any) -> tuple[Any, str]:
     try:
         head, last = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        if b"\0" in f"{head}{last}".encode():  # half a surrogate pair fails here already
+            raise ValueError("Postgres cannot look for that")
         return first(head), str(last)
     except (ValueError, TypeError, binascii.Error) as error:
         raise CursorUnreadable(f"cursor {text[:80]!r} was not given out here") from error

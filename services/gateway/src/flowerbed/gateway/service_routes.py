@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 
 from flowerbed.events.errors import Unavailable
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import VIEWER, Tenant
 from flowerbed.gateway.dead_letter_routes import collect
 from flowerbed.gateway.slo import Slo, Slos
 from flowerbed.gateway.upstream import Upstream
@@ -44,7 +44,7 @@ class ServiceList(View):
 
 
 def service_routes(upstreams: dict[str, Upstream], slos: Slos) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[VIEWER])
 
     @router.get("/services")
     async def services() -> ServiceList:

@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
+from pydantic import SecretStr
+
+from flowerbed.contracts.actor import proof
 from flowerbed.contracts.event import subject
 from flowerbed.contracts.federation import FederationCreated
 from flowerbed.contracts.ids import federation_id
@@ -29,6 +32,8 @@ from flowerbed.events.documents import DocumentUnreadable, read_document
 from flowerbed.events.errors import Rejected
 from flowerbed.events.message import MESSAGE_ID, Message
 from flowerbed.events.telemetry import span
+from flowerbed.gateway.noting import note
+from flowerbed.gateway.principal import Role, acting
 from flowerbed.gateway.views import Submitted
 
 Publish = Callable[[Message], Awaitable[Any]]
@@ -66,34 +71,46 @@ class UpgradeUnfinished(Rejected):
 
 
 class Submissions:
-    def __init__(self, database: Database, publish: Publish) -> None:
+    """`token`: what proves to the orchestrator that the gateway names the actor."""
+
+    def __init__(self, database: Database, publish: Publish, token: SecretStr) -> None:
         self._database = database
         self._publish = publish
+        self._token = token
 
     async def submit(self, raw: bytes, *, key: str | None, tenant: str | None) -> Submitted:
         """Publish the spec in `raw`; the same key and the same spec give the same federation.
 
         Raises:
-            Rejected: the document, the key, or the spec; nothing was published.
+            Rejected: the document, the key, the spec, or who asks; nothing was published.
             Unavailable: Postgres or NATS is away; post again with the same key.
         """
         if key is not None and _KEY.fullmatch(key) is None:
             raise KeyUnreadable("an Idempotency-Key has 1 to 200 visible ASCII characters")
         spec = read_spec(raw, tenant)
+        principal, owner = acting(), spec.metadata.tenant
+        principal.require(Role.operator, owner)
         submission_id = key or str(uuid4())
-        identity = federation_id(spec.metadata.tenant, submission_id)
+        identity = federation_id(owner, submission_id)
+        note(tenant=owner, federation_id=identity, role=principal.role_in(owner))
         context = Context(tenant=spec.metadata.tenant, correlation_id=identity)
         with span("publish spec", context):
             async with self._database.transaction(spec.metadata.tenant) as tx:
                 if spec.release > await release.current(tx):
                     raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
                 await _remember(tx, spec, submission_id, identity)
-                await self._publish(_message(spec, submission_id, identity))
+                said_by = self._said_by(submission_id, principal.actor)
+                await self._publish(_message(spec, submission_id, identity, said_by))
         return Submitted(
             federation_id=identity,
             submission_id=submission_id,
             status_url=f"/federations/{identity}",
         )
+
+    def _said_by(self, submission_id: str, actor: str) -> dict[str, str]:
+        """Whoever may publish can name anyone as the actor; only the gateway can prove it."""
+        shown = proof(self._token.get_secret_value(), submission_id, actor)
+        return {"actor": actor, "actorproof": shown}
 
 
 def read_spec(raw: bytes, tenant: str | None) -> FederationSpec:
@@ -158,7 +175,9 @@ def _canonical(document: Any) -> str:
     return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-def _message(spec: FederationSpec, submission_id: str, identity: str) -> Message:
+def _message(
+    spec: FederationSpec, submission_id: str, identity: str, said_by: dict[str, str]
+) -> Message:
     """CloudEvents 1.0 in NATS binary mode. JetStream's own dedup goes by the federation: two
     tenants may use the same key."""
     headers = {
@@ -173,6 +192,7 @@ def _message(spec: FederationSpec, submission_id: str, identity: str) -> Message
         "tenant": spec.metadata.tenant,
         "correlationid": identity,
         "traceparent": of_federation(identity),
+        **said_by,
     }
     return Message(
         subject=subject(SUBMISSION_SUBJECT, spec.metadata.tenant, identity),

@@ -7,8 +7,10 @@ import httpx
 from fastapi import Response
 from pydantic import SecretStr
 
+from flowerbed.contracts.actor import ACTOR_HEADER
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.telemetry import current_traceparent
+from flowerbed.gateway.principal import current_actor
 
 PATIENCE = 15.0
 LONG_PATIENCE = 900.0
@@ -104,6 +106,8 @@ class Upstream:
         headers = {"authorization": f"Bearer {self._token.get_secret_value()}"}
         if traceparent := current_traceparent():
             headers["traceparent"] = traceparent
+        if actor := current_actor():
+            headers[ACTOR_HEADER] = actor
         timeout = httpx.Timeout(patience, connect=CONNECT_PATIENCE)
         for attempt in range(1, len(self._urls) + 1):
             url = await self._well_url()

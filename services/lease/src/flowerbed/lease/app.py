@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from flowerbed.contracts.spec import Tag
 from flowerbed.contracts.values import Token, Words
 from flowerbed.events.database import Database
-from flowerbed.events.http import internal_only
+from flowerbed.events.http import Actor, internal_only
 from flowerbed.events.store import EventStore
 from flowerbed.lease.enrolment import Enrolments
 from flowerbed.lease.log_lines import LogLines, LogShelf, Wanted
@@ -50,15 +50,16 @@ def internal_routes(
     router = APIRouter(prefix="/internal", dependencies=[Depends(internal_only(token))])
 
     @router.post("/invites")
-    async def invite(request: InviteRequest) -> InviteAnswer:
-        ttl = timedelta(seconds=request.ttl_seconds)
-        made, expires_at = await enrolments.invite(request.tenant, request.tags, ttl, request.actor)
+    async def invite(request: InviteRequest, actor: Actor = None) -> InviteAnswer:
+        ttl, who = timedelta(seconds=request.ttl_seconds), actor or request.actor
+        made, expires_at = await enrolments.invite(request.tenant, request.tags, ttl, who)
         return InviteAnswer(invite=made.encode(), client_id=made.client_id, expires_at=expires_at)
 
     @router.post("/clients/{client_id}/revoke")
-    async def revoke(client_id: str, request: RevokeRequest) -> Revoked:
-        await enrolments.revoke(request.tenant, client_id, request.reason, request.actor)
-        await drop_leases(database, store, request.tenant, client_id, request.actor)
+    async def revoke(client_id: str, request: RevokeRequest, actor: Actor = None) -> Revoked:
+        who = actor or request.actor
+        await enrolments.revoke(request.tenant, client_id, request.reason, who)
+        await drop_leases(database, store, request.tenant, client_id, who)
         return Revoked(client_id=client_id)
 
     return router

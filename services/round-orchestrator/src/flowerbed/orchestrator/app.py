@@ -12,7 +12,7 @@ from flowerbed.contracts.values import Token, Words
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
 from flowerbed.events.errors import Rejected
-from flowerbed.events.http import internal_only
+from flowerbed.events.http import Actor, internal_only
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.commands import (
     CancelFederation,
@@ -66,29 +66,29 @@ class UpgradeUnfinished(Rejected):
 def internal_routes(token: SecretStr, database: Database, federations: Federations) -> APIRouter:
     router = APIRouter(prefix="/internal/federations", dependencies=[Depends(internal_only(token))])
 
-    async def give(
-        federation_id: str, request: FederationCommand, make: Callable[[Situation], Command]
-    ) -> Answer:
-        context = Context(tenant=request.tenant, correlation_id=federation_id, actor=request.actor)
+    async def give(context: Context, make: Callable[[Situation], Command]) -> Answer:
+        federation_id = context.correlation_id
         recorded = await federations.handle(database, federation_id, make, context)
         return Answer(federation_id=federation_id, events=[one.type for one in recorded])
 
     @router.post("/{federation_id}/pause")
-    async def pause(federation_id: str, request: FederationCommand) -> Answer:
+    async def pause(federation_id: str, request: FederationCommand, actor: Actor = None) -> Answer:
         def make(now: Situation) -> Command:
             return PauseFederation(reason=request.reason, at=now.at)
 
-        return await give(federation_id, request, make)
+        return await give(_context(federation_id, request, actor), make)
 
     @router.post("/{federation_id}/resume")
-    async def resume(federation_id: str, request: FederationCommand) -> Answer:
+    async def resume(federation_id: str, request: FederationCommand, actor: Actor = None) -> Answer:
         def make(now: Situation) -> Command:
             return ResumeFederation(base=now.base, pool=now.pool, at=now.at)
 
-        return await give(federation_id, request, make)
+        return await give(_context(federation_id, request, actor), make)
 
     @router.post("/{federation_id}/policy")
-    async def policy(federation_id: str, request: PolicyCommand) -> PolicyAnswer:
+    async def policy(
+        federation_id: str, request: PolicyCommand, actor: Actor = None
+    ) -> PolicyAnswer:
         def make(now: Situation) -> Command:
             if not now.is_upgraded:
                 raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
@@ -100,20 +100,26 @@ def internal_routes(token: SecretStr, database: Database, federations: Federatio
                 at=now.at,
             )
 
-        context = Context(tenant=request.tenant, correlation_id=federation_id, actor=request.actor)
+        context = _context(federation_id, request, actor)
         async with database.transaction(request.tenant) as tx:
             recorded = await federations.command(tx, federation_id, make, context)
             state = await federations.state(tx, federation_id)
         return _policy_answer(federation_id, [one.event for one in recorded], state)
 
     @router.post("/{federation_id}/cancel")
-    async def cancel(federation_id: str, request: FederationCommand) -> Answer:
+    async def cancel(federation_id: str, request: FederationCommand, actor: Actor = None) -> Answer:
         def make(now: Situation) -> Command:
             return CancelFederation(reason=request.reason)
 
-        return await give(federation_id, request, make)
+        return await give(_context(federation_id, request, actor), make)
 
     return router
+
+
+def _context(federation_id: str, request: FederationCommand, actor: str | None) -> Context:
+    return Context(
+        tenant=request.tenant, correlation_id=federation_id, actor=actor or request.actor
+    )
 
 
 def _policy_answer(

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from faststream.security import SASLPlaintext
+from pydantic import SecretStr
 
+from flowerbed.contracts.actor import is_proven, spelled
 from flowerbed.contracts.event import is_token
 from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.problems import SpecRefused, parse_spec
@@ -45,7 +47,7 @@ async def submit(
     """One submission to one federation, created or rejected. Returns its id.
 
     The submission id is the `ce-id` or `Nats-Msg-Id` header; without one, every message is a
-    submission of its own, named by its place in the stream.
+    submission of its own, named by its place in the stream. `headers` went through `trusted`.
     """
     spec, tenant, problems = _read(raw)
     submission_id = headers.get("ce-id") or headers.get("Nats-Msg-Id") or f"seq-{seq}"
@@ -70,10 +72,19 @@ async def submit(
         correlation_id=identity,
         causation_id=submission_id,
         traceparent=headers.get("traceparent"),
-        actor=headers.get("ce-source"),
+        actor=spelled(headers.get("actor") or headers.get("ce-source") or "") or None,
     )
     await federations.handle(database, identity, make, context)
     return identity
+
+
+def trusted(headers: Mapping[str, str], token: SecretStr | None) -> dict[str, str]:
+    """Who asked counts only if the gateway says so: whoever may publish could name anyone."""
+    actor, given = headers.get("actor", ""), headers.get("actorproof", "")
+    kept = {name: value for name, value in headers.items() if name not in ("actor", "actorproof")}
+    if token and is_proven(given, token.get_secret_value(), headers.get("ce-id", ""), actor):
+        kept["actor"] = actor
+    return kept
 
 
 def _read(raw: bytes) -> tuple[FederationSpec | None, str, tuple[Problem, ...]]:
@@ -125,7 +136,8 @@ class Submissions:
         inbox = f"{inbox_prefix(settings.nats_user)}.".encode()
         is_cluster = len(servers(settings.nats_url)) > 1
         ask_seconds = ASK_CLUSTER_SECONDS if is_cluster else ASK_SECONDS
-        subscribe(self._broker, database, federations, inbox, ask_seconds)
+        token = settings.internal_token
+        subscribe(self._broker, database, federations, inbox, ask_seconds, token=token)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. The first connection is tried again by whoever runs this."""
@@ -142,6 +154,8 @@ def subscribe(
     federations: Federations,
     inbox: bytes,
     ask_seconds: float = ASK_SECONDS,
+    *,
+    token: SecretStr | None = None,
 ) -> None:
     """Binds the durable that the migration declared. What is not acknowledged comes again."""
 
@@ -157,7 +171,7 @@ def subscribe(
         decoder=_undecoded,
     )
     async def on_submitted(body: bytes, message: NatsMessage) -> None:
-        headers = {key: str(value) for key, value in message.headers.items()}
+        headers = trusted({key: str(value) for key, value in message.headers.items()}, token)
         seq = message.raw_message.metadata.sequence.stream
         try:
             identity = await submit(database, federations, body, headers, seq)

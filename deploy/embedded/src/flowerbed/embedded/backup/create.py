@@ -38,7 +38,7 @@ from flowerbed.events.release import RELEASE
 
 SECRETS = ("credentials.json", "ca.key", "ca.pem", "signing.key")
 """What clients and people rely on. All else is made anew."""
-RUN = ("ports.json", "shape.json")
+RUN = ("ports.json", "shape.json", "issuers.json")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

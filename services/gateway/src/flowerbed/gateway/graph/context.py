@@ -8,8 +8,13 @@ import strawberry
 from strawberry.dataloader import DataLoader
 from strawberry.fastapi import BaseContext
 
+from flowerbed.contracts.event import is_token
+from flowerbed.events.errors import Rejected
+from flowerbed.events.http import Unauthorized
 from flowerbed.gateway.feed import Feed
 from flowerbed.gateway.many import Listing, Many, Page, Parent, Wanted
+from flowerbed.gateway.noting import note
+from flowerbed.gateway.principal import Forbidden, Principal, Role
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.submissions import Submissions
@@ -29,18 +34,62 @@ class Sources:
     hurry: Callable[[], None]
 
 
+class CommandsByPost(Rejected):
+    code = "commands-by-post"
+    status = 400
+
+
+class TenantUnreadable(Rejected):
+    code = "not-valid"
+    status = 422
+
+
 class Context(BaseContext):
     """Of one request, or of one WebSocket: nothing that was read is kept."""
 
-    def __init__(self, sources: Sources) -> None:
+    def __init__(self, sources: Sources, *, is_socket: bool = False) -> None:
         super().__init__()
         self.sources = sources
-        self.principal: Any = None
+        self.principal: Principal | None = None
+        self._is_socket = is_socket
         many = sources.many
         self.rows = _loader(many.federations)
         self.metrics = _loader(many.metrics)
         self.lineages = _loader(many.lineages)
         self._pages: dict[str, DataLoader[tuple[Parent, Wanted], Page[Any]]] = {}
+
+    def may_read(self, tenant: str | None) -> str | None:
+        """The tenant in which they may look; None if they may in all, and named none.
+
+        Raises:
+            Forbidden, TenantNeeded: they may not, or must name one.
+        """
+        return self._scope(Role.viewer, tenant)
+
+    def may_look(self) -> None:
+        """At what belongs to no tenant: whoever is a viewer of any may."""
+        if self.principal is None or not self.principal.tenants(Role.viewer):
+            raise Forbidden("this needs the role viewer in some tenant")
+
+    def may_steer(self, tenant: str | None, action: str) -> str | None:
+        """Likewise, for a command; it gets a row in the audit trail."""
+        if self._is_socket:
+            raise CommandsByPost("commands are taken by POST alone")
+        note(is_write=True, action=action)
+        return self._scope(Role.operator, tenant)
+
+    def may_submit(self) -> None:
+        """Whose the spec is, is looked at when it has been read."""
+        if self._is_socket:
+            raise CommandsByPost("commands are taken by POST alone")
+        note(is_write=True, action="startFederatedTrainingJob")
+
+    def _scope(self, role: Role, tenant: str | None) -> str | None:
+        if self.principal is None:
+            raise Unauthorized("a token is required")
+        if tenant is not None and not is_token(tenant):
+            raise TenantUnreadable(f"{tenant[:80]!r} is not the name of a tenant")
+        return self.principal.scope(role, tenant)
 
     async def page(self, listing: Listing[Any], parent: Parent, wanted: Wanted) -> Page[Any]:
         """Together with the same page of other parents."""

@@ -17,6 +17,8 @@ from flowerbed.gateway.graph.kinds import kind_of
 from flowerbed.gateway.graph.problems import Refused
 from flowerbed.gateway.graph.queries import federation_row
 from flowerbed.gateway.graph.types import FederatedTrainingJob, FederationKind, job_of
+from flowerbed.gateway.noting import note
+from flowerbed.gateway.principal import acting
 from flowerbed.gateway.submissions import DocumentRefused
 from flowerbed.gateway.views import View
 
@@ -42,12 +44,13 @@ class NotValid(Rejected):
 class Done(View):
     """`events`: the types of what was recorded; none where it was so already."""
 
+    tenant: str
     federation_id: str
     events: list[str]
 
 
 async def _federation(root: strawberry.Parent[Any], info: Info) -> Any:
-    return await federation_row(info, None, root.federation_id)
+    return await federation_row(info, root.tenant, root.federation_id)
 
 
 DoneKind = kind_of(
@@ -63,12 +66,14 @@ DoneKind = kind_of(
 
 
 async def _steer(info: Info, federation_id: str, verb: str, reason: str, tenant: str | None) -> Any:
-    sources, told = info.context.sources, checked(Reason, reason=reason)
-    owner = await sources.reads.tenant_of_federation(tenant, federation_id)
+    sources, scope = info.context.sources, info.context.may_steer(tenant, verb)
+    told = checked(Reason, reason=reason)
+    owner = await sources.reads.tenant_of_federation(scope, federation_id)
+    note(tenant=owner, federation_id=federation_id, role=acting().role_in(owner))
     sources.hurry()
     body = {"tenant": owner, "reason": told.reason}
     path = f"/internal/federations/{federation_id}/{verb}"
-    return _done(federation_id, await sources.upstreams["orchestrator"].forward(
+    return _done(owner, federation_id, await sources.upstreams["orchestrator"].forward(
         "POST", path, body=body
     ))  # fmt: skip
 
@@ -80,6 +85,7 @@ class Mutation:
         self, info: Info, job_name: str, config: Config, clients: Clients = None,
         idempotency_key: Key = None, tenant: str | None = None,
     ) -> FederatedTrainingJob:  # fmt: skip
+        info.context.may_submit()
         raw = written(config, job_name, clients, tenant)
         sources = info.context.sources
         sources.hurry()
@@ -118,14 +124,15 @@ class Mutation:
         self, info: Info, sha256: str, channel: str = "stable",
         federation_id: str | None = None, tenant: str | None = None,
     ) -> Any:  # fmt: skip
+        scope = info.context.may_steer(tenant, "promoteArtifact")
         asked = checked(Promotion, channel=channel, federation_id=federation_id)
         sources = info.context.sources
-        where = await place(sources.reads, tenant, sha256, asked.federation_id)
+        where = await place(sources.reads, scope, sha256, asked.federation_id)
         sources.hurry()
         path = f"/internal/artifacts/{sha256}/promote"
         body = {**where, "channel": asked.channel}
         answer = await sources.upstreams["artifact"].forward("POST", path, body=body)
-        return _done(where["federation_id"], answer)
+        return _done(where["tenant"], where["federation_id"], answer)
 
 
 def written(config: Any, job_name: str, clients: int | None, tenant: str | None) -> bytes:
@@ -170,7 +177,7 @@ def checked(model: type[M], **values: Any) -> M:
         raise NotValid(f"{len(errors)} values are not valid", errors=errors) from error
 
 
-def _done(federation_id: str, answer: Response) -> Done:
+def _done(tenant: str, federation_id: str, answer: Response) -> Done:
     """
     Raises:
         Refused: the owner said no.
@@ -178,4 +185,4 @@ def _done(federation_id: str, answer: Response) -> Done:
     told = json.loads(bytes(answer.body) or b"null")
     if answer.status_code >= 400:
         raise Refused(answer.status_code, told)
-    return Done(federation_id=federation_id, events=told.get("events", []))
+    return Done(tenant=tenant, federation_id=federation_id, events=told.get("events", []))

@@ -12,6 +12,7 @@ from strawberry.extensions import MaskErrors
 
 from flowerbed.events.errors import Conflict, FlowerbedError, NotFound, Rejected, Unavailable
 from flowerbed.events.http import RETRY_AFTER, Unauthorized
+from flowerbed.gateway.noting import note
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Problems(MaskErrors):
 
     def anonymise_error(self, error: GraphQLError) -> GraphQLError:
         message, told = problem_of(error.original_error)
+        note(code=str(told["code"]))
         return GraphQLError(
             message,
             nodes=error.nodes,

@@ -41,7 +41,8 @@ async def federation_row(info: Info, tenant: str | None, federation_id: str) -> 
     Raises:
         NotFound: it is not known, or not this tenant's.
     """
-    owner = await info.context.sources.reads.tenant_of_federation(tenant, federation_id)
+    scope = info.context.may_read(tenant)
+    owner = await info.context.sources.reads.tenant_of_federation(scope, federation_id)
     found: FederationRow = await info.context.rows.load((owner, federation_id))
     return found
 
@@ -54,7 +55,11 @@ class Query:
         tenant: str | None = None, status: str | None = None, name: str | None = None,
     ) -> Any:  # fmt: skip
         found = await info.context.sources.reads.federations(
-            tenant, status=status, name=name, cursor=after, limit=checked_first(first)
+            info.context.may_read(tenant),
+            status=status,
+            name=name,
+            cursor=after,
+            limit=checked_first(first),
         )
         rows = [
             (encoded(one.created_at.isoformat(), one.federation_id), one)
@@ -87,7 +92,7 @@ class Query:
         graphql_type=WhyKind | None, description="What a federation waits for, and until when."
     )
     async def why(self, info: Info, federation_id: strawberry.ID, tenant: str | None = None) -> Any:
-        sources = info.context.sources
+        sources, tenant = info.context.sources, info.context.may_read(tenant)
         await sources.reads.tenant_of_federation(tenant, federation_id)
         found, away = await collect(sources.upstreams, PATIENCE)
         told = letters(found, federation_id)
@@ -97,21 +102,23 @@ class Query:
     async def lineage(
         self, info: Info, federation_id: strawberry.ID, tenant: str | None = None
     ) -> Any:
-        return await info.context.sources.reads.lineage(tenant, federation_id)
+        scope = info.context.may_read(tenant)
+        return await info.context.sources.reads.lineage(scope, federation_id)
 
     @strawberry.field(graphql_type=paged(ClientKind), description="Every client ever invited.")
     async def clients(
         self, info: Info, first: First = 50, after: After = None, tenant: str | None = None
     ) -> Any:
         found = await info.context.sources.reads.clients(
-            tenant, cursor=after, limit=checked_first(first)
+            info.context.may_read(tenant), cursor=after, limit=checked_first(first)
         )
         rows = [(encoded(one.tenant, one.client_id), one) for one in found.clients]
         return connection(rows, found.next_cursor is not None, behind=after is not None)
 
     @strawberry.field(graphql_type=RecordsKind | None, description="By its digest.")
     async def artifact(self, info: Info, sha256: str, tenant: str | None = None) -> Any:
-        return await info.context.sources.reads.artifact(tenant, sha256)
+        scope = info.context.may_read(tenant)
+        return await info.context.sources.reads.artifact(scope, sha256)
 
     @strawberry.field(
         graphql_type=paged(EventKind), description="The feed; a cursor is a position in it."
@@ -121,7 +128,8 @@ class Query:
         tenant: str | None = None, federation_id: str | None = None,
         types: list[str] | None = None,
     ) -> Any:  # fmt: skip
-        wanted = Filter(tenant=tenant, federation_id=federation_id, types=known_types(types))
+        scope = info.context.may_read(tenant)
+        wanted = Filter(tenant=scope, federation_id=federation_id, types=known_types(types))
         limit = checked_first(first)
         found = await info.context.sources.feed.page(wanted, after, limit + 1)
         rows = [(str(event.position), event) for event in found[:limit]]
@@ -131,6 +139,7 @@ class Query:
         graphql_type=list[ServiceKind], description="Readiness, lags and dead letters of each."
     )
     async def services(self, info: Info) -> Any:
+        info.context.may_look()
         return await look_at(info.context.sources.upstreams)
 
     @strawberry.field(
@@ -139,4 +148,4 @@ class Query:
     async def slo(self, info: Info, hours: int = 24 * 28, tenant: str | None = None) -> Any:
         if not 1 <= hours <= MOST_HOURS:
             raise OutOfRange(f"hours is {hours}; 1 to {MOST_HOURS} is allowed")
-        return await info.context.sources.slos.over(tenant, hours)
+        return await info.context.sources.slos.over(info.context.may_read(tenant), hours)

@@ -4,9 +4,8 @@ A browser cannot send headers with a WebSocket, so the token may also come in `c
 `{"Authorization": "Bearer …"}`.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any, TypeAlias
+from typing import Any
 
 from cross_web import HTTPException as Unreadable
 from fastapi.requests import HTTPConnection
@@ -15,23 +14,25 @@ from strawberry.exceptions import ConnectionRejectionError
 from strawberry.fastapi import GraphQLRouter
 from strawberry.subscriptions import GRAPHQL_TRANSPORT_WS_PROTOCOL
 
+from flowerbed.events.errors import Unavailable
 from flowerbed.events.http import Unauthorized
+from flowerbed.gateway.auth import ANYBODY, Authenticator
 from flowerbed.gateway.graph.context import Context, Sources
 from flowerbed.gateway.graph.schema import schema
-
-Authenticate: TypeAlias = Callable[[str | None], Awaitable[Any]]
-"""The `Authorization` header in, who it is out; raises Unauthorized."""
+from flowerbed.gateway.noting import note
 
 PATH = "/graphql"
 INIT_PATIENCE = timedelta(seconds=10)
 
 
-class Door(GraphQLRouter[Context, None]):
-    def __init__(self, authenticate: Authenticate, sources: Sources) -> None:
+class GraphDoor(GraphQLRouter[Context, None]):
+    """Each resolver asks for the role that it needs: one request may need several."""
+
+    def __init__(self, authenticator: Authenticator, sources: Sources) -> None:
         async def context(connection: HTTPConnection) -> Context:
-            found = Context(sources)
-            if connection.scope["type"] == "http":
-                found.principal = await authenticate(connection.headers.get("authorization"))
+            found = Context(sources, is_socket=connection.scope["type"] != "http")
+            found.principal = connection.scope.get("state", {}).get("principal")
+            note(is_write=False)  # a command says of itself that it is one
             return found
 
         super().__init__(
@@ -44,15 +45,17 @@ class Door(GraphQLRouter[Context, None]):
             connection_init_wait_timeout=INIT_PATIENCE,
             multipart_uploads_enabled=False,
             include_in_schema=False,
+            dependencies=[ANYBODY],
         )
-        self._authenticate = authenticate
+        self._authenticator = authenticator
 
     async def on_ws_connect(self, context: Context) -> Any:
         """The first message has come: now it must be known who speaks."""
         try:
-            context.principal = await self._authenticate(_shown(context))
-        except Unauthorized as error:
-            told: dict[str, object] = {"code": "unauthorized", "detail": str(error)}
+            context.principal = await self._authenticator.authenticate(_shown(context))
+        except (Unauthorized, Unavailable) as error:
+            code = "unauthorized" if isinstance(error, Unauthorized) else "unavailable"
+            told: dict[str, object] = {"code": code, "detail": str(error)}
             raise ConnectionRejectionError(told) from error
         return await super().on_ws_connect(context)
 

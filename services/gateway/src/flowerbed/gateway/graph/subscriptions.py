@@ -30,7 +30,8 @@ class Subscription:
         self, info: Info, id: strawberry.ID, after: Long = BEGINNING,
         types: list[str] | None = None, tenant: str | None = None,
     ) -> AsyncGenerator[Any, None]:  # fmt: skip
-        owner = await info.context.sources.reads.tenant_of_federation(tenant, id)
+        scope = info.context.may_read(tenant)
+        owner = await info.context.sources.reads.tenant_of_federation(scope, id)
         wanted = Filter(tenant=owner, federation_id=id, types=known_types(types))
         async with aclosing(_followed(info, wanted, after)) as events:
             async for event in events:
@@ -41,7 +42,7 @@ class Subscription:
         self, info: Info, after: Long = BEGINNING,
         types: list[str] | None = None, tenant: str | None = None,
     ) -> AsyncGenerator[Any, None]:  # fmt: skip
-        wanted = Filter(tenant=tenant, types=known_types(types))
+        wanted = Filter(tenant=info.context.may_read(tenant), types=known_types(types))
         async with aclosing(_followed(info, wanted, after)) as events:
             async for event in events:
                 yield event

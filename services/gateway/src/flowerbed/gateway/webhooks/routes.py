@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from fastapi import APIRouter
 
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import ADMIN, ADMIN_IN_BODY, Role, Tenant, acting
 from flowerbed.gateway.feed import Feed
 from flowerbed.gateway.feed_routes import known_types
+from flowerbed.gateway.noting import note
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.webhooks.store import Webhooks
 from flowerbed.gateway.webhooks.view import (
@@ -18,24 +19,24 @@ from flowerbed.gateway.webhooks.view import (
     WebhookRequest,
 )
 
-LOCAL_TOKEN = "local-token"  # noqa: S105  # a name
-
 
 def webhook_routes(
     webhooks: Webhooks, feed: Feed, reads: Reads, changed: Callable[[], None]
 ) -> APIRouter:
     """`changed` is told when the one that delivers should look."""
-    router = APIRouter(prefix="/webhooks")
+    router = APIRouter(prefix="/webhooks", dependencies=[ADMIN])
 
-    @router.post("", status_code=201)
+    @router.post("", status_code=201, dependencies=[ADMIN_IN_BODY])
     async def create(asked: WebhookRequest, tenant: Tenant = None) -> WebhookCreated:
         """The answer holds the secret that signs what is sent; it is not shown again."""
         known_types(asked.types)
-        owner = asked.tenant or tenant
+        owner, who = asked.tenant or tenant, acting()
+        who.require(Role.admin, owner)
+        note(tenant=owner, role=Role.admin)
         if asked.federation_id is not None:
             owner = await reads.tenant_of_federation(owner, asked.federation_id)
         after = await feed.last() if asked.after is None else asked.after
-        made = await webhooks.create(asked, owner or EVERY_TENANT, after=after, by=LOCAL_TOKEN)
+        made = await webhooks.create(asked, owner or EVERY_TENANT, after=after, by=who.actor)
         changed()
         return made
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import VIEWER, Tenant
 from flowerbed.gateway.dead_letter_routes import collect
+from flowerbed.gateway.paths import FederationId
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.status_routes import At
 from flowerbed.gateway.upstream import Upstream
@@ -19,10 +20,10 @@ PATIENCE = 1.0
 
 
 def why_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[VIEWER])
 
     @router.get("/federations/{federation_id}/why")
-    async def why(federation_id: str, tenant: Tenant = None, at: At = None) -> Why:
+    async def why(federation_id: FederationId, tenant: Tenant = None, at: At = None) -> Why:
         """What it waits for, on whom, since when, until when, what then, and the last error."""
         await reads.tenant_of_federation(tenant, federation_id)  # or nobody need be asked
         if at is not None:  # of dead letters only those of now are known
