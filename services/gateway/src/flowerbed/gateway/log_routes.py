@@ -5,14 +5,14 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Response
 
-from flowerbed.gateway.auth import Tenant
+from flowerbed.gateway.auth import VIEWER, Tenant
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.upstream import Upstream
 from flowerbed.gateway.views import ClientLogs
 
 
 def log_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
-    router = APIRouter()
+    router = APIRouter(dependencies=[VIEWER])
 
     @router.get("/federations/{federation_id}/logs", response_model=ClientLogs)
     async def logs(
