@@ -66,7 +66,7 @@ def up(
         )
     layout.make()
     shape = wanted_shape(layout, replicas, nats_nodes, links, observability)
-    if shape.observability:
+    if services and shape.observability:
         refuse_missing()
     trusted = wanted_issuers(layout, issuers)
     began = time.monotonic()
