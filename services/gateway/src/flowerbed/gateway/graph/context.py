@@ -39,6 +39,13 @@ class CommandsByPost(Rejected):
     status = 400
 
 
+class OneCommandAtOnce(Rejected):
+    """Each has a row of its own in the audit trail, and counts as one write."""
+
+    code = "one-command-at-once"
+    status = 400
+
+
 class TenantUnreadable(Rejected):
     code = "not-valid"
     status = 422
@@ -52,6 +59,7 @@ class Context(BaseContext):
         self.sources = sources
         self.principal: Principal | None = None
         self._is_socket = is_socket
+        self._has_commanded = False
         many = sources.many
         self.rows = _loader(many.federations)
         self.metrics = _loader(many.metrics)
@@ -73,16 +81,20 @@ class Context(BaseContext):
 
     def may_steer(self, tenant: str | None, action: str) -> str | None:
         """Likewise, for a command; it gets a row in the audit trail."""
-        if self._is_socket:
-            raise CommandsByPost("commands are taken by POST alone")
-        note(is_write=True, action=action)
+        self._command(action)
         return self._scope(Role.operator, tenant)
 
     def may_submit(self) -> None:
         """Whose the spec is, is looked at when it has been read."""
+        self._command("startFederatedTrainingJob")
+
+    def _command(self, action: str) -> None:
         if self._is_socket:
             raise CommandsByPost("commands are taken by POST alone")
-        note(is_write=True, action="startFederatedTrainingJob")
+        if self._has_commanded:
+            raise OneCommandAtOnce("a request gives one command; give the next in another")
+        self._has_commanded = True
+        note(is_write=True, action=action)
 
     def _scope(self, role: Role, tenant: str | None) -> str | None:
         if self.principal is None:

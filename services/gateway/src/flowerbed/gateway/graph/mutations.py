@@ -90,7 +90,8 @@ class Mutation:
         sources = info.context.sources
         sources.hurry()
         submitted = await sources.submissions.submit(raw, key=idempotency_key, tenant=tenant)
-        return job_of(await federation_row(info, tenant, submitted.federation_id))
+        owner = json.loads(raw)["metadata"].get("tenant", "default")
+        return job_of(await info.context.rows.load((owner, submitted.federation_id)))
 
     @strawberry.mutation(
         graphql_type=DoneKind,

@@ -63,6 +63,11 @@ def is_local(host: str) -> bool:
     return host == "localhost" if address is None else address.is_loopback
 
 
+def calls_this_machine(url: str) -> bool:
+    """Where services listen that trust whoever is on it."""
+    return is_local(URL(url).host or "")
+
+
 def is_refused(address: IPv4Address | IPv6Address) -> bool:
     """Where nobody's receiver is, but perhaps something that trusts whoever can reach it."""
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
