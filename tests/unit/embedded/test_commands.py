@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -37,7 +36,7 @@ def stack(tmp_path: Path) -> Stack:
     return Stack(tmp_path / "state")
 
 
-def test_help_is_fast_and_imports_no_server() -> None:
+def test_help_imports_no_server_and_nothing_heavy() -> None:
     code = (
         "import sys; from flowerbed.cli.main import app; from typer.testing import CliRunner;"
         "CliRunner().invoke(app, ['--help']);"
@@ -45,12 +44,6 @@ def test_help_is_fast_and_imports_no_server() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "set()", result.stderr
-    spent = []
-    for _ in range(3):
-        began = time.perf_counter()
-        subprocess.run([PROGRAM, "--help"], check=True, capture_output=True)
-        spent.append(time.perf_counter() - began)
-    assert min(spent) < 1  # about 0.25 s on an idle machine
 
 
 def test_up_tells_each_step_and_where_things_are(
