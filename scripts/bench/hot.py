@@ -4,8 +4,9 @@
 
 Samples every process whose command line holds the words, while something else keeps it busy (a
 benchmark in another terminal), and prints the functions by their own share of the samples in which
-the process was at work. `--idle` counts those in which it waited, too. `--below NAME` gives the
-share of samples with a function of that name anywhere on the stack.
+a thread held the interpreter; with `--outside` in which any thread seemed to be at work, for code
+that lets go of it, as numpy does. `--below NAME` gives the share of samples with a function of that
+name anywhere on the stack.
 
 First `scripts/bench/setup.sh`, which brings py-spy.
 """
@@ -37,10 +38,10 @@ def busy(words: str, most: int) -> list[int]:
     return sorted(found)[:most]
 
 
-def sampled(pids: Sequence[int], seconds: int, *, idle: bool) -> Counter[Stack]:
+def sampled(pids: Sequence[int], seconds: int, *, outside: bool) -> Counter[Stack]:
     """How often each stack was seen, outermost function first."""
     counted: Counter[Stack] = Counter()
-    more = ["--idle"] if idle else []
+    more = [] if outside else ["--gil"]
     with tempfile.TemporaryDirectory() as scratch:
         files = [Path(scratch) / str(pid) for pid in pids]
         recording = [
@@ -77,14 +78,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--most", type=int, default=8, help="so many processes")
     parser.add_argument("--rows", type=int, default=12)
-    parser.add_argument("--idle", action="store_true")
+    parser.add_argument("--outside", action="store_true")
     parser.add_argument("--below", action="append", default=[], metavar="NAME")
     options = parser.parse_args(arguments)
     pids = busy(options.words, options.most)
     if not pids:
         print(f"no process has {options.words!r} in its command line", file=sys.stderr)
         return 2
-    counted = sampled(pids, options.seconds, idle=options.idle)
+    counted = sampled(pids, options.seconds, outside=options.outside)
     total = counted.total()
     if not total:
         print(f"{options.words}: not at work in {options.seconds} s")
