@@ -8,6 +8,8 @@ import { SlosPage } from "./pages/slos.js";
 import { route } from "./router.js";
 import { token } from "./session.js";
 import { Shell } from "./shell.js";
+import { tenant } from "./data/tenant.js";
+import { who } from "./data/who.js";
 import { html, render } from "./ui/view.js";
 
 function Page() {
@@ -21,7 +23,8 @@ function Page() {
 
 function App() {
   if (!token.value) return html`<${SignIn} />`;
-  return html`<${Shell}><${Page} /><//>`;
+  if (!who.value) return null; // a moment: what may be done is not known yet
+  return html`<${Shell}><${Page} key=${tenant.value} /><//>`;
 }
 
 render(html`<${App} />`, document.getElementById("app"));

@@ -1,6 +1,8 @@
 // What surrounds every page: navigation, whether it is live, the theme, the keys.
 import { now } from "./clock.js";
 import { connection } from "./data/stream.js";
+import { tenant } from "./data/tenant.js";
+import { tenants, who } from "./data/who.js";
 import { clock, seconds } from "./format.js";
 import { go, link, route } from "./router.js";
 import { signOut } from "./session.js";
@@ -28,6 +30,7 @@ export function Shell({ children }) {
           <a href=${link(page)} aria-current=${route.value.page === page ? "page" : null}>
             <${Icon} name=${page} />${name}</a>`)}</nav>
         <div class="side-end">
+          <${Who} />
           <${Live} />
           <div class="side-tools">
             <${Tool} icon=${theme.value === "dark" ? "sun" : "moon"} run=${toggleTheme}
@@ -45,6 +48,14 @@ export function Shell({ children }) {
 function skip(event) {
   event.preventDefault();
   document.getElementById("main").focus();
+}
+
+function Who() {
+  const mine = tenants(who.value);
+  return html`${who.value.subject && html`<span class="who" title="Signed in as ${who.value.subject}">${who.value.subject}</span>`}
+    ${mine.length > 1 && html`<select class="input" aria-label="Tenant" value=${tenant.value}
+      onChange=${(event) => { tenant.value = event.target.value; }}>
+      ${mine.map((one) => html`<option value=${one}>${one}</option>`)}</select>`}`;
 }
 
 function Tool({ icon, name, run }) {
@@ -103,5 +114,5 @@ const KEYS = [
 export function help() {
   show("Keyboard shortcuts", () => html`<${Sheet} title="Keyboard shortcuts">
     <dl class="keys">${KEYS.map(([keys, what]) => html`
-      <dt>${keys.split(" ").map((key) => html`<kbd>${key}</kbd> `)}</dt><dd>${what}</dd>`)}</dl><//>`);
+      <dt>${keys.split(" ").map((key) => html`<kbd>${key}</kbd> `)}</dt><dd>${what}</dd>`)}</dl><//>`, { wide: true });
 }

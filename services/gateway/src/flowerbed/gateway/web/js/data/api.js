@@ -1,5 +1,6 @@
 // What the gateway is asked. An answer that says no becomes a Refusal with the gateway's own words.
 import { signOut, token } from "../session.js";
+import { tenant } from "./tenant.js";
 
 export class Refusal extends Error {
   constructor(status, problem) {
@@ -17,7 +18,8 @@ export class Away extends Error {
   }
 }
 
-export function address(path, query = {}) {
+export function address(path, given = {}) {
+  const query = { tenant: tenant.peek(), ...given };
   const url = new URL(path.replace(/^\//, ""), document.baseURI.split("#")[0]);
   for (const [name, value] of Object.entries(query)) {
     if (Array.isArray(value)) value.forEach((one) => url.searchParams.append(name, one));

@@ -1,6 +1,7 @@
 // What a person can do to a federation. Each asks once, and says what will happen.
 import { post } from "../data/api.js";
 import { ENDED } from "../data/list.js";
+import { may } from "../data/who.js";
 import { short } from "../format.js";
 import { useKeys } from "../shell.js";
 import { confirm, Reason } from "../ui/dialog.js";
@@ -45,6 +46,7 @@ export function Buttons({ store, view }) {
   const past = store.then.value !== null;
   if (past) return null;
   const newest = newestCheckpoint(view);
+  if (!may("operator", view.federation.tenant)) return null;
   return html`<div class="page-head-end" role="group" aria-label="Commands">
     ${Object.entries(COMMANDS).filter(([name, one]) => one.may(status) || (name === "pause" && !ENDED.includes(status) && status !== "paused"))
       .map(([name, one]) => html`<button type="button" class="button ${one.danger ? "danger" : ""}" disabled=${!one.may(status)}
@@ -58,8 +60,8 @@ export function useCommandKeys(store) {
   const keys = {};
   for (const [name, one] of Object.entries(COMMANDS)) {
     keys[one.key] = () => {
-      const status = store.live.value?.federation.status;
-      if (status && !store.then.value && one.may(status)) ask(name, store.id);
+      const { status, tenant } = store.live.value?.federation || {};
+      if (status && may("operator", tenant) && !store.then.value && one.may(status)) ask(name, store.id);
     };
   }
   useKeys(keys);

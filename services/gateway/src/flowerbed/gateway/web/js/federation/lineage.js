@@ -1,5 +1,6 @@
 // Checkpoints from the base to the newest, as a graph: each with its parents, its bytes, its worth.
 import { post } from "../data/api.js";
+import { may } from "../data/who.js";
 import { bytes, metric, metricName, plural, seconds } from "../format.js";
 import { Sheet, show } from "../ui/dialog.js";
 import { Icon } from "../ui/icons.js";
@@ -41,6 +42,7 @@ function checkpoints(view) {
 function Node({ row, id, past, gap }) {
   const { node } = row;
   const scores = Object.entries(node.scores).slice(0, 3);
+  const operates = may("operator", node.tenant);
   return html`<li class="node ${gap ? "gap" : ""} ${node.revoked_at ? "revoked" : ""}" data-sha256=${node.sha256}>
     <${Rail} row=${row} />
     <div class="node-main">
@@ -55,9 +57,9 @@ function Node({ row, id, past, gap }) {
         <span>recorded <${When} at=${node.recorded_at} as="clock" /></span></div>
     </div>
     <div class="node-end">
-      <button type="button" class="button tight plain" onClick=${() => verify(id, node)}><${Icon} name="check" />Verify</button>
+      <button type="button" class="button tight plain" disabled=${!operates} onClick=${() => verify(id, node)}><${Icon} name="check" />Verify</button>
       <button type="button" class="button tight plain" onClick=${() => download(node)}><${Icon} name="download" />Download</button>
-      <button type="button" class="button tight plain" disabled=${past || node.kind === "base" || Boolean(node.revoked_at)}
+      <button type="button" class="button tight plain" disabled=${!operates || past || node.kind === "base" || Boolean(node.revoked_at)}
         onClick=${() => promote(id, node)}><${Icon} name="star" />Promote</button>
     </div></li>`;
 }

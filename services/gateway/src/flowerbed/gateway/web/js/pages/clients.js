@@ -2,6 +2,8 @@
 import { now } from "../clock.js";
 import { get, pages, post } from "../data/api.js";
 import { Stream } from "../data/stream.js";
+import { tenant } from "../data/tenant.js";
+import { mayAnywhere } from "../data/who.js";
 import { day, plural, seconds, time } from "../format.js";
 import { route, setQuery } from "../router.js";
 import { Sheet, show } from "../ui/dialog.js";
@@ -49,7 +51,7 @@ export function ClientsPage() {
     && `${one.client_id} ${one.tenant} ${one.tags.join(" ")}`.toLowerCase().includes(q.toLowerCase()));
   return html`
     <div class="page-head"><div><h1>Clients</h1><p>${clients && summary(clients)}</p></div>
-      <div class="page-head-end"><button type="button" class="button primary" onClick=${invite}><${Icon} name="plus" />Invite a client</button></div></div>
+      <div class="page-head-end">${mayAnywhere("admin") && html`<button type="button" class="button primary" onClick=${invite}><${Icon} name="plus" />Invite a client</button>`}</div></div>
     ${error && html`<${Note} tone="bad" icon="cross">${error}<//>`}
     <form class="filters" role="search" onSubmit=${(event) => event.preventDefault()}>
       <input class="input search" type="search" id="search" placeholder="Search by id, tag or tenant" aria-label="Search by id, tag or tenant"
@@ -138,7 +140,7 @@ function Invite() {
   return html`<form onSubmit=${make}><h2>Invite a client</h2>
     <p>An invite is a key that one client uses once to enrol. Federations choose clients by their tags.</p>
     <label class="field">Tags<input class="input" name="tags" placeholder="hospital, north" autocomplete="off" autofocus /></label>
-    <label class="field">Tenant<input class="input" name="tenant" value="default" required pattern="[A-Za-z0-9_\\-]{1,64}" autocomplete="off" /></label>
+    <label class="field">Tenant<input class="input" name="tenant" value=${tenant.value || "default"} required pattern="[A-Za-z0-9_\\-]{1,64}" autocomplete="off" /></label>
     <label class="field">Good for<select class="input" name="hours"><option value="1">1 hour</option><option value="24" selected>1 day</option><option value="168">7 days</option></select></label>
     ${error && html`<div role="alert"><${Note} tone="bad" icon="cross">${error}<//></div>`}
     <div class="dialog-end"><button type="submit" class="button primary">Make the invite</button></div></form>`;

@@ -1,5 +1,6 @@
 // How the services do, replica by replica, and the events that some could not handle.
 import { get, post } from "../data/api.js";
+import { mayAnywhere } from "../data/who.js";
 import { clock, count, plural } from "../format.js";
 import { link } from "../router.js";
 import { confirm } from "../ui/dialog.js";
@@ -31,7 +32,7 @@ export function useAsked(ask, every) {
 
 export function ServicesPage() {
   const { answer, error, at, again } = useAsked(
-    () => Promise.all([get("/services"), get("/dead-letters")]), AGAIN);
+    () => Promise.all([get("/services"), mayAnywhere("admin") ? get("/dead-letters") : null]), AGAIN);
   useEffect(() => { document.title = "Services · Flowerbed"; }, []);
   const services = answer?.[0].services;
   return html`
@@ -42,7 +43,7 @@ export function ServicesPage() {
     ${error && html`<${Note} tone="bad" icon="cross">${error}<//>`}
     ${!services ? html`<section class="panel"><${Bones} /></section>` : html`
       <div class="cards">${services.map((one) => html`<${Card} key=${one.name} service=${one} />`)}</div>
-      <${Letters} letters=${answer[1].dead_letters} unavailable=${answer[1].unavailable} again=${again} />`}</div>`;
+      ${answer[1] && html`<${Letters} letters=${answer[1].dead_letters} unavailable=${answer[1].unavailable} again=${again} />`}`}</div>`;
 }
 
 function summary(services) {
