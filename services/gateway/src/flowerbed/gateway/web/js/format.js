@@ -12,6 +12,11 @@ export function seconds(value) {
   return `${trim(value / 86_400)} days`;
 }
 
+// As a clock that ticks says it: no tenths of a second.
+export function whole(value) {
+  return value < 99.5 ? `${Math.floor(value)} s` : seconds(value);
+}
+
 function trim(value) {
   return value < 9.95 ? value.toFixed(1).replace(/\.0$/, "") : String(Math.round(value));
 }
@@ -27,13 +32,13 @@ export function time(moment) {
 export function ago(moment, now) {
   const passed = (now - time(moment)) / 1000;
   if (Number.isNaN(passed)) return NONE;
-  return passed < 1.5 ? "just now" : `${seconds(Math.floor(passed))} ago`;
+  return passed < 1.5 ? "just now" : `${whole(passed)} ago`;
 }
 
 export function until(moment, now) {
   const left = (time(moment) - now) / 1000;
   if (Number.isNaN(left)) return NONE;
-  return left >= 0 ? `in ${seconds(left)}` : `${seconds(-left)} ago`;
+  return left >= 0 ? `in ${whole(left)}` : `${whole(-left)} ago`;
 }
 
 const clockTime = new Intl.DateTimeFormat("en-GB", {

@@ -1,7 +1,7 @@
 // The top of the page: state, the sentence that says why, the figures that matter.
 import { now } from "../clock.js";
 import { ENDED } from "../data/list.js";
-import { between, metric, metricName, percent, plural, seconds, short, shortLabel, time } from "../format.js";
+import { between, metric, metricName, percent, plural, seconds, short, shortLabel, time, whole } from "../format.js";
 import { Badge, Bar, toneOf } from "../ui/status.js";
 import { Copied, When } from "../ui/parts.js";
 import { Icon } from "../ui/icons.js";
@@ -134,7 +134,7 @@ function Lasted({ federation, then, events }) {
   const frozen = then && events.findLast((one) => one.position <= then.at)?.recorded_at;
   const to = federation.ended_at || frozen || new Date(now.value).toISOString();
   const word = federation.started_at ? (federation.ended_at ? "Ran for" : "Running for") : "Waiting for";
-  return html`<div class="figure"><dt>${word}</dt><dd>${seconds(Math.max(0, Math.floor(between(from, to) || 0)))}</dd>
+  return html`<div class="figure"><dt>${word}</dt><dd>${whole(Math.max(0, between(from, to) || 0))}</dd>
     <dd class="below">since <${When} at=${from} as="clock" /></dd></div>`;
 }
 
