@@ -16,7 +16,12 @@ app = typer.Typer(add_completion=False)
 @app.command(cls=Asking, epilog=example("flowerbed track --to tensorboard:runs --once"))
 def track(
     to: Annotated[
-        str, typer.Option("--to", help="tensorboard:DIRECTORY, mlflow:URI or wandb:PROJECT.")
+        str,
+        typer.Option(
+            "--to",
+            envvar="FLOWERBED_TRACK_TO",
+            help="tensorboard:DIRECTORY, mlflow:URI or wandb:PROJECT.",
+        ),
     ],
     offline: Annotated[
         bool, typer.Option("--offline", help="wandb: write files, send them later.")
