@@ -29,8 +29,9 @@ def test_prints_logs_and_flowers_logger_reach_the_operator_scrubbed(
     start_agent()
     wait_for(lambda: control_plane.reports, "the report")
     said = wait_for(
-        lambda: len(control_plane.said) >= 4 and control_plane.said, "the app's log lines"
+        lambda: len(control_plane.said) >= 5 and control_plane.said, "the app's log lines"
     )
+    assert said[0].startswith("INFO flowerbed.worker: tiny is loaded: Flower 1.")
     assert said.count("the app prints to standard output") == 1
     assert said.count("from below Python") == 1
     assert "INFO tiny: read <path>" in said

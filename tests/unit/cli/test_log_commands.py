@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flowerbed.cli import federation
+from flowerbed.cli.log_lines import told
 from flowerbed.cli.plain_logs import in_words
 from tests.unit.cli.federation_views import AT, FED
 from tests.unit.cli.gateway_stub import StubGateway, run, stub_gateway
@@ -60,6 +61,19 @@ def test_lines_of_several_clients_name_them_and_who_keeps_theirs(stub: StubGatew
     found = run(federation.app, "logs", FED, url=stub.url)
     assert "  hospital-1  loss 0.5" in found.stdout
     assert found.stderr == "hospital-2 keeps its log lines at the site\n"
+
+
+@pytest.mark.parametrize(
+    ("label", "shown"),
+    [
+        ("hospital-54f6cfcb-ab86-5cae-a83a-fd8a981adb10", "hospital-54f6cfcb"),
+        ("x-1", "x-1"),
+        (None, "client-a"),
+    ],
+)
+def test_a_label_is_shown_as_far_as_it_is_needed(label: str | None, shown: str) -> None:
+    told_line = told(line(1, "x") | {"label": label}, with_client=True)
+    assert told_line.endswith(f"  {shown}  x")
 
 
 @pytest.mark.parametrize(("clients", "words"), [([], "no client"), ([CLEVELAND], "no lines")])

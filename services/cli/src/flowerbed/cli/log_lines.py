@@ -18,6 +18,8 @@ LAST_LOOKS = 3
 """How often to look for last words after the end."""
 MOST_TAIL = 2_000
 
+_UUID, _BEGINNING = 36, 8
+
 Page = dict[str, Any]
 
 
@@ -64,11 +66,17 @@ def logs(
 
 def told(line: Mapping[str, Any], *, with_client: bool) -> str:
     """One line for a person."""
-    who = f"{line['label'] or line['client_id']}  " if with_client else ""
+    who = f"{_short(line['label']) or line['client_id']}  " if with_client else ""
     text = line["text"]
     if line["kind"] != "line":
         text = coloured(f"[{text}]", "yellow")
     return f"{moment(line['at'])}  {who}{text}"
+
+
+def _short(label: str | None) -> str:
+    """A label as far as `--client` needs it: the task, and how the uuid begins."""
+    text = label or ""
+    return text if len(text) <= _UUID else text[: len(text) - _UUID + _BEGINNING]
 
 
 def notes(page: Page) -> list[str]:

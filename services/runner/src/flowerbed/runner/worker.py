@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+import flwr
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.app.message import Array
@@ -37,6 +38,8 @@ from flowerbed.runner import app_state, storage
 from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
 from flowerbed.runner.recorder import Recorder
 from flowerbed.runner.work_folder import WorkFolder
+
+logger = logging.getLogger("flowerbed.worker")
 
 _PR_SET_PDEATHSIG = 1
 _TTL_SECONDS = 30 * 24 * 3600.0
@@ -64,6 +67,8 @@ def main() -> None:
     except Exception as error:  # whatever an app's import may raise
         _answer(out, AppFailed(code="app-failed", trace=trace_of(error)))
         return
+    python = sys.version.partition(" ")[0]
+    logger.info("%s is loaded: Flower %s, Python %s", hello.app, flwr.__version__, python)
     _answer(out, Ready())
     n_modules = 0
     while True:

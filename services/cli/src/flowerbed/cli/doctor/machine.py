@@ -30,7 +30,7 @@ def versions(packages: Sequence[str]) -> Iterator[Finding]:
             f"not installed beside {sys.executable}: {', '.join(missing)}",
             "install Flowerbed again, all of its parts in one environment",
         )
-    ours = {version for name, version in found.items() if name.startswith("flowerbed") and version}
+    ours = {version for name, version in found.items() if _is_ours(name) and version}
     if len(ours) > 1:
         yield failed(
             "versions",
@@ -41,8 +41,10 @@ def versions(packages: Sequence[str]) -> Iterator[Finding]:
     if sys.version_info < LOWEST_PYTHON:
         lowest = ".".join(map(str, LOWEST_PYTHON))
         yield failed("versions", f"Python {python}", f"use Python {lowest} or newer")
-    told = ", ".join(f"{name} {version}" for name, version in found.items() if version)
-    yield ok("versions", f"Python {python}, {told}")
+    told = [f"{name} {found[name]}" for name in packages if found[name] and not _is_ours(name)]
+    if ours:
+        told.insert(0, f"Flowerbed {', '.join(sorted(ours))}")
+    yield ok("versions", ", ".join([f"Python {python}", *told]))
 
 
 def apps() -> Iterator[Finding]:
@@ -105,6 +107,10 @@ def private(check: str, folders: Sequence[Path], files: Sequence[Path]) -> Itera
     if not wrong:
         n_paths = sum(path.exists() for path in (*folders, *files))
         yield ok(check, f"{n_paths} secret files and folders are their owner's alone")
+
+
+def _is_ours(package: str) -> bool:
+    return package.startswith("flowerbed")
 
 
 def _version(package: str) -> str | None:
