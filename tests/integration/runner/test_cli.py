@@ -20,6 +20,7 @@ from flowerbed.runner.control import running_agent, stop_agent
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.keeping import running_keeper
 from flowerbed.runner.launch import AlreadyRunning, run_agent
+from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import StateDir, write_json
 from flowerbed.runner.status import LeaseStatus, Status, StatusBoard
 from tests.integration.runner.control_plane import CLIENT, ControlPlane, wait_for
@@ -69,6 +70,15 @@ def test_client_starts_once_tells_its_status_and_stops(
     assert running_agent(state) is None
     assert json.loads(client("status", "--output", "json").stdout)["running"] is False
     assert json.loads(client("stop", "--output", "json").stdout)["was_running"] is False
+
+
+def test_a_site_that_keeps_its_log_lines_keeps_them_at_later_starts(
+    client: Client, enrolled: StateDir, folder: Path
+) -> None:
+    for options, expected in (([], True), (["--no-logs"], False), ([], False), (["--logs"], True)):
+        started = client("start", "--dataset", f"local:{folder}", "--task", "heart", *options)
+        assert (started.exit_code, AgentSettings.load(enrolled).logs) == (0, expected)
+        client("stop")
 
 
 def test_agent_that_is_killed_is_started_again_and_so_is_its_keeper(

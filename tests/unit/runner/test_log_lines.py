@@ -162,6 +162,19 @@ async def test_a_door_that_takes_no_lines_ends_it_and_nothing_else(door: Door) -
     assert door.texts == ["one"]
 
 
+async def test_shipping_ends_when_it_is_cancelled_while_some_work_ends(door: Door) -> None:
+    for _ in range(20):
+        lines = lines_to(door, as_it_is)
+        lines.take(b"one\n")
+        shipping = asyncio.create_task(lines.ship())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        lines.hurry()
+        shipping.cancel()
+        await asyncio.wait({shipping}, timeout=2)
+        assert shipping.cancelled()
+
+
 async def test_closing_waits_for_nobody(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_lines, "LAST_WORDS_SECONDS", 0.01)
 

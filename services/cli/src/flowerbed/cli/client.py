@@ -74,11 +74,13 @@ def start(
         Protocol | None, typer.Option(help="How to speak to it; at first http/protobuf.")
     ] = None,
     logs: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--logs/--no-logs", help="Hand the app's log lines, scrubbed, to the operator, or none."
+            "--logs/--no-logs",
+            help="Hand the app's log lines, scrubbed, to the operator, or none; kept.",
+            show_default="as before, at first --logs",
         ),
-    ] = True,
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run here, not in the background.")
     ] = False,
@@ -87,7 +89,7 @@ def start(
     """Enrol if needed, then take part: answers once the agent polls for work."""
     state = StateDir.at(state_dir)
     chosen = _settings(dataset, task, otlp_endpoint, otlp_protocol)
-    settings = replace(chosen, logs=logs)
+    settings = replace(chosen, logs=_hands_out_logs(state) if logs is None else logs)
     if running_agent(state) is not None:
         if AgentSettings.load(state) != settings:
             raise BadInput("the agent runs already, with other settings: stop it first")
@@ -170,6 +172,14 @@ def _settings(
         otlp_endpoint=otlp_endpoint,
         otlp_protocol=None if otlp_protocol is None else otlp_protocol.value,
     )
+
+
+def _hands_out_logs(state: StateDir) -> bool:
+    """What was chosen before: a site that keeps its lines does not hand them out by oversight."""
+    try:
+        return AgentSettings.load(state).logs
+    except BadInput:
+        return True
 
 
 def _read_invite(invite: str | None) -> str | None:

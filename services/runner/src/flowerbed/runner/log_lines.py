@@ -124,8 +124,9 @@ class LogLines:
         try:
             while True:
                 await self._filled.wait()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._hurried.wait(), GATHER_SECONDS)
+                with suppress(TimeoutError):  # not `wait_for`, which may swallow a cancellation
+                    async with asyncio.timeout(GATHER_SECONDS):
+                        await self._hurried.wait()
                 self._hurried.clear()
                 await self._send_waiting()
         except RunnerError as error:
@@ -139,7 +140,8 @@ class LogLines:
             for line in self._splitter.last():
                 self._take(line)
         with suppress(RunnerError, TimeoutError):
-            await asyncio.wait_for(self._send_waiting(), LAST_WORDS_SECONDS)
+            async with asyncio.timeout(LAST_WORDS_SECONDS):
+                await self._send_waiting()
 
     # --- helpers, in order of use -------------------------------------------
 
