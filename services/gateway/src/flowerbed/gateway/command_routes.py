@@ -1,6 +1,6 @@
 """What people command: a new federation is published, everything else goes to its owner."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -142,18 +142,35 @@ def command_routes(reads: Reads, upstreams: dict[str, Upstream]) -> APIRouter:
         path = f"/internal/federations/{federation_id}/policy"
         return await upstreams["orchestrator"].forward("POST", path, body=body)
 
-    @router.post("/federations/{federation_id}/{verb}", dependencies=[OPERATOR])
-    async def command(
-        federation_id: FederationId,
-        verb: Literal["pause", "resume", "cancel"],
-        reason: Reason | None = None,
-        tenant: Tenant = None,
+    async def steer(
+        verb: str, federation_id: str, reason: Reason | None, tenant: str | None
     ) -> Response:
         owner = await reads.tenant_of_federation(tenant, federation_id)
-        note(tenant=owner, action=verb)
+        note(tenant=owner)
         body = {"tenant": owner, "reason": reason.reason if reason else ""}
         path = f"/internal/federations/{federation_id}/{verb}"
         return await upstreams["orchestrator"].forward("POST", path, body=body)
+
+    @router.post("/federations/{federation_id}/pause", dependencies=[OPERATOR])
+    async def pause(
+        federation_id: FederationId, reason: Reason | None = None, tenant: Tenant = None
+    ) -> Response:
+        """Start no further exchange until it is resumed; the open one may end."""
+        return await steer("pause", federation_id, reason, tenant)
+
+    @router.post("/federations/{federation_id}/resume", dependencies=[OPERATOR])
+    async def resume(
+        federation_id: FederationId, reason: Reason | None = None, tenant: Tenant = None
+    ) -> Response:
+        """Go on with a paused federation."""
+        return await steer("resume", federation_id, reason, tenant)
+
+    @router.post("/federations/{federation_id}/cancel", dependencies=[OPERATOR])
+    async def cancel(
+        federation_id: FederationId, reason: Reason | None = None, tenant: Tenant = None
+    ) -> Response:
+        """End it for good; what it has made stays."""
+        return await steer("cancel", federation_id, reason, tenant)
 
     @router.post("/artifacts/{federation_id}/{number}/verify", dependencies=[OPERATOR])
     async def verify(
