@@ -94,7 +94,7 @@ REFUSED: tuple[tuple[str, Any, int], ...] = (
     ("/clients/invites", {"colour": "red"}, 422),
     ("/clients/client-x/revoke", {}, 404),
     ("/federations/fed-x/pause", {}, 404),
-    (f"/federations/{FED}/explode", {}, 422),
+    (f"/federations/{FED}/explode", {}, 404),
     ("/federations/fed-x/policy", {"quorum": 0.5}, 404),
     (f"/federations/{FED}/policy", [0.5], 422),
     (f"/federations/{FED}/policy", {"quorum": 0.5, "reason": 7}, 422),
