@@ -141,3 +141,31 @@ def test_promtool_takes_the_configuration_for_containers(tmp_path: Path) -> None
     written.write_text(text.replace("/etc/prometheus/alerts.yaml", str(ALERTS)))
     done = promtool("check", "config", written)
     assert done.returncode == 0, done.stderr + done.stdout
+
+
+@pytest.mark.skipif(
+    shutil.which("amtool") is None,
+    reason="amtool is not installed (Debian: apt-get install prometheus-alertmanager)",
+)
+def test_amtool_takes_the_example_of_whom_to_tell() -> None:
+    example = FOLDER / "alertmanager" / "alertmanager.yml"
+    done = subprocess.run(
+        ["amtool", "check-config", example], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_the_example_keeps_quiet_is_alerts_that_exist() -> None:
+    text = (FOLDER / "alertmanager" / "alertmanager.yml").read_text()
+    alerts = {where for where, _ in of_rules(ALERTS) if where.startswith("Flowerbed")}
+    for rule in yaml.safe_load(text)["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            pattern = matcher.split('"')[1]
+            assert [name for name in alerts if re.fullmatch(pattern, name)], matcher
+
+
+def test_every_file_that_containers_are_given_is_yaml() -> None:
+    found = [path for path in FOLDER.rglob("*") if path.suffix in (".yml", ".yaml")]
+    assert len(found) >= 8
+    for path in found:
+        assert isinstance(yaml.safe_load(path.read_text()), dict), path
