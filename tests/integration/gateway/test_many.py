@@ -9,7 +9,8 @@ import pytest
 
 from flowerbed.gateway.graph.context import Context, Sources
 from flowerbed.gateway.graph.schema import schema
-from flowerbed.gateway.many import ROUNDS, UPDATES, Many, TooMuch, Wanted, encoded_place
+from flowerbed.gateway.many import ROUNDS, UPDATES, Many, TooMuch, Wanted
+from flowerbed.gateway.places import encoded_place
 from flowerbed.gateway.principal import local_principal
 from flowerbed.gateway.reads import CursorUnreadable, Reads
 from tests.integration.gateway.conftest import Kept

@@ -99,6 +99,7 @@ def _deliver(
     """One replica delivers. What comes back tells it, wherever it is, that a webhook changed."""
     deliveries = Deliveries(webhooks, feed, settings.webhook_pace, shell.stopping)
     shell.background("webhooks", deliveries.run, leader=True)
+    shell.lag("webhooks", webhooks.lag)
     shell.hear(WEBHOOKS_CHANGED, lambda _: deliveries.wake())
 
     def changed() -> None:

@@ -4,8 +4,6 @@ GraphQL asks "the first 20 rounds of each of these 50 federations". A listing sa
 are and in which order; its cursor is the place of a row in that order.
 """
 
-import base64
-import binascii
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,8 @@ from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import Rejected
 from flowerbed.gateway.feed import FeedEvent
 from flowerbed.gateway.lineage import lineage
-from flowerbed.gateway.reads import FEDERATIONS, CursorUnreadable
+from flowerbed.gateway.places import decoded_place, encoded_place
+from flowerbed.gateway.reads import FEDERATIONS
 from flowerbed.gateway.views import (
     Artifact,
     FederationSummary,
@@ -32,7 +31,6 @@ Parent: TypeAlias = tuple[Any, ...]
 """The values that lead to a parent; the tenant is the first of them."""
 FederationKey: TypeAlias = tuple[str, str]
 
-LONGEST_CURSOR = 1000
 MOST_ROWS = 25_000
 """In one answer of one kind, if every page of it were full."""
 
@@ -282,34 +280,3 @@ def plain(row: Any) -> dict[str, Any]:
         name: json.loads(value) if name in _JSON and isinstance(value, str) else value
         for name, value in row.items()
     }
-
-
-def encoded_place(place: str) -> str:
-    return base64.urlsafe_b64encode(place.encode()).decode().rstrip("=")
-
-
-def decoded_place(cursor: str | None, order: Sequence[tuple[str, str]]) -> str | None:
-    """As JSON for Postgres, which will cast each part to the type of its column.
-
-    Raises:
-        CursorUnreadable: it is no place in that order.
-    """
-    if cursor is None:
-        return None
-    try:
-        padded = cursor[:LONGEST_CURSOR] + "=" * (-len(cursor) % 4)
-        place = json.loads(base64.urlsafe_b64decode(padded))
-    except (ValueError, binascii.Error):
-        place = None
-    is_place = isinstance(place, list) and len(place) == len(order)
-    if not is_place or not all(
-        _fits(part, kind) for part, (_, kind) in zip(place, order, strict=True)
-    ):
-        raise CursorUnreadable(f"cursor {cursor[:80]!r} was not given out here")
-    return json.dumps(place)
-
-
-def _fits(part: Any, kind: str) -> bool:
-    if kind == "text":
-        return isinstance(part, str) and "\0" not in part
-    return type(part) is int and 0 <= part < 2 ** (63 if kind == "bigint" else 31)

@@ -39,6 +39,7 @@ FROM webhooks w
 WHERE ($1::text IS NULL OR w.tenant = $1) AND ($2::text IS NULL OR w.webhook_id = $2)
 ORDER BY w.created_at, w.webhook_id
 """
+_LAG = f"SELECT coalesce(sum(lag), 0)::float8 FROM ({_ROWS}) AS w WHERE status = 'active'"
 _INSERT = """
 INSERT INTO webhooks (tenant, webhook_id, url, secret, federation_id, types, position, created_by)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -162,6 +163,11 @@ class Webhooks:
         async with self._database.read_all() as connection:
             rows = await connection.fetch("SELECT * FROM webhooks WHERE status = 'active'")
         return [_active(row) for row in rows]
+
+    async def lag(self) -> float:
+        """How many events the active ones have still to deliver, as far as that is counted."""
+        async with self._database.read_all() as connection:
+            return float(await connection.fetchval(_LAG, None, None))
 
     async def delivered(self, hook: Active, position: int) -> bool:
         """False: a person has changed it meanwhile."""
