@@ -89,7 +89,7 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
         hurry=rest.hurry,
     )
     authenticator = Authenticator(settings.api_token, settings.issuers)
-    shell.app.include_router(GraphDoor(authenticator, sources))
+    shell.app.include_router(GraphDoor(authenticator, sources, settings.limits.requests))
     _shut(settings, shell, authenticator, trail)
 
 

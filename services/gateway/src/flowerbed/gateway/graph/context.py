@@ -15,6 +15,7 @@ from flowerbed.gateway.feed import Feed
 from flowerbed.gateway.many import Listing, Many, Page, Parent, Wanted
 from flowerbed.gateway.noting import note
 from flowerbed.gateway.principal import Forbidden, Principal, Role
+from flowerbed.gateway.rates import Limiter
 from flowerbed.gateway.reads import Reads
 from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.submissions import Submissions
@@ -52,13 +53,16 @@ class TenantUnreadable(Rejected):
 
 
 class Context(BaseContext):
-    """Of one request, or of one WebSocket: nothing that was read is kept."""
+    """Of one request, or of one WebSocket: nothing that was read is kept.
 
-    def __init__(self, sources: Sources, *, is_socket: bool = False) -> None:
+    `limiter`: of what is asked over a WebSocket.
+    """
+
+    def __init__(self, sources: Sources, limiter: Limiter | None = None) -> None:
         super().__init__()
         self.sources = sources
         self.principal: Principal | None = None
-        self._is_socket = is_socket
+        self._limiter = limiter
         self._has_commanded = False
         many = sources.many
         self.rows = _loader(many.federations)
@@ -88,8 +92,15 @@ class Context(BaseContext):
         """Whose the spec is, is looked at when it has been read."""
         self._command("startFederatedTrainingJob")
 
+    def seconds_to_wait(self) -> int:
+        """Before one more may be asked over this WebSocket."""
+        if self._limiter is None or self.principal is None:
+            return 0
+        verdict = self._limiter.take(self.principal.actor)
+        return 0 if verdict.is_allowed else max(1, round(verdict.retry_after + 0.5))
+
     def _command(self, action: str) -> None:
-        if self._is_socket:
+        if self._limiter is not None:
             raise CommandsByPost("commands are taken by POST alone")
         if self._has_commanded:
             raise OneCommandAtOnce("a request gives one command; give the next in another")

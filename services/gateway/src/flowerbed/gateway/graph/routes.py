@@ -20,17 +20,23 @@ from flowerbed.gateway.auth import ANYBODY, Authenticator
 from flowerbed.gateway.graph.context import Context, Sources
 from flowerbed.gateway.graph.schema import schema
 from flowerbed.gateway.noting import note
+from flowerbed.gateway.rates import Limiter, Rate
 
 PATH = "/graphql"
 INIT_PATIENCE = timedelta(seconds=10)
 
 
 class GraphDoor(GraphQLRouter[Context, None]):
-    """Each resolver asks for the role that it needs: one request may need several."""
+    """Each resolver asks for the role that it needs: one request may need several.
 
-    def __init__(self, authenticator: Authenticator, sources: Sources) -> None:
+    `rate`: of what one principal asks over WebSockets.
+    """
+
+    def __init__(self, authenticator: Authenticator, sources: Sources, rate: Rate) -> None:
+        limiter = Limiter(rate)
+
         async def context(connection: HTTPConnection) -> Context:
-            found = Context(sources, is_socket=connection.scope["type"] != "http")
+            found = Context(sources, limiter if connection.scope["type"] != "http" else None)
             found.principal = connection.scope.get("state", {}).get("principal")
             note(is_write=False)  # a command says of itself that it is one
             return found

@@ -1,6 +1,7 @@
 """The schema and its limits. `contracts/schema.graphql` is written from it."""
 
 import re
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import strawberry
@@ -10,6 +11,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionResult
 from strawberry.types.execution import PreExecutionError
 
+from flowerbed.gateway.graph.context import Context
 from flowerbed.gateway.graph.kinds import Long, long_scalar
 from flowerbed.gateway.graph.mutations import Mutation
 from flowerbed.gateway.graph.problems import Problems, log_unexpected
@@ -32,14 +34,32 @@ class Schema(strawberry.Schema):
             return ExecutionResult(data=None, errors=[refused])
         return await super().execute(query, *arguments, **named)
 
-    async def subscribe(self, query: str | None, *arguments: Any, **named: Any) -> Any:
-        if refused := _unkept(query, named.get("variable_values")):
-            return PreExecutionError(data=None, errors=[refused])
-        return await super().subscribe(query, *arguments, **named)
+    async def stream(self, query: str | None, *arguments: Any, **named: Any) -> Any:
+        """What comes over a WebSocket: subscriptions, and queries too."""
+        context = named.get("context_value")
+        refused = _unkept(query, named.get("variable_values"))
+        if refused is None and isinstance(context, Context):
+            refused = _too_often(context)
+        if refused is not None:
+            return _only(PreExecutionError(data=None, errors=[refused]))
+        return await super().stream(query, *arguments, **named)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: Any = None) -> None:
         """Only what nobody expected is for the log."""
         log_unexpected(errors)
+
+
+async def _only(result: PreExecutionError) -> AsyncGenerator[PreExecutionError, None]:
+    yield result
+
+
+def _too_often(context: Context) -> GraphQLError | None:
+    """A WebSocket passes the gateway's door once, however much is asked over it."""
+    seconds = context.seconds_to_wait()
+    if not seconds:
+        return None
+    told = {"code": "too-many-requests", "status": 429, "retryAfter": seconds}
+    return GraphQLError(f"too often: ask again in {seconds} s", extensions=told)
 
 
 def _unkept(query: str | None, variables: Any) -> GraphQLError | None:
