@@ -1,16 +1,22 @@
 """Spans that events end: exported from a cursor, whoever dies and whatever is away."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from flowerbed.contracts.trace import trace_id
+from flowerbed.events.connection import Connection
+from flowerbed.events.recorded import Recorded
 from flowerbed.events.store import EventStore
 from flowerbed.gateway import MIGRATIONS
 from flowerbed.gateway.consumers import codec
 from flowerbed.gateway.projections import PROJECTIONS
+from flowerbed.gateway.traces import ended
+from flowerbed.gateway.traces import export as module
 from flowerbed.gateway.traces.export import CollectorAway, TraceExport, trace_export
+from flowerbed.gateway.traces.milestone import Milestone
 from tests.integration.gateway.story import CLIENTS, FED, TENANT, whole_story
 from tests.support.collector import Collector, below, collector, orphans
 from tests.support.servers import MakeDatabase, ServiceDatabase
@@ -93,3 +99,21 @@ async def test_what_happened_before_traces_were_wanted_is_left_alone(
     await tell(made)
     await all_of(export(made, receiver))
     assert receiver.spans() == []
+
+
+async def test_an_event_that_breaks_the_export_costs_its_own_span_alone(
+    made: ServiceDatabase, receiver: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traces = export(made, receiver)
+    await traces.step()
+    await tell(made)
+
+    async def broken(tx: Connection, recorded: Recorded[Any]) -> Sequence[Milestone]:
+        if recorded.type == "fl.client.joined":
+            raise ValueError("no such lease")
+        return await ended.ended_by(tx, recorded)
+
+    monkeypatch.setattr(module, "ended_by", broken)
+    await all_of(traces)
+    names = {one.name for one in receiver.spans(FED)}
+    assert "federation" in names and "lease" not in names

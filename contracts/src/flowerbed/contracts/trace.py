@@ -14,6 +14,7 @@ another process is to know is always one of these: a random id may die with its 
 """
 
 import hashlib
+from functools import lru_cache
 
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
 from flowerbed.contracts.event import NO_FEDERATION
@@ -22,6 +23,7 @@ from flowerbed.contracts.update import UpdateEvent
 SAMPLED = "01"
 
 
+@lru_cache(maxsize=1024)
 def trace_id(federation_id: str) -> str:
     """32 hex digits, as W3C Trace Context and OpenTelemetry have them."""
     return _digest("trace", federation_id)[:32]
@@ -37,6 +39,7 @@ def traceparent(federation_id: str, kind: str, *parts: str | int) -> str:
     return f"00-{trace_id(federation_id)}-{span_id(federation_id, kind, *parts)}-{SAMPLED}"
 
 
+@lru_cache(maxsize=1024)
 def of_federation(federation_id: str) -> str:
     """The federation's own span."""
     return traceparent(federation_id, "federation")

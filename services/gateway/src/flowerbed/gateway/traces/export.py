@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from flowerbed.events.connection import Connection, Row
 from flowerbed.events.database import Database
 from flowerbed.events.errors import Unavailable
 from flowerbed.events.outbox import NO_TENANT
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PAGE = 200
+BATCH = 512
+"""Spans in one request: collectors refuse very large ones."""
 LOOK_SECONDS = 0.5
 SETTLE_SECONDS = 1.5
 """What else of the same moment other services have to say is here by then."""
@@ -94,15 +97,25 @@ class TraceExport:
             settled = _until_young(rows)
             milestones: list[Milestone] = []
             for row in settled:
-                milestones += await ended_by(connection, self.store.recorded(row))
-        if milestones:
-            spans = [self._span(one) for one in milestones]
-            result = await asyncio.to_thread(self.exporter.export, spans)
+                milestones += await self._ended_by(connection, row)
+        spans = [self._span(one) for one in milestones]
+        for start in range(0, len(spans), BATCH):
+            batch = spans[start : start + BATCH]
+            result = await asyncio.to_thread(self.exporter.export, batch)
             if result.value != 0:
-                raise CollectorAway(f"the collector did not take {len(spans)} spans")
+                raise CollectorAway(f"the collector did not take {len(batch)} spans")
         if settled:
             await self._move(settled[-1]["gpos"])
         return len(settled)
+
+    async def _ended_by(self, connection: Connection, row: Row) -> Sequence[Milestone]:
+        try:
+            return await ended_by(connection, self.store.recorded(row))
+        except Unavailable:
+            raise
+        except Exception:  # one event less in a trace, rather than no traces any more
+            logger.exception("event %s is in no trace", row["id"])
+            return ()
 
     async def _position(self) -> int:
         if self._known is None:
