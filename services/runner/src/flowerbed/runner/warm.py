@@ -173,13 +173,16 @@ class Worker:
             return
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it leads a group of its own
-        await asyncio.shield(process.wait())
-        if self._hearing is not None:
-            await asyncio.wait({self._hearing}, timeout=HEAR_SECONDS)
-            self._hearing.cancel()
-        # Whose end a pipe has not told yet: the loop may be closed before it does.
-        if (transport := getattr(process, "_transport", None)) is not None:
-            transport.close()
+        try:
+            await asyncio.shield(process.wait())
+            if self._hearing is not None:
+                await asyncio.wait({self._hearing}, timeout=HEAR_SECONDS)
+        finally:  # also when we are told to stop meanwhile
+            if self._hearing is not None:
+                self._hearing.cancel()
+            # Whose end a pipe has not told yet: the loop may be closed before it does.
+            if (transport := getattr(process, "_transport", None)) is not None:
+                transport.close()
 
 
 def _result(answer: Ready | Result | AppFailed) -> Result:
