@@ -9,11 +9,11 @@ from flowerbed.cli.output import BAD_INPUT
 from flowerbed.cli.tracking.rounds import Measured, Run
 
 KINDS = {
-    "tensorboard": ("tensorboardX", "tensorboard:DIRECTORY"),
-    "mlflow": ("mlflow", "mlflow:URI"),
-    "wandb": ("wandb", "wandb:PROJECT"),
+    "tensorboard": ("tensorboardX", "tensorboardX", "tensorboard:DIRECTORY"),
+    "mlflow": ("mlflow", "mlflow-skinny", "mlflow:URI"),
+    "wandb": ("wandb", "wandb", "wandb:PROJECT"),
 }
-"""The library that each needs, and how it is named."""
+"""The module that each needs, the package that has it, and how it is named."""
 
 
 class Sink(Protocol):
@@ -32,7 +32,7 @@ def open_sink(to: str, *, offline: bool) -> Sink:
     """Raises: CommandFailed: there is no such tracker, or its library is not installed."""
     kind, colon, where = to.partition(":")
     if kind not in KINDS or not colon or not where:
-        forms = ", ".join(form for _, form in KINDS.values())
+        forms = ", ".join(form for _, _, form in KINDS.values())
         raise CommandFailed(f"--to {to!r} is none of {forms}", exit_code=BAD_INPUT)
     if offline and kind != "wandb":
         raise CommandFailed(f"--offline is of wandb, not of {kind}", exit_code=BAD_INPUT)
@@ -42,11 +42,10 @@ def open_sink(to: str, *, offline: bool) -> Sink:
             " MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead",
             exit_code=BAD_INPUT,
         )
-    library = KINDS[kind][0]
-    if find_spec(library) is None:
+    module, package, _ = KINDS[kind]
+    if find_spec(module) is None:
         raise CommandFailed(
-            f"{kind} needs the package {library}, which is not installed:"
-            f" `pip install 'flowerbed-cli[{kind}]'`",
+            f"{kind} needs the package {package}, which is not installed: `pip install {package}`",
             exit_code=BAD_INPUT,
         )
     return _opened(kind, where, offline)
