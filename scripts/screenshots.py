@@ -110,7 +110,7 @@ def shots(done: str, runs: str, at: int) -> list[Shot]:
         Shot("federations-dark", "#/federations", "tr[data-federation]", "dark"),
         Shot("federation-light", whole, ready, height=1500),
         Shot("federation-dark", f"#/federations/{runs}", ready, "dark", height=1500),
-        Shot("lineage-light", f"#/federations/{done}", ".node", before="#lineage", height=1150),
+        Shot("lineage-light", f"#/federations/{done}", ".node", before="#lineage", height=1000),
         Shot("time-travel-dark", f"#/federations/{done}?at={at}", ".travel", "dark"),
         Shot("clients-light", "#/clients", "tr[data-client]"),
         Shot("services-dark", "#/services", "[data-service]", "dark"),

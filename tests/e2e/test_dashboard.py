@@ -1,64 +1,32 @@
 """The dashboard in a real browser, on the real stack, while a real federation runs."""
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from tests.e2e.documents import hospital
+from tests.support.browser import WATCH, Browser, Page, longest
+from tests.support.dashboard import (
+    IN_CHROMIUM,
+    browser,
+    finished,
+    holds,
+    looking,
+    short,
+)
 from tests.support.field import Field
 from tests.support.servers import Proxy, eventually
 
-pytest.importorskip("playwright", reason="playwright is not installed")
+__all__ = ["browser", "finished"]
 
-from playwright.async_api import Browser, Page
-
-from tests.support.browser import (
-    CHROMIUM,
-    PHONE,
-    WATCH,
-    browsing,
-    faults,
-    longest,
-    open_page,
-    sideways,
-)
-
-pytestmark = [
-    pytest.mark.skipif(
-        not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium"
-    ),
-    pytest.mark.asyncio(loop_scope="module"),
-]
+pytestmark = IN_CHROMIUM
 IN_LIST = (
     "fl.federation.started", "fl.federation.completed", "fl.round.started",
     "fl.round.evaluation_started", "fl.round.completed",
 )  # fmt: skip
-
-
-NAME = "dashboard"
-
-
-def short() -> dict[str, Any]:
-    document = hospital(num_rounds=2)
-    document["metadata"]["name"] = NAME
-    return document
-
-
-@pytest.fixture(scope="module")
-def finished(field: Field) -> str:
-    """A federation that has completed; the one that a test has watched, if it has been run."""
-    found = field.api.get("/federations", name=NAME, status="completed")["federations"]
-    if found:
-        return str(found[0]["federation_id"])
-    identity = field.submit(short())
-    field.completed(identity)
-    return identity
 
 
 @pytest.fixture
@@ -69,33 +37,6 @@ def running(field: Field) -> Iterator[str]:
     if field.api.federation(identity)["status"] in ("created", "running", "paused"):
         field.api.post(f"/federations/{identity}/cancel")
     field.ended(identity)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with browsing() as one:
-        yield one
-
-
-@asynccontextmanager
-async def looking(
-    browser: Browser, field: Field, place: str, url: str = "", **how: Any
-) -> AsyncIterator[Page]:
-    """A page that must neither complain nor ask anybody but the gateway."""
-    address = url or field.stack.gateway_url
-    opened = open_page(browser, address, field.stack.api_token, place, **how)
-    async with opened as (page, complaints):
-        yield page
-        assert complaints == []
-
-
-async def holds(page: Page, expression: str, seconds: float = 15.0) -> None:
-    """Not by `wait_for_function`: the page's policy forbids it to evaluate text."""
-
-    async def look() -> bool:
-        return bool(await page.evaluate(expression))
-
-    await eventually(look, expression, seconds)
 
 
 async def history(field: Field, identity: str) -> list[dict[str, Any]]:
@@ -250,32 +191,6 @@ async def test_a_federation_is_paused_resumed_and_cancelled_by_keyboard_alone(
     assert field.api.federation(running)["reason"] == "enough"
 
 
-async def test_the_keyboard_reaches_everything_and_shows_where_it_is(
-    browser: Browser, field: Field, finished: str
-) -> None:
-    async with looking(browser, field, "#/federations") as page:
-        row = page.locator(f"tr[data-federation={finished}] a")
-        await row.wait_for()
-        await page.keyboard.press("?")
-        await page.get_by_role("heading", name="Keyboard shortcuts").wait_for()
-        await page.keyboard.press("Escape")
-        await page.evaluate("document.activeElement.blur()")
-        await page.keyboard.press("Tab")
-        assert await page.evaluate("document.activeElement.className") == "skip"
-        await page.keyboard.press("Enter")
-        assert await page.evaluate("document.activeElement.id") == "main"
-        await page.keyboard.press("/")
-        await page.keyboard.type(finished)
-        await holds(page, "document.querySelectorAll('tbody tr').length === 1")
-        await row.focus()
-        ring = await row.evaluate("(one) => getComputedStyle(one).outlineStyle")
-        assert ring == "solid"
-        await page.keyboard.press("Enter")
-        await page.wait_for_selector(".waterfall")
-        await page.keyboard.press("ArrowLeft")
-        await page.wait_for_selector(".round-facts[data-round='1']")
-
-
 async def test_a_checkpoint_is_verified_and_promoted_from_the_page(
     browser: Browser, field: Field, finished: str
 ) -> None:
@@ -321,82 +236,3 @@ async def test_an_invite_is_shown_once(browser: Browser, field: Field) -> None:
         await page.keyboard.press("Escape")
         await page.locator("tr", has_text="once").first.wait_for()
         assert invite not in await page.content()
-
-
-PLACES = ("#/federations", "#/federations/{id}", "#/clients", "#/services", "#/slos")
-READY = {
-    "#/federations": "tr[data-federation]", "#/federations/{id}": ".waterfall",
-    "#/clients": "tr[data-client]", "#/services": "[data-service]", "#/slos": "[data-slo]",
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_no_page_has_a_serious_fault_of_accessibility(
-    browser: Browser, field: Field, finished: str, scheme: str
-) -> None:
-    async with looking(browser, field, PLACES[0], scheme=scheme) as page:
-        found: dict[str, list[str]] = {}
-        for place in PLACES:
-            await page.evaluate("(to) => { location.hash = to; }", place.format(id=finished))
-            await page.wait_for_selector(READY[place])
-            found[place] = await faults(page)
-        theme = await page.evaluate("document.documentElement.dataset.theme")
-    assert theme == scheme
-    assert {place: one for place, one in found.items() if one} == {}
-
-
-async def test_no_page_scrolls_sideways_on_a_phone(
-    browser: Browser, field: Field, finished: str
-) -> None:
-    async with looking(browser, field, PLACES[0], viewport=PHONE) as page:
-        for place in PLACES:
-            await page.evaluate("(to) => { location.hash = to; }", place.format(id=finished))
-            await page.wait_for_selector(READY[place])
-            assert await sideways(page) <= 0, place
-            heads = await page.locator("thead").evaluate_all(
-                "(all) => all.filter((one) => one.getBoundingClientRect().height > 2).length"
-            )
-            assert heads == 0  # tables are cards
-
-
-async def test_a_wrong_token_is_refused_in_words_and_the_right_one_enters(
-    browser: Browser, field: Field
-) -> None:
-    context = await browser.new_context()
-    page = await context.new_page()
-    await page.goto(field.stack.gateway_url)
-    await page.get_by_label("Token").fill("not-it")
-    await page.keyboard.press("Enter")
-    await page.get_by_role("alert").wait_for()
-    assert "does not know this token" in await page.get_by_role("alert").inner_text()
-    await page.get_by_label("Token").fill(field.stack.api_token)
-    await page.keyboard.press("Enter")
-    await page.wait_for_selector("nav[aria-label=Pages]")
-    kept = json.loads(await page.evaluate("JSON.stringify({...localStorage})"))
-    assert field.stack.api_token not in kept.values()
-    await context.close()
-
-
-FRAMES = """
-async (text) => {
-  const { Frames } = await import("/assets/js/data/stream.js");
-  const cut = [];
-  for (let at = 0; at <= text.length; at += 1) {
-    const read = [];
-    const frames = new Frames((one) => read.push([one.id, one.event, one.data]));
-    frames.push(text.slice(0, at));
-    frames.push(text.slice(at));
-    cut.push(JSON.stringify(read));
-  }
-  return [...new Set(cut)];
-}
-"""
-
-
-async def test_frames_are_the_same_wherever_the_network_cuts_them(
-    browser: Browser, field: Field
-) -> None:
-    text = ': alive\n\nid: 7\nevent: a\ndata: {"x":\ndata: 1}\n\nevent: b\r\ndata: é:2\r\n\r\n'
-    async with looking(browser, field, "#/federations") as page:
-        read = await page.evaluate(FRAMES, text)
-    assert [json.loads(one) for one in read] == [[["7", "a", '{"x":\n1}'], [None, "b", "é:2"]]]

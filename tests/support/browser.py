@@ -5,7 +5,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+pytest.importorskip("playwright", reason="playwright is not installed")
+
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+
+__all__ = ["Browser", "Page", "browsing", "faults", "longest", "open_page", "sideways"]
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (

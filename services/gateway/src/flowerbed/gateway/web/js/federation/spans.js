@@ -10,7 +10,7 @@ import { time } from "../format.js";
 export const PHASES = {
   wait: "waiting for the order", download: "download", train: "training", upload: "upload",
   rest: "download, upload and waiting (not reported apart)", screening: "screening", open: "not answered yet",
-  fold: "fold", artifact: "read back and recorded", evaluate: "evaluation", settle: "closing the round",
+  fold: "fold", artifact: "read back and recorded", evaluate: "evaluation", settle: "waiting for the others, then the fold",
 };
 
 export function waterfall(attempt, updates, { end }) {
@@ -18,8 +18,7 @@ export function waterfall(attempt, updates, { end }) {
   const of = (exchange) => updates.filter((one) => one.exchange === exchange)
     .sort((one, other) => (one.place ?? 1e9) - (other.place ?? 1e9));
   for (const update of of("train")) rows.push(clientRow(update, "train", attempt, end));
-  const decided = latest(of("train").map((one) => one.decided_at));
-  rows.push(ownRow("Fold", "fold", decided, attempt.aggregated_at, attempt.status === "training" ? end : NaN));
+  rows.push(foldRow(of("train"), attempt, end));
   rows.push(ownRow("Artifact", "artifact", time(attempt.aggregated_at), attempt.recorded_at,
     attempt.status === "training" ? end : NaN));
   for (const update of of("evaluate")) rows.push(clientRow(update, "evaluate", attempt, end));
@@ -64,6 +63,16 @@ function answered(row, update, exchange, from, reported) {
   add(row, "download", downloading, working);
   add(row, work, working, uploading);
   add(row, "upload", uploading, reported);
+}
+
+// The fold begins with the last verdict, if all gave one. If not, how long it waited for the others
+// before it folded is not recorded apart.
+function foldRow(answers, attempt, end) {
+  const verdict = latest(answers.map((one) => one.decided_at));
+  const isWhole = answers.every((one) => one.decided_at || one.status === "replaced");
+  const phase = isWhole ? "fold" : "settle";
+  const open = isWhole && attempt.status === "training" ? end : NaN;
+  return { ...ownRow("Fold", phase, verdict, attempt.aggregated_at, open), key: "fold" };
 }
 
 function ownRow(name, phase, from, toMoment, end) {
