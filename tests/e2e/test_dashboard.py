@@ -185,7 +185,7 @@ async def test_a_federation_is_paused_resumed_and_cancelled_by_keyboard_alone(
         assert field.api.federation(running)["status"] == "running"
 
         await give("p", "lunch", "paused")
-        assert "Paused: lunch" in await page.locator(".events").inner_text()
+        await page.locator(".event", has_text="Paused: lunch").wait_for()
         await give("r", "", "running")
         await give("c", "enough", "cancelled")
     assert field.api.federation(running)["reason"] == "enough"
