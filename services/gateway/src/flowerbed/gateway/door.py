@@ -7,16 +7,10 @@ Plain ASGI, so that it costs little and streams stay streams. A body is read bef
 it: then a body that is too large has changed nothing, however it was sent.
 """
 
-import json
-import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import Any
+from contextlib import suppress
+from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -24,10 +18,9 @@ from flowerbed.events.errors import FlowerbedError
 from flowerbed.events.http import problem, problem_of
 from flowerbed.gateway.auth import Authenticator, Principal, acting_as
 from flowerbed.gateway.noting import Notes, noting
-from flowerbed.gateway.rates import Limiter, Rate, Verdict
-from flowerbed.gateway.trail import Entry, Trail, storable
-
-logger = logging.getLogger(__name__)
+from flowerbed.gateway.rates import Limiter, Rate
+from flowerbed.gateway.trail import Trail
+from flowerbed.gateway.visits import Answer, Visit, seconds_until
 
 READING = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 HEALTH = frozenset(("/healthz", "/readyz", "/metrics", "/status"))
@@ -54,21 +47,6 @@ class Limits:
     writes: Rate
     strangers: Rate
     body_bytes: int = LONGEST_BODY
-
-
-@dataclass(slots=True)
-class Visit:
-    """One request, as far as it is known."""
-
-    scope: Scope
-    notes: Notes
-    principal: Principal | None = None
-    verdict: Verdict | None = None
-    rate: Rate | None = None
-    address: str = ""
-    is_coalesced: bool = False
-    """Refused like the one before it: one row is enough."""
-    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Door:
@@ -111,9 +89,7 @@ class Door:
         """Browsers cannot send the header: whoever is nobody here may show a token to the route."""
         principal = None
         with suppress(FlowerbedError):
-            principal = await self._authenticator.authenticate(
-                Headers(scope=scope).get("authorization")
-            )
+            principal = await self._authenticator.authenticate(_header(scope, b"authorization"))
         scope.setdefault("state", {})["principal"] = principal
         with acting_as(principal):
             await self._app(scope, receive, send)
@@ -121,7 +97,7 @@ class Door:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         visit = Visit(scope, Notes(is_write=scope["method"] not in READING))
         visit.address = (scope.get("client") or ("",))[0]
-        answer = _Answer(visit, send, self._trail)
+        answer = Answer(visit, send, self._trail)
         try:
             visit.principal = await self._admit(visit)
             receive = await self._whole_body(scope, receive)
@@ -132,9 +108,7 @@ class Door:
             await problem_of(error)(scope, receive, answer.send)
             return
         scope.setdefault("state", {})["principal"] = visit.principal
-        with ExitStack() as stack:
-            stack.enter_context(acting_as(visit.principal))
-            stack.enter_context(noting(visit.notes))
+        with acting_as(visit.principal), noting(visit.notes):
             try:
                 await self._app(scope, receive, answer.send)
             finally:
@@ -143,7 +117,7 @@ class Door:
     # --- who, how often ---------------------------------------------------------------------
 
     async def _admit(self, visit: Visit) -> Principal:
-        authorization = Headers(scope=visit.scope).get("authorization")
+        authorization = _header(visit.scope, b"authorization")
         try:
             principal = await self._authenticator.authenticate(authorization)
         except FlowerbedError:
@@ -167,7 +141,7 @@ class Door:
             return
         visit.principal = principal
         visit.is_coalesced = not self._refused.take(name).is_allowed
-        seconds = max(1, round(verdict.retry_after + 0.5))
+        seconds = seconds_until(verdict)
         who = f"{name} asks" if principal else f"{name} asks without a token that is known"
         rate = f"{limiter.rate.count} requests in {limiter.rate.seconds:g} s"
         detail = f"{who} too often: at most {rate}; ask again in {seconds} s"
@@ -177,9 +151,8 @@ class Door:
     # --- how much ---------------------------------------------------------------------------
 
     async def _whole_body(self, scope: Scope, receive: Receive) -> Receive:
-        headers = Headers(scope=scope)
-        length = headers.get("content-length", "")
-        if not length and "transfer-encoding" not in headers:
+        length = _header(scope, b"content-length") or ""
+        if not length and _header(scope, b"transfer-encoding") is None:
             return receive
         is_larger = length.isdecimal() and int(length) > self._body_bytes
         received, size, more = bytearray(), 0, True
@@ -212,88 +185,10 @@ class _Refused(Exception):
         self.response = response
 
 
-class _Answer:
-    """Sends the answer on, with what the caller has left; a command's is held until its row of the
-    audit trail is written."""
-
-    def __init__(self, visit: Visit, send: Send, trail: Trail) -> None:
-        self._visit = visit
-        self._send = send
-        self._trail = trail
-        self._started: Message | None = None
-        self._is_kept = False
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._with_limits(message)
-            if self._visit.notes.is_write:
-                self._started = message
-                return
-        elif self._started is not None:
-            started, self._started = self._started, None
-            await self._keep(int(started["status"]), _code(started, message))
-            await self._send(started)
-        await self._send(message)
-
-    async def finish(self) -> None:
-        """An answer that never came has a row too."""
-        if self._visit.notes.is_write and not self._is_kept:
-            await self._keep(500, "no-answer")
-
-    def _with_limits(self, message: Message) -> None:
-        verdict, rate = self._visit.verdict, self._visit.rate
-        if verdict is None or rate is None:
-            return
-        headers = MutableHeaders(raw=message["headers"])
-        headers["RateLimit-Policy"] = f'"default";q={rate.count};w={rate.seconds:.0f}'
-        wait = f";t={max(1, round(verdict.retry_after + 0.5))}" if not verdict.is_allowed else ""
-        headers["RateLimit"] = f'"default";r={verdict.remaining}{wait}'
-        message["headers"] = headers.raw
-
-    async def _keep(self, status: int, code: str) -> None:
-        self._is_kept = True
-        visit, notes = self._visit, self._visit.notes
-        if visit.is_coalesced:
-            return
-        principal, role = visit.principal, notes.role
-        await self._trail.add(
-            Entry(
-                at=visit.at,
-                actor=principal.actor if principal else "",
-                issuer=principal.issuer if principal else "",
-                role=str(role) if role else "",
-                tenant=notes.tenant or "",
-                address=storable(visit.address, 64),
-                method=storable(visit.scope["method"], 16),
-                path=storable(visit.scope["path"]),
-                action=storable(notes.action or _route(visit.scope), 128),
-                status=status,
-                code=storable(code or notes.code or "", 64),
-                federation_id=_federation(visit),
-            )
-        )
-
-
-def _federation(visit: Visit) -> str | None:
-    """As it was noted, or as the path names it."""
-    named = visit.notes.federation_id or visit.scope.get("path_params", {}).get("federation_id")
-    return storable(str(named), 64) if named else None
-
-
-def _route(scope: Scope) -> str:
-    """The name of the route's function; nothing where there was no route."""
-    return str(getattr(scope.get("endpoint"), "__name__", ""))
-
-
-def _code(started: Message, message: Message) -> str:
-    """Of a problem document."""
-    if int(started["status"]) < HTTPStatus.BAD_REQUEST:
-        return ""
-    try:
-        content: Any = json.loads(message.get("body", b""))
-    except ValueError:
-        return ""
-    return str(content.get("code", "")) if isinstance(content, dict) else ""
+def _header(scope: Scope, wanted: bytes) -> str | None:
+    """Of each request a few are looked for; that is no reason to read them all."""
+    found = next((value for name, value in scope["headers"] if name == wanted), None)
+    return None if found is None else str(found.decode("latin-1"))
 
 
 def _has_nul(scope: Scope) -> bool:
