@@ -56,8 +56,9 @@ async def settled(house: House) -> None:
 
 
 async def test_the_same_spec_in_yaml_and_json_is_the_same_federation_but_for_its_id(
-    house: House,
+    house: House, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     await house.publish(json.dumps(document()).encode(), {"ce-id": "as-json"})
     await house.publish(YAML, {"Nats-Msg-Id": "as-yaml"}, f"{SUBJECT}.acme.as-yaml")
     ids = [federation_id("acme", name) for name in ("as-json", "as-yaml")]
@@ -66,6 +67,7 @@ async def test_the_same_spec_in_yaml_and_json_is_the_same_federation_but_for_its
     assert told[0]["spec"] == told[1]["spec"] == spec_of().document()
     assert told[0]["code_hash"] == told[1]["code_hash"] != ""
     await settled(house)
+    assert {getattr(line, "federation_id", None) for line in caplog.records} >= set(ids)
 
 
 async def test_a_submission_without_an_id_is_named_by_its_place(house: House) -> None:

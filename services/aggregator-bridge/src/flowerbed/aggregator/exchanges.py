@@ -22,6 +22,7 @@ from flowerbed.aggregator.initializing import Initializing
 from flowerbed.aggregator.projections.exchanges import Asked, open_exchanges
 from flowerbed.contracts.topology import PARTITIONS, partition
 from flowerbed.events.errors import Conflict, NotFound, Rejected, Unavailable
+from flowerbed.events.logs import about
 from flowerbed.events.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
@@ -130,7 +131,8 @@ class Exchanges:
 
     def _start(self, stream: str, asked: Asked) -> None:
         wakeup = Wakeup()
-        task = asyncio.create_task(self._tend(asked, wakeup), name=stream)
+        with about(asked.terms.federation_id):  # the task's own log lines from now on
+            task = asyncio.create_task(self._tend(asked, wakeup), name=stream)
         self._workers[stream] = Worker(asked.terms.federation_id, wakeup, task)
         task.add_done_callback(partial(self._ended, stream))
 

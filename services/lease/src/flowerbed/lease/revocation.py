@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection, Database
+from flowerbed.events.logs import about
 from flowerbed.events.store import EventStore
 from flowerbed.lease import heartbeats
 from flowerbed.lease.leases import DropClient
@@ -52,6 +53,7 @@ async def sweep(database: Database, store: EventStore, now: Callable[[], datetim
         async with database.read_all() as reader:
             silent = await heartbeats.silent(reader, at, awake_since)
         for one in silent:
-            logger.warning("client %s is silent since %s", one.client_id, one.seen_at)
-            await drop_silent(database, store, one)
+            with about(one.federation_id):
+                logger.warning("client %s is silent since %s", one.client_id, one.seen_at)
+                await drop_silent(database, store, one)
         await asyncio.sleep(SWEEP_EVERY)

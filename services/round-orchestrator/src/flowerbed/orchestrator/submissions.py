@@ -183,7 +183,7 @@ def subscribe(
             logger.exception("submission %d cannot be recorded, it comes again later", seq)
             raise
         await message.ack()
-        logger.info("submission %d is %s", seq, identity)
+        logger.info("submission %d is %s", seq, identity, extra={"federation_id": identity})
 
 
 async def _undecoded(message: NatsMessage) -> bytes:
