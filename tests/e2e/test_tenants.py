@@ -10,7 +10,7 @@ from tests.support.field import Field, until
 from tests.support.rogue import Rogue
 
 TENANTS = ("acme", "globex")
-WITHOUT_TENANT = {"schema_migrations", "relay_marks", "roles", "release"}
+WITHOUT_TENANT = {"schema_migrations", "relay_marks", "roles", "release", "trace_cursor"}
 """Tables that hold nothing of any tenant: which migrations ran, where the relay is."""
 
 
