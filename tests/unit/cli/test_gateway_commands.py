@@ -205,6 +205,30 @@ def test_federations_are_listed(stub: StubGateway) -> None:
     assert json.loads(as_json.stdout)[0]["federation_id"] == FED
 
 
+def test_a_watched_list_is_told_again_when_it_changes(stub: StubGateway) -> None:
+    page = {"federations": [a_federation()], "next_cursor": None}
+    ended = {"federations": [completed()], "next_cursor": None}
+    for body, status in (
+        (page, 200), (page, 200), ({"detail": "away"}, 503), ({"detail": "away"}, 503),
+        (ended, 200), ({"detail": "enough"}, 401),
+    ):  # fmt: skip
+        stub.answer("GET /federations", body, status)
+
+    found = run(federation.app, "list", "--watch", url=stub.url)
+
+    assert found.exit_code == 1 and "enough" in found.stderr
+    rows = [line for line in found.stdout.splitlines() if line.startswith(FED)]
+    assert ["running" in rows[0], "completed" in rows[1], len(rows)] == [True, True, 2]
+    assert found.stderr.count("waiting: ") == 1
+
+
+def test_showing_and_watching_is_watching(stub: StubGateway) -> None:
+    stub.answer(f"GET /federations/{FED}", a_federation())
+    stub.answer(f"GET /federations/{FED}", completed())
+    found = run(federation.app, "show", FED, "--watch", url=stub.url)
+    assert found.exit_code == 0 and "completed: s3://" in found.stdout
+
+
 def test_a_federation_is_shown_with_its_rounds(stub: StubGateway) -> None:
     stub.answer(f"GET /federations/{FED}", completed())
     found = run(federation.app, "show", FED, url=stub.url)
