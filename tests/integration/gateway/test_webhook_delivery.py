@@ -1,10 +1,12 @@
 """One attempt after the other: what a receiver answers, and what comes of it."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+import aiohttp
 import pytest
 from fastapi import Response
 
@@ -159,3 +161,25 @@ async def test_no_answer_in_time_is_a_failure(kept: Kept) -> None:
         async with delivering(kept, webhooks, Pace(timeout=0.05, first=5)):
             await eventually(has_failed, "it has failed")
         assert (await webhooks.one(None, made.webhook_id)).last_error == "no answer in time"
+
+
+async def test_a_name_that_stands_for_a_refused_address_is_not_called(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stood for another one when the webhook was made."""
+    await kept.keep(whole_story().told)
+    webhooks = Webhooks(kept.made.database)
+    asked = WebhookRequest(url="https://169-254-169-254.example/hook")
+    made = await webhooks.create(asked, EVERY_TENANT, after=0, by="tester")
+
+    async def resolve(self: object, host: str, port: int = 0, **_: object) -> list[object]:
+        found = {"hostname": host, "host": "169.254.169.254", "port": port}
+        return [{**found, "family": socket.AF_INET, "proto": 0, "flags": 0}]
+
+    async def has_failed() -> bool:
+        return (await webhooks.one(None, made.webhook_id)).n_failures > 0
+
+    monkeypatch.setattr(aiohttp.resolver.DefaultResolver, "resolve", resolve)
+    async with delivering(kept, webhooks):
+        await eventually(has_failed, "it has failed")
+    assert "169.254.169.254 is not called" in (await webhooks.one(None, made.webhook_id)).last_error

@@ -4,6 +4,7 @@ Plain http is for receivers on this machine. What a host's name stands for is lo
 attempt, so the address is checked once more when the connection is made.
 """
 
+import errno
 import ipaddress
 import socket
 from ipaddress import IPv4Address, IPv6Address
@@ -92,7 +93,7 @@ def guarded_socket(found: tuple[Any, ...]) -> socket.socket:
     family, kind, protocol, _, place = found
     address = ipaddress.ip_address(str(place[0]).partition("%")[0])
     if is_refused(address):
-        raise AddressRefused(f"{address} is not called")
+        raise AddressRefused(errno.EACCES, f"{address} is not called")
     return socket.socket(family=family, type=kind, proto=protocol)
 
 
