@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flowerbed.cli import audit, rate_limit
+from flowerbed.cli.api import Api, Unreachable
 from tests.unit.cli.federation_views import FED
 from tests.unit.cli.gateway_stub import StubGateway, run, stub_gateway
 
@@ -68,6 +69,18 @@ def test_a_command_that_asks_too_often_waits_as_it_is_told_and_says_so(
     assert found.exit_code == 0, found.output
     assert waited == [3.0, 1.0]
     assert "the gateway is asked too often; waiting 3 s" in found.stderr
+
+
+def test_who_follows_events_too_often_waits_and_goes_on_where_it_was(
+    stub: StubGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    stub.answer("GET /events", {"status": 429, "detail": "too often"}, 429)
+    stub.reply_headers.append({"retry-after": "2"})
+    with pytest.raises(Unreachable, match="asking again"):
+        list(Api(stub.url, "secret").stream(7))
+    assert waited == [2.0] and stub.headers[0]["last-event-id"] == "7"
 
 
 def test_a_command_does_not_wait_for_ever(

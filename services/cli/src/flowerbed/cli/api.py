@@ -79,6 +79,7 @@ class Api:
         """
         import httpx
 
+        from flowerbed.cli.rate_limit import Waits
         from flowerbed.cli.sse import events
 
         given = {name: value for name, value in params.items() if value is not None}
@@ -90,6 +91,8 @@ class Api:
             ) as answer:
                 if not answer.is_success:
                     answer.read()
+                    if Waits().wait(answer):
+                        raise Unreachable("the gateway was asked too often; asking again")
                     raise _refusal(answer)
                 yield from events(answer.iter_lines())
         except httpx.TransportError as error:
