@@ -7,12 +7,13 @@ from typing import Any
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import pytest
 
+from flowerbed.gateway.cursors import CursorUnreadable
 from flowerbed.gateway.graph.context import Context, Sources
 from flowerbed.gateway.graph.schema import schema
 from flowerbed.gateway.many import ROUNDS, UPDATES, Many, TooMuch, Wanted
 from flowerbed.gateway.places import encoded_place
 from flowerbed.gateway.principal import local_principal
-from flowerbed.gateway.reads import CursorUnreadable, Reads
+from flowerbed.gateway.reads import Reads
 from tests.integration.gateway.conftest import Kept
 from tests.integration.gateway.story import FED, OTHER, TENANT, whole_story
 

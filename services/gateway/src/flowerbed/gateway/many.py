@@ -14,7 +14,7 @@ from flowerbed.events.errors import Rejected
 from flowerbed.gateway.feed import FeedEvent
 from flowerbed.gateway.lineage import lineage
 from flowerbed.gateway.places import decoded_place, encoded_place
-from flowerbed.gateway.reads import FEDERATIONS
+from flowerbed.gateway.rows import FEDERATIONS
 from flowerbed.gateway.views import (
     Artifact,
     FederationSummary,

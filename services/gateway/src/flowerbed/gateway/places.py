@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from flowerbed.gateway.reads import CursorUnreadable
+from flowerbed.gateway.cursors import CursorUnreadable
 
 LONGEST_CURSOR = 1000
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import strawberry
 
+from flowerbed.gateway.cursors import encoded
 from flowerbed.gateway.dead_letter_routes import collect
 from flowerbed.gateway.feed import Filter
 from flowerbed.gateway.feed_routes import known_types
@@ -29,7 +30,6 @@ from flowerbed.gateway.graph.types import (
     page,
 )
 from flowerbed.gateway.many import ROUNDS, FederationRow
-from flowerbed.gateway.reads import encoded
 from flowerbed.gateway.service_routes import look_at
 from flowerbed.gateway.why.routes import PATIENCE, letters
 
