@@ -46,7 +46,7 @@ export function Buttons({ store, view }) {
   const past = store.then.value !== null;
   if (past) return null;
   const newest = newestCheckpoint(view);
-  if (!may("operator", view.federation.tenant)) return null;
+  if (status === "rejected" || !may("operator", view.federation.tenant)) return null;
   return html`<div class="page-head-end" role="group" aria-label="Commands">
     ${Object.entries(COMMANDS).filter(([name, one]) => one.may(status) || (name === "pause" && !ENDED.includes(status) && status !== "paused"))
       .map(([name, one]) => html`<button type="button" class="button ${one.danger ? "danger" : ""}" disabled=${!one.may(status)}

@@ -1,5 +1,6 @@
 // A federation's history in this browser: the newest some thousand events, in order, none missing.
 import { get } from "../data/api.js";
+import { plural } from "../format.js";
 import { signal } from "../ui/view.js";
 
 const PAGE = 1000;
@@ -83,18 +84,18 @@ export function sentence({ type, data }, label) {
   const detail = [data.code, data.detail].filter(Boolean).join(": ");
   const say = {
     "fl.federation.created": () => "The spec was accepted",
-    "fl.federation.rejected": () => `The spec was refused: ${data.problems?.length ?? 0} broken rules`,
-    "fl.federation.started": () => `Training starts with ${data.n_clients} clients`,
+    "fl.federation.rejected": () => `The spec was refused: ${plural(data.problems?.length ?? 0, "broken rule")}`,
+    "fl.federation.started": () => `Training starts with ${plural(data.n_clients, "client")}`,
     "fl.federation.paused": () => `Paused${because}`,
     "fl.federation.resumed": () => "Resumed",
     "fl.federation.policy_changed": () => `Round policy changed: ${(data.changed || []).join(", ")}${because}`,
-    "fl.federation.completed": () => `Completed after ${data.n_rounds} rounds`,
+    "fl.federation.completed": () => `Completed after ${plural(data.n_rounds, "round")}`,
     "fl.federation.failed": () => `Failed${because}`,
     "fl.federation.cancelled": () => `Cancelled${because}`,
-    "fl.round.started": () => `R${round.slice(1)}${again} starts with ${data.cohort?.length ?? "?"} clients`,
+    "fl.round.started": () => `R${round.slice(1)}${again} starts with ${plural(data.cohort?.length ?? 0, "client")}`,
     "fl.round.member_replaced": () => `${who} left ${round}; another takes its place`,
     "fl.round.evaluation_started": () => `Evaluation of ${round} starts`,
-    "fl.round.completed": () => `R${round.slice(1)} completed with ${data.n_updates} updates`,
+    "fl.round.completed": () => `R${round.slice(1)} completed with ${plural(data.n_updates, "update")}`,
     "fl.round.failed": () => `R${round.slice(1)}${again} failed${because}`,
     "fl.client.lease_issued": () => `${who} was offered a lease, epoch ${data.epoch}`,
     "fl.client.joined": () => `${who} joined`,
@@ -123,6 +124,6 @@ function aggregate(data, round) {
   if (data.exchange === "initialize") return "Base checkpoint made";
   const updates = data.updates?.length ?? 0;
   return data.exchange === "evaluate"
-    ? `Evaluation of ${round} summed up from ${updates} clients`
-    : `${updates} updates of ${round} folded`;
+    ? `Evaluation of ${round} summed up from ${plural(updates, "client")}`
+    : `${plural(updates, "update")} of ${round} folded`;
 }

@@ -23,7 +23,7 @@ export function Head({ store, view }) {
       <${Buttons} store=${store} view=${view} />
     </div>
     <${WhySentence} why=${view.why} federation=${federation} past=${store.then.value !== null} />
-    <${Figures} store=${store} view=${view} />`;
+    ${federation.status !== "rejected" && html`<${Figures} store=${store} view=${view} />`}`;
 }
 
 // --- why --------------------------------------------------------------------

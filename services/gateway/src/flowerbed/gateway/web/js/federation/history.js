@@ -1,5 +1,5 @@
 // The event history, and the cursor in it that moves the whole page back to any moment.
-import { clock, count, dayAndClock } from "../format.js";
+import { clock, dayAndClock, plural } from "../format.js";
 import { now } from "../clock.js";
 import { route, setQuery } from "../router.js";
 import { useKeys } from "../shell.js";
@@ -45,7 +45,7 @@ export function TravelMark({ store }) {
   const newer = event ? events.length - 1 - events.lastIndexOf(event) : 0;
   return html`<div class="travel" role="status" data-at=${then.at}><${Icon} name="clock" />
     <div><b>You are looking at ${event ? dayAndClock(event.recorded_at, now.value) : `position ${then.at}`}, not now.</b>
-      <span> ${newer ? `${count(newer)} events have happened since.` : "It is the newest event."}</span></div>
+      <span> ${newer ? `Since then: ${plural(newer, "event")}.` : "It is the newest event."}</span></div>
     <div class="travel-end">
       <button type="button" class="button tight icon" aria-label="One event back" onClick=${() => step(store, -1)}><${Icon} name="left" /></button>
       <button type="button" class="button tight icon" aria-label="One event forward" onClick=${() => step(store, 1)}><${Icon} name="right" /></button>
@@ -62,7 +62,7 @@ export function HistoryPanel({ store }) {
   if (!events.length) return html`<${Panel} id="history" title="History"><${Bones} /><//>`;
   const wanted = kind ? events.filter((one) => kindOf(one.type) === kind) : events;
   const around = windowOf(wanted, at, shown);
-  return html`<${Panel} id="history" title="History" note="${count(events.length)} events${history.hasOlder.value ? ", the newest" : ""}; choose one to see the page as it was then"
+  return html`<${Panel} id="history" title="History" note="${plural(events.length, "event")}${history.hasOlder.value ? ", the newest" : ""}; choose one to see the page as it was then"
       more=${html`<select class="input" aria-label="Kind of event" value=${kind} onChange=${(event) => setKind(event.target.value)}>
         <option value="">All events</option>${KINDS.map((one) => html`<option value=${one}>${one}</option>`)}</select>`}>
     <${Slider} events=${events} at=${at} />

@@ -3,13 +3,15 @@ import { copy, Panel } from "../ui/parts.js";
 import { Icon } from "../ui/icons.js";
 import { html } from "../ui/view.js";
 
+const NOTE = "As submitted, with every default written out; a changed round policy is shown as it is now";
+
 export function SpecPanel({ view }) {
   const { spec } = view.federation;
   const { problems } = view.federation;
-  if (!spec) return html`<${Panel} id="spec" title="Spec"><p class="inner quiet">It could not be read as a spec.</p>
+  if (!spec) return html`<${Panel} id="spec" title="Why the spec was refused" note="Each broken rule: where, what was found, what is allowed">
     <${Problems} problems=${problems} /><//>`;
   const text = lines(spec).map(plain).join("\n");
-  return html`<${Panel} id="spec" title="Spec" note="As submitted, with every default written out; a changed round policy is shown as it is now"
+  return html`<${Panel} id="spec" title="Spec" note=${problems?.length ? "As submitted, and refused" : NOTE}
       more=${html`<button type="button" class="button tight" onClick=${() => copy(`${text}\n`, "The spec")}><${Icon} name="copy" />Copy</button>`}>
     <${Problems} problems=${problems} />
     <pre class="yaml" tabindex="0" role="region" aria-label="The spec as YAML">${lines(spec).map((line) => html`<${Line} line=${line} />`)}</pre><//>`;

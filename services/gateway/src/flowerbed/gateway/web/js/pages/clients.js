@@ -8,7 +8,7 @@ import { day, plural, seconds, time } from "../format.js";
 import { route, setQuery } from "../router.js";
 import { Sheet, show } from "../ui/dialog.js";
 import { Icon } from "../ui/icons.js";
-import { Bones, Copied, Empty, Note, Panel, When } from "../ui/parts.js";
+import { Bones, Copied, Empty, Note, When } from "../ui/parts.js";
 import { Badge, Bar } from "../ui/status.js";
 import { html, useEffect, useState } from "../ui/view.js";
 

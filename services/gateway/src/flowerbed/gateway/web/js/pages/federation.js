@@ -37,11 +37,12 @@ export function FederationPage({ id }) {
     <div class="stack" data-position=${view.position} data-status=${view.federation.status}>
       <${Head} store=${store} view=${view} />
       ${store.error.value && html`<${Note} tone="bad" icon="cross">${store.error.value}<//>`}
-      <${Curves} view=${view} />
-      <${RoundPanel} store=${store} view=${view} />
-      <${ClientsTable} store=${store} view=${view} />
-      <${LineagePanel} store=${store} view=${view} />
+      ${view.federation.status === "rejected" ? html`<${SpecPanel} view=${view} />` : html`
+        <${Curves} view=${view} />
+        <${RoundPanel} store=${store} view=${view} />
+        <${ClientsTable} store=${store} view=${view} />
+        <${LineagePanel} store=${store} view=${view} />`}
       <${HistoryPanel} store=${store} />
-      <${SpecPanel} view=${view} />
+      ${view.federation.status !== "rejected" && html`<${SpecPanel} view=${view} />`}
     </div>`;
 }
