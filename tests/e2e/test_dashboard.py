@@ -29,9 +29,9 @@ IN_LIST = (
 )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def running(field: Field) -> Iterator[str]:
-    """One that goes on for longer than a test."""
+    """One that goes on for longer than these tests; the last that needs it cancels it."""
     identity = field.submit(hospital(num_rounds=400))
     yield identity
     if field.api.federation(identity)["status"] in ("created", "running", "paused"):
@@ -134,6 +134,7 @@ async def test_a_cut_connection_says_so_heals_and_misses_nothing(
         await page.wait_for_selector(f".event[data-position='{missed[-1]}']")
         drawn = await positions(page)
     await between.cut()
+    await asyncio.to_thread(field.api.post, f"/federations/{running}/resume")
     assert set(missed) <= set(drawn)
     assert len(drawn) == len(set(drawn))
 
