@@ -50,7 +50,8 @@ BODIES = [
     b'{"federation_id": "\\u0000", "channel": "\\u0000"}', b"a: \x7f\x01", b'"\\ud800": 1',
 ]  # fmt: skip
 KINDS = (
-    "application/json", "application/json; charset=utf-16", "application/yaml", "text/plain", "",
+    "application/json", "application/problem+json", "application/json; charset=utf-16",
+    "application/yaml", "text/plain", "",
     "multipart/form-data", "é", "application/json; charset=\"", "*/*",
 )  # fmt: skip
 
@@ -65,13 +66,12 @@ PATHS = (
 
 async def test_a_body_of_nonsense_is_answered(gateway: Gateway) -> None:
     await gateway.hear(whole_story().told)
-    for path in PATHS:
+    for place, path in enumerate(PATHS):
         for number, body in enumerate(BODIES):
-            kinds = {"application/json", KINDS[number % len(KINDS)]}
-            for kind in kinds:
-                headers: Any = {"content-type": kind.encode("latin-1")}
-                answer = await gateway.http.post(path, content=body, headers=headers)
-                assert answer.status_code < 500, (path, body[:80], kind, answer.text)
+            kind = KINDS[(place + number) % len(KINDS)]
+            headers: Any = {"content-type": kind.encode("latin-1")}
+            answer = await gateway.http.post(path, content=body, headers=headers)
+            assert answer.status_code < 500, (path, body[:80], kind, answer.text)
 
 
 async def test_odd_headers_are_answered(gateway: Gateway) -> None:
