@@ -30,7 +30,7 @@ fuzz-api: setup ## send the gateway all that its OpenAPI and GraphQL allow, and 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation models backbone scale startup idle recovery \
+bench: $(addprefix bench-,rounds aggregation models backbone scale dashboards startup idle recovery \
 	recovery-flower policies) ## all of these (about 3 hours)
 
 bench-setup: setup
@@ -52,6 +52,9 @@ bench-models: setup ## a round with a model of 1 GiB and four clients: time, mem
 bench-scale: bench-setup ## 10 to 3,000 simulated clients, and a round of a thousand (12 min)
 	@$(BENCH).scale --runners 10,100,1000,3000 --seconds 60
 	@$(BENCH).scale --runners 1000 --round --update-kib 100
+
+bench-dashboards: setup ## what 200 open dashboards cost a round
+	@$(BENCH).dashboards --open 200 --turns 3
 
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup
@@ -91,5 +94,5 @@ lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
 .PHONY: help setup demo demo-stop test screenshots chaos fuzz-api crash-matrix bench bench-setup \
-	bench-rounds bench-backbone bench-scale bench-aggregation bench-models bench-startup bench-idle bench-recovery \
+	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock
