@@ -119,6 +119,7 @@ class Worker:
     async def _ready(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
+        await self._end()  # of one that died by itself: something it started may hold its pipes
         self._process = process = await asyncio.create_subprocess_exec(
             *self._command,
             stdin=asyncio.subprocess.PIPE,
@@ -183,6 +184,8 @@ class Worker:
             # Whose end a pipe has not told yet: the loop may be closed before it does.
             if (transport := getattr(process, "_transport", None)) is not None:
                 transport.close()
+                await asyncio.sleep(0)  # a pipe is closed by the loop, in its next turn
+                await asyncio.sleep(0)
 
 
 def _result(answer: Ready | Result | AppFailed) -> Result:
