@@ -34,7 +34,7 @@ SAVE_EVERY = 10.0
 BUSY_RATE = 1000.0
 """Events a second, above which they gather before they are relayed: a batch costs four syncs of a
 disk and a query, whatever is in it, and writers want both."""
-GATHER = 0.04
+GATHER = 0.05
 """Seconds for which they gather then."""
 
 
@@ -165,6 +165,8 @@ class Relay:
         while True:
             progress = await self.pump()
             if progress is Progress.RELAYED and not self._is_caught_up:
+                if self._is_drained and self._pace.is_busy(time.monotonic()):
+                    await asyncio.sleep(GATHER)  # open transactions cut windows short
                 continue
             await self._save_now_and_then()
             # An open transaction that held events back need not wake us when it ends.
