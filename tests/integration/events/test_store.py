@@ -1,12 +1,14 @@
 """The event store on a real Postgres."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import pytest
 
+from flowerbed.contracts.trace import of_federation
 from flowerbed.events.commands import execute, handle
 from flowerbed.events.connection import Connection
 from flowerbed.events.context import Context
@@ -28,7 +30,8 @@ async def test_events_are_read_back_as_they_were_recorded(service_database: Make
     assert [one.version for one in written] == [1, 2]
     assert written[0].position < written[1].position
     assert written[0].recorded_at.tzinfo is not None
-    assert written[1].context == ROSES
+    assert replace(written[1].context, traceparent=None) == ROSES
+    assert written[1].context.traceparent == of_federation(ROSES.correlation_id)
 
 
 async def test_writer_who_is_late_gets_a_conflict(service_database: MakeDatabase) -> None:

@@ -8,6 +8,7 @@ when an event is recorded.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
@@ -109,11 +110,12 @@ class EventStore:
         if not rows:
             raise Conflict(stream, expected)
         mark_appended()
+        stored = replace(context, traceparent=traceparent_of(context))
         recorded = [
             Recorded(
                 position=row["gpos"], stream=stream, version=row["version"], id=event_id,
                 type=event.type, schema_version=event.schema_version, event=event,
-                context=context, recorded_at=row["recorded_at"],
+                context=stored, recorded_at=row["recorded_at"],
             )
             for row, event_id, event in zip(rows, ids, events, strict=True)
         ]  # fmt: skip
