@@ -78,10 +78,9 @@ class Channel:
                     # Not before: who goes on from here has seen everything up to here.
                     yield frame("caught-up", {"position": position}, position)
                     after = position
-                for number, position, one in tuple(self._frames):
-                    if number > seen:
-                        seen, after = number, position
-                        yield one
+                if waiting := [one for one in self._frames if one[0] > seen]:
+                    seen, after, _ = waiting[-1]
+                    yield b"".join(frame for _, _, frame in waiting)
                 await self._until(lambda seen=seen: self._number > seen)  # type: ignore[misc]
         finally:
             self.n_followers -= 1
