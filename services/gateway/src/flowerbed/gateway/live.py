@@ -80,7 +80,7 @@ class Channel:
                     after = position
                 if waiting := [one for one in self._frames if one[0] > seen]:
                     seen, after, _ = waiting[-1]
-                    yield b"".join(frame for _, _, frame in waiting)
+                    yield b"".join(sent for _, _, sent in waiting)
                 await self._until(lambda seen=seen: self._number > seen)  # type: ignore[misc]
         finally:
             self.n_followers -= 1
