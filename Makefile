@@ -59,8 +59,9 @@ bench-dashboards: setup ## what 200 open dashboards cost a round
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup
 
-bench-idle: setup ## processor time of an idle stack with four runners, over 10 minutes
+bench-idle: bench-setup ## processor time of an idle stack with 4 and with 1,000 runners, 10 minutes each
 	@$(BENCH).idle --seconds 600
+	@$(BENCH).idle --seconds 600 --runners 1000
 
 bench-recovery: setup ## what a kill of each process costs a round, 20 times each (35 min)
 	@$(BENCH).recovery --kills 20
