@@ -154,7 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say_where_everything_is(stack: Stack, state: Path, seconds: float) -> None:
     step("What you can open, and how to stop it")
     where = f"--state-dir {state}"
-    console.print(f"  gateway   {stack.gateway_url}/federations   (token: {stack.api_token_file})")
+    console.print(f"  dashboard {stack.gateway_url}/   (token: {stack.api_token_file})")
     console.print(f"  S3        {stack.s3.endpoint}   bucket {stack.s3.bucket}")
     console.print(f"  events    flowerbed federation events FEDERATION {where}")
     console.print(f"  status    flowerbed status {where}")
