@@ -1,5 +1,6 @@
 """Answers from the read models: of one tenant through row-level security, or of all of them."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -90,6 +91,10 @@ ORDER BY round_number, attempt, exchange DESC, place LIMIT 2000
 """
 
 
+FOLDED_AT_ONCE = 2
+"""Folding a past takes a connection of its own and some work; the rest of a replica goes on."""
+
+
 @dataclass(frozen=True, slots=True)
 class Past:
     """A federation when its event at `position` had just been recorded."""
@@ -101,9 +106,15 @@ class Past:
 
 
 class Reads:
-    def __init__(self, database: Database, past: Past | None = None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        past: Past | None = None,
+        folding: asyncio.Semaphore | None = None,
+    ) -> None:
         self._database = database
         self._past = past
+        self._folding = folding or asyncio.Semaphore(FOLDED_AT_ONCE)
 
     async def at(self, tenant: str | None, federation_id: str, position: int | None) -> "Reads":
         """What was to be read of one federation when its event at `position` had just come;
@@ -118,7 +129,8 @@ class Reads:
             row = await connection.fetchrow(_MOMENT, federation_id, position)
         if row is None:
             raise NotFound(f"federation {federation_id} has no event up to position {position}")
-        return Reads(self._database, Past(row["tenant"], federation_id, position, row["at"]))
+        past = Past(row["tenant"], federation_id, position, row["at"])
+        return Reads(self._database, past, self._folding)
 
     async def federations(
         self, tenant: str | None, *, status: str | None, name: str | None,
@@ -256,12 +268,14 @@ class Reads:
     @asynccontextmanager
     async def _reading(self, tenant: str | None) -> AsyncIterator[Connection]:
         """Of one tenant: what its own role may see. Of all: the reader's role, which only reads."""
-        if self._past is not None:
-            past = self._past
+        if (past := self._past) is not None:
             if tenant not in (None, past.tenant):
                 raise NotFound(f"no federation {past.federation_id} is known")
-            opened = as_of(self._database, past.tenant, past.federation_id, past.position)
-        elif tenant is None:
+            folded = as_of(self._database, past.tenant, past.federation_id, past.position)
+            async with self._folding, folded as connection:
+                yield connection
+            return
+        if tenant is None:
             opened = self._database.read_all()
         else:
             opened = self._database.transaction(tenant)
