@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from flowerbed.contracts.values import DatasetRef
-from flowerbed.runner.log_lines import BURST, KEPT
+from flowerbed.runner.log_lines import KEPT
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import StateDir
 from tests.integration.runner.conftest import BASE, AgentThread
@@ -59,12 +59,12 @@ def test_a_flood_of_lines_delays_no_work_and_is_counted(
     start_agent()
     wait_for(lambda: control_plane.reports, "the report")
 
-    def left_out() -> list[str]:
+    def n_left_out() -> int:
         lines = list(control_plane.lines.values())
-        return [line.text for line in lines if line.kind == "left-out"]
+        return sum(int(line.text.split()[0]) for line in lines if line.kind == "left-out")
 
-    assert int(wait_for(left_out, "what was left out")[0].split()[0]) > 19_000
-    assert len(control_plane.lines) < BURST + 100
+    wait_for(lambda: n_left_out() > 18_000, "what was left out is counted")
+    assert len(control_plane.lines) < 2_000
 
 
 def test_a_site_may_keep_its_lines(
