@@ -63,8 +63,8 @@ def test_a_flood_of_lines_delays_no_work_and_is_counted(
         lines = list(control_plane.lines.values())
         return sum(int(line.text.split()[0]) for line in lines if line.kind == "left-out")
 
-    wait_for(lambda: n_left_out() > 18_000, "what was left out is counted")
-    assert len(control_plane.lines) < 2_000
+    wait_for(lambda: n_left_out() > 19_000, "what was left out is counted")
+    assert len(control_plane.lines) < BURST + 100
 
 
 def test_a_site_may_keep_its_lines(
