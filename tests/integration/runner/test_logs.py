@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from flowerbed.contracts.values import DatasetRef
-from flowerbed.runner.log_lines import KEPT
+from flowerbed.runner.log_lines import BURST, KEPT
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import StateDir
 from tests.integration.runner.conftest import BASE, AgentThread
