@@ -25,6 +25,7 @@ def files() -> dict[Path, str]:
     """What has to lie where."""
     groups = [
         group("federations", alerts.FEDERATIONS),
+        group("privacy", alerts.PRIVACY),
         group("backbone", alerts.BACKBONE),
         group("certificates", alerts.CERTIFICATES),
         group("objectives", objectives.RULES),

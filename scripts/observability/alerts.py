@@ -1,7 +1,6 @@
 """What a person is told or woken for.
 
-Replicas that tell the same fact are joined by `max`; counters are summed. No rule is about a
-privacy budget: nothing spends one yet, so no rule could ever fire.
+Replicas that tell the same fact are joined by `max`; counters are summed.
 """
 
 from scripts.observability.rules import Alert
@@ -122,6 +121,33 @@ BACKBONE = (
         description=(
             "They are safe in Postgres, and no other service knows of them yet. NATS is away or"
             " full, or no replica has the relay."
+        ),
+    ),
+)
+
+SPENT = "max by (tenant) (fl_privacy_epsilon_spent) / max by (tenant) (fl_privacy_epsilon_limit)"
+"""Both are of the federation of the tenant that is nearest to its limit."""
+
+PRIVACY = (
+    Alert(
+        name="FlowerbedPrivacyBudgetNearLimit",
+        expr=f"{SPENT} > 0.8",
+        severity="warning",
+        summary="{{ $value | humanizePercentage }} of a privacy budget is spent",
+        description=(
+            "A federation of tenant {{ $labels.tenant }} comes near to the epsilon that its data's"
+            " owners agreed to. Its last rounds are those that are still within it."
+        ),
+    ),
+    Alert(
+        name="FlowerbedPrivacyBudgetSpent",
+        expr=f"{SPENT} > 1",
+        severity="critical",
+        summary="A privacy budget of tenant {{ $labels.tenant }} is overspent",
+        description=(
+            "The epsilon spent is {{ $value | humanizePercentage }} of its limit. What was promised"
+            " to the owners of the data does not hold any more: nothing further may be trained on"
+            " it."
         ),
     ),
 )

@@ -1,5 +1,6 @@
 """Dashboards of what it all runs on: backbone, objectives, privacy, high availability."""
 
+from scripts.observability.alerts import SPENT
 from scripts.observability.objectives import BURNS, OBJECTIVES, PERIOD, recorded
 from scripts.observability.panels import Board, Shown, lines, number, text
 
@@ -152,11 +153,23 @@ PRIVACY = Board(
         (
             "Privacy budget",
             (
+                number(
+                    "Most that is spent of a budget",
+                    f"max({SPENT})",
+                    "Epsilon spent by its limit, of the federation nearest to it.",
+                    unit="percentunit",
+                    bad_from=0.8,
+                ),
+                lines(
+                    "Spent, by tenant",
+                    (SPENT, "{{tenant}}"),
+                    says="Alerts come at 80 % and past 100 %.",
+                    unit="percentunit",
+                ),
                 text(
-                    "No privacy budget is spent yet",
-                    "Flowerbed adds no noise to updates yet, so there is no epsilon to show and"
-                    " no series of it. Panels of the budget, and alerts near and over its limit,"
-                    " come with it. Below is what guards sites' data today.",
+                    "Where there is nothing to see",
+                    "Only a federation that adds noise to updates spends a budget. Flowerbed adds"
+                    " none yet, so these panels are empty. Below is what guards sites' data today.",
                 ),
             ),
         ),

@@ -45,6 +45,17 @@ EXPIRED = Gauge(
     "fl_client_certificates_expired",
     "Enrolled clients whose certificate has ended: they need a new invite.",
 )
+# No federation adds noise yet, so neither of the two has a series: absent, not 0.
+EPSILON_SPENT = Gauge(
+    "fl_privacy_epsilon_spent",
+    "Epsilon spent by the federation nearest to its limit, by tenant; none without noise.",
+    ["tenant"],
+)
+EPSILON_LIMIT = Gauge(
+    "fl_privacy_epsilon_limit",
+    "Epsilon that the same federation may spend, by tenant; none without noise.",
+    ["tenant"],
+)
 
 _FEDERATIONS = """
 SELECT status, count(*) AS n FROM (
