@@ -107,9 +107,26 @@ class AgentThread:
         async with open_site(self._state, store, WORKER_COMMAND) as site:
             self._ready.set()
             try:
-                await Agent(site, store).run(self._stop, self._release)
+                self.agent = Agent(site, store)
+                await self.agent.run(self._stop, self._release)
             except BadInput as error:
                 self.error = error
+
+    def warm_worker(self) -> int | None:
+        """The process of a worker that has loaded its app, and has nothing to do."""
+        workers = [work._bench.worker for work, _ in list(self.agent._leases.values())]
+        return next((one.pid for one in workers if not one._turn.locked()), None)
+
+    def pester(self) -> None:
+        """Cancel the work under every lease, again and again until it has ended."""
+
+        async def until_ended() -> None:
+            for _, task in list(self.agent._leases.values()):
+                while not task.done():
+                    task.cancel()
+                    await asyncio.sleep(0)
+
+        asyncio.run_coroutine_threadsafe(until_ended(), self._loop).result(10)
 
     def stop(self, *, release: bool = False) -> None:
         if self._thread.is_alive():

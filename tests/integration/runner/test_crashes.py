@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from flowerbed.contracts.values import DatasetRef
@@ -252,3 +253,13 @@ def test_same_order_gives_the_same_bytes_in_another_worker(
     assert first.artifact == second.artifact
     assert first.metrics["train-loss"] == second.metrics["train-loss"]
     assert np.isfinite(first.metrics["train-loss"])
+
+
+def test_lease_that_is_told_to_end_many_times_leaves_no_worker(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start
+) -> None:
+    control_plane.offer()
+    agent = start_agent()
+    worker = psutil.Process(wait_for(agent.warm_worker, "a worker that is loaded"))
+    agent.pester()
+    wait_for(lambda: has_ended(worker), "the worker's end")

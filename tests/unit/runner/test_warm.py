@@ -81,3 +81,24 @@ async def test_order_that_is_cancelled_ends_its_worker() -> None:
         await asyncio.wait_for(worker.run(request()), 0.05)
     assert not process.is_running()
     assert worker.pid is None
+
+
+async def test_closed_worker_starts_no_other_for_the_order_it_had(tmp_path: Path) -> None:
+    worker = worker_that("hangs", tmp_path / "starts")
+    await worker.preload()
+    running = asyncio.create_task(worker.run(request()))
+    await asyncio.sleep(0.05)
+    await worker.close()
+    with pytest.raises(Refused, match="the worker is closed"):
+        await running
+    assert len((tmp_path / "starts").read_text().split()) == 1
+
+
+async def test_worker_that_is_closed_while_it_starts_is_ended() -> None:
+    worker = worker_that("hangs")
+    starting = asyncio.create_task(worker.run(request()))
+    await asyncio.sleep(0)
+    await worker.close()
+    with pytest.raises(Refused, match="the worker is closed"):
+        await starting
+    assert worker.pid is None

@@ -63,8 +63,15 @@ class LeaseWork:
         finally:
             preload.cancel()
             shipping.cancel()
-            await asyncio.gather(preload, shipping, return_exceptions=True)
+            try:
+                await asyncio.gather(preload, shipping, return_exceptions=True)
+            finally:  # also when we are told to stop a second time meanwhile
+                await self._close()
+
+    async def _close(self) -> None:
+        try:
             await self._bench.worker.close()
+        finally:
             await self._lines.close()
 
     async def _next(self) -> None:

@@ -72,6 +72,7 @@ class Worker:
         self._process: asyncio.subprocess.Process | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
+        self._is_closed = False
 
     @property
     def pid(self) -> int | None:
@@ -94,7 +95,7 @@ class Worker:
         """
         deaths, furthest = 0, -1
         async with self._turn:
-            while deaths < MOST_DEATHS:
+            while deaths < MOST_DEATHS and not self._is_closed:
                 try:
                     process = await self._ready()
                     answer = await self._ask(process, request.line())
@@ -110,10 +111,15 @@ class Worker:
                 except asyncio.CancelledError:
                     await self._end()  # its late answer must not meet the next order
                     raise
-            raise Refused("worker-died", f"the worker died {MOST_DEATHS} times on this order")
+            times = "is closed" if self._is_closed else f"died {MOST_DEATHS} times on this order"
+            raise Refused("worker-died", f"the worker {times}")
 
     async def close(self) -> None:
-        """Kill the worker and all it started; whoever waits for it is told that it died."""
+        """Kill the worker and all it started; whoever waits for it is told that it died.
+
+        No other is started after it.
+        """
+        self._is_closed = True
         await self._end()
 
     async def _ready(self) -> asyncio.subprocess.Process:
@@ -130,6 +136,9 @@ class Worker:
             start_new_session=True,
         )
         self._hearing = asyncio.create_task(self._hear(process.stderr))
+        if self._is_closed:  # by somebody else, while the process started
+            await self._end()
+            raise Refused("worker-died", "the worker is closed")
         try:
             answer = await self._ask(process, self._hello.line())
         except asyncio.CancelledError:
@@ -153,8 +162,9 @@ class Worker:
                 return _ANSWERS.validate_json(answered)
             raise EOFError
         except (OSError, EOFError) as error:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(process.wait(), 1.0)
+            with suppress(TimeoutError):  # not `wait_for`, which may swallow a cancellation
+                async with asyncio.timeout(1.0):
+                    await process.wait()
             raise WorkerDied(_ending(process.returncode)) from error
         except ValueError as error:  # no line that ends, or one that is no answer
             raise WorkerDied("it said what no worker says") from error
