@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The suite, with line coverage of what runs in the tests' own processes; fails below the floors.
-# Three lanes at once, because most of the time a test waits for a server: end to end on the one
-# stack that most of those tests share; what starts stacks of its own; everything else.
+# Four lanes at once, because most of the time a test waits for a server: end to end on the one
+# stack that most of those tests share; what starts stacks of its own; the services but for the
+# gateway; everything else.
 # With arguments, one lane and no coverage: scripts/test.sh tests/unit -k fold
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,16 +16,19 @@ trap 'rm -rf "$logs"' EXIT
 own=(tests/e2e/test_replicas.py tests/e2e/test_chaos.py tests/e2e/test_upgrade.py
   tests/e2e/test_backup.py tests/integration/embedded)
 shared=(tests/integration/runner tests/e2e)
+services=(tests/integration/{aggregator,artifact,events,lease,orchestrator})
 failed=0
 lane "${shared[@]}" "${own[@]/#/--ignore=}" > "$logs/shared" 2>&1 &
 first=$!
 lane "${own[@]}" > "$logs/own" 2>&1 &
 second=$!
-lane tests --ignore=tests/integration/runner --ignore=tests/e2e \
-  --ignore=tests/integration/embedded || failed=1
+lane "${services[@]}" > "$logs/services" 2>&1 &
+third=$!
+lane tests "${shared[@]/#/--ignore=}" "${own[@]/#/--ignore=}" "${services[@]/#/--ignore=}" || failed=1
 wait "$first" || failed=1
 wait "$second" || failed=1
-cat "$logs/shared" "$logs/own"
+wait "$third" || failed=1
+cat "$logs/shared" "$logs/own" "$logs/services"
 .venv/bin/python -m coverage combine -q
 .venv/bin/python scripts/coverage_floors.py || failed=1
 exit "$failed"
