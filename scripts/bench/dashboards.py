@@ -6,8 +6,9 @@ Four hospitals train. In turn nobody looks, or one process holds --open connecti
 `GET /federations/{id}/live`, as a page does, and reads all that is sent. Shown for each: a round's
 time (median of all rounds but the first two), the processor time of the gateway and of the front
 in that time, the gateway's memory, how many bytes a page was sent a second, and how long after its
-commit an event had reached a page (p50, p99). Readers and stack share the machine's cores, so the
-readers' own processor time stands beside it.
+commit an event had reached a page (p50, p99). Pages are open on other machines; here the process
+that plays them shares the stack's cores, so it has the lowest priority, and its own processor time
+stands beside the rest.
 """
 
 import argparse
@@ -121,7 +122,7 @@ def _readers(field: Field, identity: str, n_open: int) -> Iterator["subprocess.P
         return
     command = [sys.executable, "-m", "scripts.bench.dashboards", "--look", identity]
     command += ["--open", str(n_open), "--state-dir", str(field.stack.state_dir)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(["nice", "-n", "19", *command], stdout=subprocess.PIPE, text=True)
     try:
         yield process
     finally:
