@@ -54,7 +54,8 @@ bench-scale: bench-setup ## 10 to 3,000 simulated clients, and a round of a thou
 	@$(BENCH).scale --runners 1000 --round --update-kib 100
 
 bench-dashboards: setup ## what 200 open dashboards cost a round
-	@$(BENCH).dashboards --open 200 --turns 3
+	@$(BENCH).dashboards --open 200 --rounds 12 --turns 2 --epochs 400
+	@$(BENCH).dashboards --open 200 --rounds 40 --turns 2
 
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup
