@@ -61,6 +61,7 @@ def everything() -> dict[str, Any]:
         dataset_spec={"uris": ["local:hospital"], "shards": ["s-1"], "hashes": ["b" * 64]},
         lease={"ttl_seconds": 60, "max_epochs": 5, "max_tokens": 9},
         artifacts={"bucket": "models", "prefix": "a/b"},
+        telemetry={"otlp_endpoint": "https://c.example/otlp", "otlp_protocol": "grpc"},
     )
     written["metadata"]["labels"] = {"team": "x"}
     return written
@@ -127,6 +128,7 @@ def test_the_document_writes_every_default_out() -> None:
             "dataset_spec": {"uris": [], "shards": [], "hashes": []},
             "lease": {"ttl_seconds": 120, "max_epochs": None, "max_tokens": None},
             "artifacts": {"bucket": "flowerbed", "prefix": "checkpoints"},
+            "telemetry": None,
             "runtime": "bus",
         },
     }  # fmt: skip
@@ -154,6 +156,13 @@ def test_a_spec_that_names_a_later_app_is_not_for_the_first_release() -> None:
     assert spec_of().release == 1
     model = {"uri": "builtin:synthetic"}
     assert spec_of(app="builtin:synthetic", model_ref=model).release == 2
+
+
+def test_a_spec_that_names_a_collector_is_not_for_the_first_release() -> None:
+    spec = spec_of(telemetry={"otlp_endpoint": "https://collector.example:4318"})
+    assert (spec.release, spec_of(telemetry=None).release) == (2, 1)
+    assert "telemetry" not in spec_of().brief()["spec"]
+    assert parse_spec(json.loads(json.dumps(spec.brief()))) == spec
 
 
 JSON = st.recursive(

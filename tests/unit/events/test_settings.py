@@ -68,3 +68,17 @@ def test_missing_settings_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_do_not_change(file: Path) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         LeaseSettings.load().http_port = 1  # type: ignore[misc]
+
+
+def test_allowed_origins_are_written_with_commas(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert LeaseSettings.load().otlp_allowed == ()
+    file.write_text(json.dumps(FILE | {"otlp_allowed": ["http://a.example"]}))
+    assert LeaseSettings.load().otlp_allowed == ("http://a.example:80",)
+    variable = "FLOWERBED_LEASE_OTLP_ALLOWED"
+    monkeypatch.setenv(variable, "https://b.example, http://c.example:4318")
+    assert LeaseSettings.load().otlp_allowed == ("https://b.example:443", "http://c.example:4318")
+    monkeypatch.setenv(variable, "https://b.example/v1/traces")
+    with pytest.raises(ValidationError, match="no origin"):
+        LeaseSettings.load()

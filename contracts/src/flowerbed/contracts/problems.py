@@ -1,7 +1,7 @@
 """Every broken rule of a FederationSpec at once, in a person's words."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.spec import FederationSpec, Strategy, Train, snake
+from flowerbed.contracts.telemetry import refused, without_secrets
 from flowerbed.contracts.values import Problem
 
 _SHOWN = 80
@@ -22,8 +23,11 @@ class SpecRefused(ValueError):
         self.problems = problems
 
 
-def parse_spec(document: object) -> FederationSpec:
+def parse_spec(document: object, *, otlp_allowed: Collection[str] | None = None) -> FederationSpec:
     """Check a decoded YAML or JSON document.
+
+    `otlp_allowed`: the origins that spans may be sent to, where a spec is submitted. None where a
+    spec is only read: what an operator allows is no rule of the document.
 
     Raises:
         SpecRefused: with one `Problem` for every rule that is broken.
@@ -41,6 +45,8 @@ def parse_spec(document: object) -> FederationSpec:
         found = [_problem(details) for details in error.errors()]
         problems += [problem for problem in found if problem.path not in twice]
     problems += _foreign_tenant(document)
+    if otlp_allowed is not None:
+        problems += _foreign_endpoint(document, spec, otlp_allowed)
     if problems or spec is None:
         raise SpecRefused(tuple(problems))
     return spec
@@ -97,6 +103,23 @@ def _foreign_tenant(document: Mapping[Any, Any]) -> list[Problem]:
     return [Problem(path=path, value=_shown(selected), allowed=allowed)]
 
 
+def _foreign_endpoint(
+    document: Mapping[Any, Any], spec: FederationSpec | None, allowed: Collection[str]
+) -> list[Problem]:
+    """Of an endpoint that is one, also if other rules are broken; whether it is, is another."""
+    path = ("spec", "telemetry", "otlp_endpoint")
+    endpoint = _at(document, *path)
+    if spec is not None:
+        endpoint = spec.spec.telemetry and spec.spec.telemetry.otlp_endpoint
+    try:
+        instead = refused(endpoint, allowed) if isinstance(endpoint, str) else None
+    except ValueError:
+        return []
+    if instead is None:
+        return []
+    return [Problem(path=".".join(path), value=_shown(endpoint), allowed=instead)]
+
+
 def _written_twice(
     section: Mapping[Any, Any], model: type[BaseModel] = FederationSpec, path: str = ""
 ) -> Iterator[Problem]:
@@ -108,8 +131,9 @@ def _written_twice(
     own = {*model.model_fields} if model is not Train else {*written}
     for name, keys in written.items():
         if len(keys) > 1 and name in own:
-            value = ", ".join(f"{key}: {_shown(section[key])}" for key in keys)
-            yield Problem(path=path + name, value=value, allowed="one spelling of the key")
+            at = path + name
+            value = ", ".join(f"{key}: {_shown(section[key], at)}" for key in keys)
+            yield Problem(path=at, value=value, allowed="one spelling of the key")
         # A strategy's parameters are named freely, as those of the app are.
         inner = Train if (model, name) == (Strategy, "params") else _section(model, name)
         below = section[keys[0]]
@@ -118,9 +142,13 @@ def _written_twice(
 
 
 def _section(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """What is written below that key, if that is a section; it may be one that can be left out."""
     field = model.model_fields.get(name)
-    inner = None if field is None else field.annotation
-    return inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    annotation = None if field is None else field.annotation
+    for inner in (annotation, *get_args(annotation)):
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            return inner
+    return None
 
 
 def _aliases(model: type[BaseModel]) -> dict[str, str]:
@@ -142,7 +170,7 @@ def _at(document: object, *path: str) -> object:
 
 def _problem(details: ErrorDetails) -> Problem:
     path = ".".join(_part(part) for part in details["loc"])
-    value = "nothing" if details["type"] == "missing" else _shown(details["input"])
+    value = "nothing" if details["type"] == "missing" else _shown(details["input"], path)
     return Problem(path=path, value=value, allowed=_allowed(details))
 
 
@@ -179,6 +207,8 @@ def _pattern(pattern: str) -> str:
     return known.get(pattern, f"text matching {pattern}")
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, path: str = "") -> str:
     text = repr(value)
+    if path.startswith("spec.telemetry"):
+        text = without_secrets(text)  # an address may hold some, and a rejection is an event
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -45,7 +45,11 @@ class Limits(Payload):
 
 
 class Manifest(Claims):
-    """The terms of a lease, read by the site before it claims: what will run, on which data."""
+    """The terms of a lease, read by the site before it claims: what will run, on which data.
+
+    `otlp_endpoint`, `otlp_protocol`: where the spec wants the spans of its federation; whether any
+    go there is the site's decision.
+    """
 
     model_uri: str
     model_sha256: Sha256 | None
@@ -55,6 +59,8 @@ class Manifest(Claims):
     dataset_shards: tuple[str, ...] = ()
     dataset_hashes: tuple[Sha256, ...] = ()
     limits: Limits
+    otlp_endpoint: str | None = None
+    otlp_protocol: str | None = None
 
 
 class Download(Payload):

@@ -25,6 +25,7 @@ from pydantic.alias_generators import to_snake
 
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
+from flowerbed.contracts.telemetry import Telemetry
 from flowerbed.contracts.values import Scalar, Sha256, Token
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
@@ -224,6 +225,7 @@ class Spec(Section):
     dataset_spec: DatasetSpec = DatasetSpec()
     lease: LeaseLimits = LeaseLimits()
     artifacts: Artifacts = Artifacts()
+    telemetry: Telemetry | None = None
     runtime: Literal["bus", "superlink", "simulation"] = "bus"
 
     @field_validator("app")
@@ -280,7 +282,8 @@ class FederationSpec(Section):
     @property
     def release(self) -> int:
         """The first release that can read it: 2 where it says what release 1 had no words for."""
-        says_more = set(ADDED_LATER) & self.brief()["spec"]["round_policy"].keys()
+        spec = self.brief()["spec"]
+        says_more = set(ADDED_LATER) & spec["round_policy"].keys() or "telemetry" in spec
         is_short = self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST
         return 2 if says_more or is_short or self.spec.app not in APPS_AT_FIRST else 1
 
@@ -291,4 +294,6 @@ class FederationSpec(Section):
         for key in ADDED_LATER:
             if policy[key] == defaults[key]:
                 del policy[key]
+        if self.spec.telemetry is None:
+            del document["spec"]["telemetry"]
         return document

@@ -3,15 +3,18 @@
 import os
 import stat
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Self
 
 from pydantic import SecretStr
 from pydantic_settings import (
     BaseSettings,
     JsonConfigSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+
+from flowerbed.contracts.telemetry import Origins, OtlpProtocol
 
 SETTINGS_FILE = "FLOWERBED_SETTINGS_FILE"
 
@@ -20,6 +23,8 @@ class ServiceSettings(BaseSettings):
     """A service subclasses it and sets its own `env_prefix`, such as `FLOWERBED_LEASE_`.
 
     A variable of the environment wins over the file that FLOWERBED_SETTINGS_FILE names.
+
+    `otlp_allowed`: origins, with commas between them, to which a spec may have spans sent.
     """
 
     model_config = SettingsConfigDict(env_prefix="FLOWERBED_", frozen=True, extra="forbid")
@@ -40,7 +45,8 @@ class ServiceSettings(BaseSettings):
     internal_token: SecretStr
     log_level: str = "INFO"
     otlp_endpoint: str | None = None
-    otlp_protocol: Literal["http/protobuf", "grpc"] | None = None
+    otlp_protocol: OtlpProtocol | None = None
+    otlp_allowed: Annotated[Origins, NoDecode] = ()
 
     @classmethod
     def load(cls) -> Self:

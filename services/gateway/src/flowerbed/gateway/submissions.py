@@ -10,7 +10,7 @@ same federation, however often it is published.
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
@@ -71,12 +71,22 @@ class UpgradeUnfinished(Rejected):
 
 
 class Submissions:
-    """`token`: what proves to the orchestrator that the gateway names the actor."""
+    """`token`: what proves to the orchestrator that the gateway names the actor.
 
-    def __init__(self, database: Database, publish: Publish, token: SecretStr) -> None:
+    `otlp_allowed`: origins that a spec may name.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        publish: Publish,
+        token: SecretStr,
+        otlp_allowed: Collection[str] = (),
+    ) -> None:
         self._database = database
         self._publish = publish
         self._token = token
+        self._otlp_allowed = otlp_allowed
 
     async def submit(self, raw: bytes, *, key: str | None, tenant: str | None) -> Submitted:
         """Publish the spec in `raw`; the same key and the same spec give the same federation.
@@ -87,7 +97,7 @@ class Submissions:
         """
         if key is not None and _KEY.fullmatch(key) is None:
             raise KeyUnreadable("an Idempotency-Key has 1 to 200 visible ASCII characters")
-        spec = read_spec(raw, tenant)
+        spec = read_spec(raw, tenant, self._otlp_allowed)
         principal, owner = acting(), spec.metadata.tenant
         principal.require(Role.operator, owner)
         submission_id = key or str(uuid4())
@@ -113,9 +123,9 @@ class Submissions:
         return {"actor": actor, "actorproof": shown}
 
 
-def read_spec(raw: bytes, tenant: str | None) -> FederationSpec:
+def read_spec(raw: bytes, tenant: str | None, otlp_allowed: Collection[str]) -> FederationSpec:
     try:
-        spec = parse_spec(read_document(raw))
+        spec = parse_spec(read_document(raw), otlp_allowed=otlp_allowed)
     except DocumentUnreadable as error:
         raise DocumentRefused(str(error)) from error
     except SpecRefused as refused:

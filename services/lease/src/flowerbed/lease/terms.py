@@ -29,7 +29,7 @@ LATE_UPLOAD = timedelta(minutes=10)
 
 def manifest(lease: Lease, federation: OpenFederation, tenant: str, at: datetime) -> Manifest:
     """The terms that a site reads before it claims."""
-    spec = federation.spec.spec
+    spec, telemetry = federation.spec.spec, federation.spec.spec.telemetry
     return Manifest(
         **_claims(lease, federation, tenant, at, at + MANIFEST_VALIDITY),
         model_uri=spec.model_ref.uri,
@@ -44,6 +44,8 @@ def manifest(lease: Lease, federation: OpenFederation, tenant: str, at: datetime
             max_epochs=spec.lease.max_epochs,
             max_tokens=spec.lease.max_tokens,
         ),
+        otlp_endpoint=None if telemetry is None else telemetry.otlp_endpoint,
+        otlp_protocol=None if telemetry is None else telemetry.otlp_protocol,
     )
 
 

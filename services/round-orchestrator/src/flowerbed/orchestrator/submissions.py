@@ -6,7 +6,7 @@ the durable are declared by the migration; a spec is acknowledged when its event
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
@@ -42,14 +42,20 @@ MAX_PROBLEMS = 100
 
 
 async def submit(
-    database: Database, federations: Federations, raw: bytes, headers: Mapping[str, str], seq: int
+    database: Database,
+    federations: Federations,
+    raw: bytes,
+    headers: Mapping[str, str],
+    seq: int,
+    otlp_allowed: Collection[str] = (),
 ) -> str:
     """One submission to one federation, created or rejected. Returns its id.
 
     The submission id is the `ce-id` or `Nats-Msg-Id` header; without one, every message is a
     submission of its own, named by its place in the stream. `headers` went through `trusted`.
+    `otlp_allowed`: origins that a spec may have spans sent to.
     """
-    spec, tenant, problems = _read(raw)
+    spec, tenant, problems = _read(raw, otlp_allowed)
     submission_id = headers.get("ce-id") or headers.get("Nats-Msg-Id") or f"seq-{seq}"
     identity = federation_id(tenant, submission_id)
     code_hash = "" if spec is None else builtin_apps()[spec.spec.app.removeprefix("builtin:")]
@@ -87,7 +93,9 @@ def trusted(headers: Mapping[str, str], token: SecretStr | None) -> dict[str, st
     return kept
 
 
-def _read(raw: bytes) -> tuple[FederationSpec | None, str, tuple[Problem, ...]]:
+def _read(
+    raw: bytes, otlp_allowed: Collection[str]
+) -> tuple[FederationSpec | None, str, tuple[Problem, ...]]:
     """The spec, its tenant, and what is wrong with it. Who it is for is known even if refused."""
     try:
         document = read_document(raw)
@@ -95,7 +103,7 @@ def _read(raw: bytes) -> tuple[FederationSpec | None, str, tuple[Problem, ...]]:
         problem = Problem(path="", value="", allowed=f"a YAML or JSON document: {error}")
         return None, "default", (problem,)
     try:
-        spec = parse_spec(document)
+        spec = parse_spec(document, otlp_allowed=otlp_allowed)
     except SpecRefused as refused:
         return None, _tenant(document), _fitting(refused.problems)
     return spec, spec.metadata.tenant, ()
@@ -136,8 +144,15 @@ class Submissions:
         inbox = f"{inbox_prefix(settings.nats_user)}.".encode()
         is_cluster = len(servers(settings.nats_url)) > 1
         ask_seconds = ASK_CLUSTER_SECONDS if is_cluster else ASK_SECONDS
-        token = settings.internal_token
-        subscribe(self._broker, database, federations, inbox, ask_seconds, token=token)
+        subscribe(
+            self._broker,
+            database,
+            federations,
+            inbox,
+            ask_seconds,
+            token=settings.internal_token,
+            otlp_allowed=settings.otlp_allowed,
+        )
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Until `stopping`. The first connection is tried again by whoever runs this."""
@@ -156,6 +171,7 @@ def subscribe(
     ask_seconds: float = ASK_SECONDS,
     *,
     token: SecretStr | None = None,
+    otlp_allowed: Collection[str] = (),
 ) -> None:
     """Binds the durable that the migration declared. What is not acknowledged comes again."""
 
@@ -174,7 +190,7 @@ def subscribe(
         headers = trusted({key: str(value) for key, value in message.headers.items()}, token)
         seq = message.raw_message.metadata.sequence.stream
         try:
-            identity = await submit(database, federations, body, headers, seq)
+            identity = await submit(database, federations, body, headers, seq, otlp_allowed)
         except (Unavailable, Conflict) as error:
             logger.warning("submission %d waits: %s", seq, error)
             await message.nack(delay=RETRY_SECONDS)
