@@ -42,7 +42,7 @@ PARTS = {
     "aggregator": {"contracts", "events", "artifact", "flower_apps"},
     "artifact": {"contracts", "events"},
     "gateway": {"contracts", "events"},
-    "runner": {"contracts", "flower_apps"},
+    "runner": {"contracts", "events", "flower_apps"},
     "flower_apps": set(),
     "cli": {"contracts", "events", "artifact", "embedded", "runner"},
     "embedded": {"contracts", "events"},
@@ -54,6 +54,7 @@ LENT = {
     ("aggregator", "artifact"): {"flowerbed.artifact.blobs"},
     ("aggregator", "flower_apps"): {"flowerbed.flower_apps.registry"},
     ("runner", "flower_apps"): {"flowerbed.flower_apps.registry"},
+    ("runner", "events"): {"flowerbed.events.destinations"},
 }
 """Where one service lends another a module: that module alone."""
 
@@ -191,6 +192,8 @@ COMES_WITH = {
     "typer": {"click"},
     "strawberry-graphql": {"graphql", "cross_web"},
     "aiohttp": {"yarl"},
+    "opentelemetry-exporter-otlp-proto-grpc": {"grpc"},
+    "opentelemetry-exporter-otlp-proto-http": {"requests"},
 }
 """What a dependency is made of, and so may be imported by whoever depends on it."""
 

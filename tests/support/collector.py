@@ -33,16 +33,23 @@ class Received:
     attributes: dict[str, Any]
     is_error: bool
     links: tuple[str, ...] = ()
+    why: str = ""
+    n_events: int = 0
+    resource: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Collector:
-    """`is_away`: answers 503 and UNAVAILABLE, as one that is overloaded does."""
+    """`is_away`: answers 503 and UNAVAILABLE, as one that is overloaded does.
+
+    `headers`: of each request, in lower case.
+    """
 
     http_url: str = ""
     grpc_url: str = ""
     is_away: bool = False
     n_refused: int = 0
+    headers: list[dict[str, str]] = field(default_factory=list)
     _spans: list[Received] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -99,6 +106,7 @@ def _handler(kept: Collector) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
+            kept.headers.append({name.lower(): value for name, value in self.headers.items()})
             body = self.rfile.read(int(self.headers["Content-Length"]))
             status = 503 if kept.is_away else 200 if self.path == "/v1/traces" else 404
             answer = b""
@@ -126,6 +134,9 @@ class _Service(TraceServiceServicer):
     def Export(
         self, request: ExportTraceServiceRequest, context: grpc.ServicerContext
     ) -> ExportTraceServiceResponse:
+        self._kept.headers.append(
+            {name.lower(): str(v) for name, v in context.invocation_metadata()}
+        )
         if self._kept.is_away:
             self._kept.n_refused += 1
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
@@ -135,11 +146,11 @@ class _Service(TraceServiceServicer):
 
 def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
     for resource in request.resource_spans:
-        service = _attributes(resource.resource.attributes).get("service.name", "")
+        own = _attributes(resource.resource.attributes)
         for scope in resource.scope_spans:
             for span in scope.spans:
                 yield Received(
-                    service=service,
+                    service=own.get("service.name", ""),
                     name=span.name,
                     trace=span.trace_id.hex(),
                     span=span.span_id.hex(),
@@ -149,6 +160,9 @@ def _spans(request: ExportTraceServiceRequest) -> Iterator[Received]:
                     attributes=_attributes(span.attributes),
                     is_error=span.status.code == 2,
                     links=tuple(link.trace_id.hex() for link in span.links),
+                    why=span.status.message,
+                    n_events=len(span.events),
+                    resource=own,
                 )
 
 

@@ -9,11 +9,14 @@ import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import pytest
 
 from flowerbed.artifact.blobs import Blobs
+from flowerbed.artifact.projections.federations import TELEMETRY
 from flowerbed.contracts.aggregate import AggregateCompleted, FoldedUpdate
 from flowerbed.contracts.values import ArtifactRef
 from tests.integration.artifact.conftest import ArtifactService
+from tests.support.federations import created
+from tests.support.publishing import Publisher
 from tests.support.s3 import S3Server
-from tests.support.servers import eventually
+from tests.support.servers import MakeBus, eventually
 
 FED = "fed-0123456789abcdef"
 
@@ -223,3 +226,26 @@ async def test_a_tenant_reads_and_writes_only_its_own_rows(
                 "INSERT INTO channels (federation_id, channel, tenant, sha256, promoted_at)"
                 " VALUES ('f', 'c', 'acme', 's', now())"
             )
+
+
+async def test_it_knows_where_a_spec_wants_the_spans_of_its_federation(
+    service: ArtifactService, bus: MakeBus
+) -> None:
+    """From a table, so after a restart too; a federation that wants none has a row as well."""
+    named = {"otlp_endpoint": "https://collector.example:4318", "otlp_protocol": "grpc"}
+    orchestrator = Publisher(await bus("orchestrator"), "orchestrator")
+    for identity, event in (("fed-a", created(telemetry=named)), ("fed-b", created())):
+        told = event.model_copy(update={"federation_id": identity})
+        await orchestrator.say(f"federation-{identity}", identity, told)
+
+    async def known() -> dict[str, Any]:
+        async with service.made.database.read_all() as connection:
+            rows = await connection.fetch(TELEMETRY, ["fed-a", "fed-b", "fed-c"])
+        return {row["federation_id"]: row["telemetry"] for row in rows}
+
+    async def both() -> bool:
+        return len(await known()) == 2
+
+    await eventually(both, "both are known")
+    assert json.loads((await known())["fed-a"]) == named
+    assert (await known())["fed-b"] is None

@@ -92,3 +92,43 @@ def test_nothing_is_set_up_without_an_endpoint(monkeypatch: pytest.MonkeyPatch) 
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     assert not set_up_tracing("lease", None)
+
+
+ROUTED = """
+from flowerbed.contracts.telemetry import Telemetry
+from flowerbed.contracts.trace import of_federation
+from flowerbed.events.context import Context
+from flowerbed.events.telemetry import exemplar, flush_traces, is_exporting, routes
+from flowerbed.events.telemetry import set_up_tracing, span
+assert set_up_tracing("lease", {own!r}, None, [{theirs!r}])
+for name in ("fed-1", "fed-2", "fed-3"):
+    with span("water", Context(tenant="roses", correlation_id=name)):
+        pass
+found = routes()
+assert sorted(found.asked()) == ["fed-1", "fed-2", "fed-3"], found.asked()
+theirs = Telemetry(otlp_endpoint={theirs!r}, otlp_protocol="grpc")
+elsewhere = Telemetry(otlp_endpoint="http://127.0.0.1:9")
+found.told({{"fed-1": theirs, "fed-2": None, "fed-3": elsewhere}})
+print(is_exporting(), exemplar(of_federation("fed-1")) is not None)
+flush_traces()
+assert routes() is None
+"""
+
+
+@pytest.mark.parametrize("has_own", [False, True])
+async def test_a_spec_has_its_spans_sent_where_it_says_with_or_without_a_collector_of_ours(
+    receiver: Collector, has_own: bool
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    with collector() as theirs:
+        own = receiver.http_url if has_own else None
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", ROUTED.format(own=own, theirs=theirs.grpc_url), env=kept,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+        assert process.returncode == 0, err.decode()
+        assert out.decode().split() == ["True", str(has_own)], "no exemplar of a trace we lack"
+        assert [one.attributes["federation_id"] for one in theirs.spans()] == ["fed-1"]
+    ours = sorted(one.attributes["federation_id"] for one in receiver.spans())
+    assert ours == (["fed-1", "fed-2", "fed-3"] if has_own else [])

@@ -1,6 +1,7 @@
 """A lease is offered as soon as there is a federation, claimed once, and let go in order."""
 
 import asyncio
+import json
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from flowerbed.contracts.federation import (
     FederationCompleted,
     FederationFailed,
 )
+from flowerbed.contracts.signed import Manifest
 from flowerbed.events import release
 from flowerbed.lease import federations
 from tests.integration.lease.clients import DATASET
@@ -58,6 +60,29 @@ async def test_a_lease_is_claimed_once_however_often_it_is_asked_for(house: Hous
     assert (other.status_code, other.json()["code"]) == (409, "dataset-changed")
     ahead = await client.claim({**offer, "epoch": 2})
     assert (ahead.status_code, ahead.json()["code"]) == (410, "lease-lost")
+
+
+async def test_the_manifest_says_where_the_spec_wants_the_spans(house: House) -> None:
+    client = await house.client()
+    await house.create(federation_id="fed-plain")
+    named = {"otlp_endpoint": "https://collector.example:4318", "otlp_protocol": "grpc"}
+    await house.create(telemetry=named)
+    manifests: dict[str, Manifest] = {}
+
+    async def both() -> bool:
+        manifests.update(
+            {one["federation_id"]: client.manifest(one) for one in await client.poll()}
+        )
+        return len(manifests) == 2
+
+    await eventually(both, "both are offered")
+    asked, plain = manifests[FED], manifests["fed-plain"]
+    assert (asked.otlp_endpoint, asked.otlp_protocol) == tuple(named.values())
+    assert (plain.otlp_endpoint, plain.otlp_protocol) == (None, None)
+    async with house.made.database.read_all() as connection:
+        rows = await connection.fetch(federations.TELEMETRY, [FED, "fed-plain", "fed-unknown"])
+    found = {row["federation_id"]: row["telemetry"] for row in rows}
+    assert (json.loads(found[FED]), found["fed-plain"]) == (named, None)
 
 
 async def test_a_site_that_declines_says_so_once_and_may_claim_later(house: House) -> None:

@@ -13,7 +13,7 @@ from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.trace import of_federation
 from flowerbed.events.codec import Codec
 from flowerbed.events.errors import Unavailable
-from flowerbed.events.service import Shell
+from flowerbed.events.service import FROM_CREATED, Shell
 from flowerbed.events.store import EventStore
 from flowerbed.orchestrator import MIGRATIONS, __main__, submissions
 from flowerbed.orchestrator.commanding import Federations
@@ -134,6 +134,34 @@ async def test_a_malformed_spec_is_rejected_with_every_problem(house: House) -> 
         assert problem["value"] and problem["allowed"]
     assert await house.rows("SELECT 1 FROM deadlines") == []
     await settled(house)
+
+
+async def test_a_collector_that_is_not_allowed_is_a_reason_to_reject(house: House) -> None:
+    written = document(telemetry={"otlp_endpoint": "http://169.254.169.254/latest"})
+    await house.publish(json.dumps(written).encode(), {"ce-id": "elsewhere"})
+    identity = federation_id("acme", "elsewhere")
+    told = await house.heard(identity, "federation.rejected")
+    (problem,) = told["problems"]
+    assert problem["path"] == "spec.telemetry.otlp_endpoint"
+    assert "FLOWERBED_<SERVICE>_OTLP_ALLOWED" in problem["allowed"]
+    assert await house.types(identity) == ["federation.rejected"]
+    await settled(house)
+
+
+async def test_a_collector_that_is_allowed_is_kept_with_the_spec(house: House) -> None:
+    assert house.shell is not None
+    await house.stop()
+    allowed = {"otlp_allowed": ("http://collector.example:4318",)}
+    house.settings = house.settings.model_copy(update=allowed)
+    await house.start()
+    named = {"otlp_endpoint": "http://collector.example:4318", "otlp_protocol": "grpc"}
+    identity = await house.submit(telemetry=named)
+    (row,) = await house.rows("SELECT data #>> '{spec,spec,telemetry}' AS named FROM events")
+    assert json.loads(row["named"]) == named
+    async with house.made.database.read_all() as connection:
+        found = await connection.fetch(FROM_CREATED, [identity, "fed-unknown"])
+    assert [one["federation_id"] for one in found] == [identity]
+    assert json.loads(found[0]["telemetry"]) == named
 
 
 async def test_what_cannot_be_decoded_is_rejected_for_the_default_tenant(house: House) -> None:

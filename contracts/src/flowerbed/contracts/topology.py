@@ -163,6 +163,7 @@ _READERS = (
         types=("fl.update.submitted", "fl.update.failed"),
     ),
     DurableSpec(service="artifact", stream="FL_AGGREGATOR", types=("fl.aggregate.completed",)),
+    DurableSpec(service="artifact", stream="FL_ORCHESTRATOR", types=("fl.federation.created",)),
     *(
         DurableSpec(service="gateway", stream=stream.name, types=stream.types)
         for stream in STREAMS

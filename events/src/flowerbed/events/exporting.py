@@ -61,16 +61,21 @@ def resource(service: str) -> Resource:
     return Resource.create({"service.name": service})
 
 
-def provider(service: str, endpoint: str | None, protocol: str | None) -> TracerProvider:
+def provider(service: str, *following: SpanProcessor) -> TracerProvider:
+    """Hands its spans to each of `following`."""
     say_seldom("opentelemetry")
     made = TracerProvider(resource=resource(f"flowerbed-{service}"), shutdown_on_exit=False)
+    made.add_span_processor(ParentsFirst(*following))
+    return made
+
+
+def batches(endpoint: str | None, protocol: str | None) -> SpanProcessor:
+    """To the operator's own collector."""
     delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else DELAY_MILLIS
     size = None if os.environ.get("OTEL_BSP_MAX_QUEUE_SIZE") else QUEUE_SIZE
-    batches = BatchSpanProcessor(
+    return BatchSpanProcessor(
         exporter(endpoint, protocol), max_queue_size=size, schedule_delay_millis=delay
     )
-    made.add_span_processor(ParentsFirst(batches))
-    return made
 
 
 class ParentsFirst(SpanProcessor):
@@ -79,7 +84,7 @@ class ParentsFirst(SpanProcessor):
     So a process that is killed leaves no span behind whose parent was never sent.
     """
 
-    def __init__(self, following: SpanProcessor) -> None:
+    def __init__(self, *following: SpanProcessor) -> None:
         self._following = following
         self._waiting: dict[int, list[ReadableSpan]] = {}
         self._roots: dict[int, int] = {}
@@ -109,13 +114,20 @@ class ParentsFirst(SpanProcessor):
                 for one in whole:
                     self._roots.pop(one.context.span_id, None)
         for one in whole:
-            self._following.on_end(one)
+            for following in self._following:
+                following.on_end(one)
 
     def shutdown(self) -> None:
-        self._following.shutdown()
+        """All at once: one that waits for its collector takes no time from another."""
+        ending = [threading.Thread(target=one.shutdown, daemon=True) for one in self._following]
+        for thread in ending:
+            thread.start()
+        for thread in ending:
+            thread.join()
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        return self._following.force_flush(timeout_millis)
+        flushed = [one.force_flush(timeout_millis) for one in self._following]
+        return all(flushed)
 
 
 class _Seldom(logging.Filter):

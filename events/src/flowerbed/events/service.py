@@ -39,7 +39,7 @@ from flowerbed.events.serving import Listener, tcp_socket, unix_socket
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.events.store import EventStore
 from flowerbed.events.supervision import supervised
-from flowerbed.events.telemetry import flush_traces, set_up_tracing
+from flowerbed.events.telemetry import flush_traces, routes, set_up_tracing
 from flowerbed.events.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
@@ -53,6 +53,13 @@ Build: TypeAlias = Callable[["Shell"], Awaitable[None]]
 
 BUS_PATIENCE = 5.0
 """Seconds without NATS, after which this replica leaves roles to one that may have it."""
+
+FROM_CREATED = """
+SELECT substr(stream, length('federation-') + 1) AS federation_id,
+    data #> '{spec,spec,telemetry}' AS telemetry
+FROM events
+WHERE version = 1 AND stream = ANY (SELECT 'federation-' || one FROM unnest($1::text[]) AS one)
+"""
 
 ON_THE_BUS = ("relay", "consumer ", "partition ")
 """How the roles begin whose work needs NATS."""
@@ -170,6 +177,16 @@ class Shell:
     def hear(self, subject: str, told: Callable[[bytes], None]) -> None:
         """Call `told` with what other replicas nudge on `subject`, which begins with `wake.`."""
         self._heard[subject] = told
+
+    def route_traces(self, query: str = FROM_CREATED) -> None:
+        """Where specs may have spans sent somewhere: the query that tells where those of
+        federations ($1) go, as `federation_id` and `telemetry`, the section of the spec or null.
+        By default it asks `fl.federation.created`, for who keeps that event."""
+        found = routes()
+        if found is not None:
+            from flowerbed.events.routes import keep_looking_up
+
+            self.background("trace routes", partial(keep_looking_up, self.database, found, query))
 
     def readiness(self, name: str, check: Check) -> None:
         """A further condition of being ready; it raises when it is not met."""
@@ -380,7 +397,9 @@ def run(
     import uvloop
 
     set_up_logging(settings.service, settings.log_level)
-    set_up_tracing(settings.service, settings.otlp_endpoint, settings.otlp_protocol)
+    set_up_tracing(
+        settings.service, settings.otlp_endpoint, settings.otlp_protocol, settings.otlp_allowed
+    )
 
     async def build_all(shell: Shell) -> None:
         await build(shell)

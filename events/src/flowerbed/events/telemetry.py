@@ -6,9 +6,9 @@ endpoint is configured; without one, spans cost next to nothing and log lines st
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context as TraceContext
@@ -19,6 +19,9 @@ from flowerbed.contracts.trace import of_federation
 from flowerbed.events import logs
 from flowerbed.events.context import NO_FEDERATION, Context
 
+if TYPE_CHECKING:
+    from flowerbed.events.routes import Routes
+
 __all__ = [
     "SpanKind",
     "current_traceparent",
@@ -26,6 +29,7 @@ __all__ = [
     "exemplar",
     "flush_traces",
     "is_exporting",
+    "routes",
     "set_up_tracing",
     "span",
     "trace_context",
@@ -39,6 +43,8 @@ FLUSH_SECONDS = 3.0
 _ATTRIBUTES = {"round_number": "round_num", "attempt": "attempt", "client_id": "client_id"}
 _propagator = TraceContextTextMapPropagator()
 _shutdown: list[Callable[[], None]] = []
+_routes: list["Routes"] = []
+_own: list[str] = []
 
 
 def trace_context(traceparent: str | None) -> TraceContext | None:
@@ -132,7 +138,7 @@ def is_exporting() -> bool:
 
 def exemplar(traceparent: str | None) -> dict[str, str] | None:
     """What links a measurement to its trace; None where nobody could look it up."""
-    if traceparent is None or not is_exporting():
+    if traceparent is None or not _own:
         return None
     _, trace_id, span_id, _ = traceparent.split("-")
     return {"trace_id": trace_id, "span_id": span_id}
@@ -144,21 +150,40 @@ def endpoint_is_set(otlp_endpoint: str | None) -> bool:
 
 
 def set_up_tracing(
-    service: str, otlp_endpoint: str | None, otlp_protocol: str | None = None
+    service: str,
+    otlp_endpoint: str | None,
+    otlp_protocol: str | None = None,
+    otlp_allowed: Collection[str] = (),
 ) -> bool:
-    """Export spans by OTLP if an endpoint is set here or by the standard variables."""
-    if not endpoint_is_set(otlp_endpoint):
+    """Export spans by OTLP if an endpoint is set here or by the standard variables, and to those
+    of specs whose origins are allowed."""
+    if not (endpoint_is_set(otlp_endpoint) or otlp_allowed):
         return False
     from flowerbed.events import exporting
+    from flowerbed.events.routes import Routes
 
-    provider: Any = exporting.provider(service, otlp_endpoint, otlp_protocol)
+    following: list[Any] = []
+    if endpoint_is_set(otlp_endpoint):
+        following.append(exporting.batches(otlp_endpoint, otlp_protocol))
+        _own.append(service)
+    if otlp_allowed:
+        _routes.append(Routes(otlp_allowed))
+        following.append(_routes[-1])
+    provider: Any = exporting.provider(service, *following)
     trace.set_tracer_provider(provider)
     _shutdown.append(provider.shutdown)
     return True
 
 
+def routes() -> "Routes | None":
+    """What sends spans to the endpoints of specs, where any is allowed."""
+    return _routes[-1] if _routes else None
+
+
 def flush_traces() -> None:
     """Send what is still held back; called once, when the service stops."""
+    _routes.clear()
+    _own.clear()
     while _shutdown:
         sending = threading.Thread(target=_shutdown.pop(), daemon=True)
         sending.start()

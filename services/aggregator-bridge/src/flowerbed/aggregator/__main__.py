@@ -10,6 +10,7 @@ from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.consumers import consumers
 from flowerbed.aggregator.exchanges import AllExchanges
 from flowerbed.aggregator.projections.answers import answers
+from flowerbed.aggregator.projections.exchanges import TELEMETRY
 from flowerbed.aggregator.projections.outcomes import outcomes
 from flowerbed.aggregator.screening import Limits
 from flowerbed.aggregator.settings import AggregatorSettings
@@ -40,6 +41,7 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
     exchanges = AllExchanges.of(bridge)
     for consumer in consumers(exchanges):
         shell.consume(consumer)
+    shell.route_traces(TELEMETRY)
     shell.in_partitions("exchanges", exchanges.run)
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(exchanges))

@@ -5,8 +5,8 @@ from typing import Any
 
 from flowerbed.artifact.app import routes
 from flowerbed.artifact.blobs import Blobs
-from flowerbed.artifact.consumers import aggregator_consumer
-from flowerbed.artifact.projections import verifications
+from flowerbed.artifact.consumers import consumers
+from flowerbed.artifact.projections import federations, verifications
 from flowerbed.artifact.projections.artifacts import artifacts
 from flowerbed.artifact.projections.channels import channels
 from flowerbed.artifact.settings import ArtifactSettings
@@ -27,7 +27,9 @@ def wire(shell: Shell, settings: ArtifactSettings) -> Verifier:
         blobs=blobs,
         missing_attempts=settings.missing_attempts,
     )
-    shell.consume(aggregator_consumer(verifier))
+    for consumer in consumers(verifier):
+        shell.consume(consumer)
+    shell.route_traces(federations.TELEMETRY)
     shell.in_partitions("verifier", verifier.run)
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(verifier))

@@ -7,7 +7,7 @@ from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
-from flowerbed.lease import metrics
+from flowerbed.lease import federations, metrics
 from flowerbed.lease.app import internal_routes, log_routes
 from flowerbed.lease.consumers import consumer
 from flowerbed.lease.desk import Desk
@@ -61,6 +61,7 @@ async def build(settings: LeaseSettings, shell: Shell) -> None:
     shell.measured.append(partial(metrics.tell_certificates, own))
     shelf = LogShelf(database=shell.database, now=now)
     shell.consume(consumer(store, waiting, codec))
+    shell.route_traces(federations.TELEMETRY)
     shell.background("silence", partial(sweep, shell.database, store, now), leader=True)
     shell.background("old log lines", partial(forget_old, shell.database, now), leader=True)
     shell.app.include_router(

@@ -1,11 +1,17 @@
 """Open federations: what leases are issued for, and on what terms."""
 
+import json
 from dataclasses import dataclass
 from functools import lru_cache
 
 from flowerbed.contracts.federation import FederationCreated
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.events.database import Connection
+
+TELEMETRY = """
+SELECT federation_id, spec #> '{spec,telemetry}' AS telemetry FROM federations
+WHERE federation_id = ANY ($1)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,12 +22,13 @@ class OpenFederation:
 
 
 async def remember(tx: Connection, tenant: str, created: FederationCreated) -> None:
+    """In words that a replica of the release before reads too, where the spec allows it."""
     await tx.execute(
         "INSERT INTO federations (federation_id, tenant, spec, code_hash, tags)"
         " VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
         created.federation_id,
         tenant,
-        created.federation_spec.model_dump_json(),
+        json.dumps(created.federation_spec.brief()),
         created.code_hash,
         list(created.federation_spec.spec.client_selector.tags),
     )

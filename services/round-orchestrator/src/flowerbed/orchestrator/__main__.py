@@ -31,6 +31,7 @@ async def build(shell: Shell) -> None:
     submissions = Submissions(shell.settings, shell.database, federations)
     shell.background("submissions", partial(submissions.run, shell.stopping))
     shell.background("deadlines", partial(sweep, shell.database, federations, now), leader=True)
+    shell.route_traces()
     shell.app.include_router(
         internal_routes(shell.settings.internal_token, shell.database, federations)
     )

@@ -41,6 +41,11 @@ SELECT e.replaced, f.is_ended, e.type = 'fl.round.started' AND EXISTS (
 FROM exchanges e JOIN federations f USING (federation_id) WHERE e.stream = $1
 """
 
+TELEMETRY = """
+SELECT federation_id, created #> '{spec,spec,telemetry}' AS telemetry FROM federations
+WHERE federation_id = ANY ($1)
+"""
+
 _REPLACED = TypeAdapter(tuple[RoundMemberReplaced, ...])
 _STARTED: dict[str, type[ExchangeStarted]] = {
     cls.type: cls for cls in (RoundStarted, RoundEvaluationStarted)
