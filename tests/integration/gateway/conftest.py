@@ -144,14 +144,13 @@ async def gateway(
     made = await service_database("gateway", [MIGRATIONS])
     url = f"http://127.0.0.1:{behind.port}"
     settings = GatewaySettings(
-        **dict(service_settings(made)),
+        **(dict(service_settings(made)) | more_settings),
         api_token=SecretStr(secrets.token_urlsafe(12)),
         orchestrator_url=url,
         lease_url=url,
         aggregator_url=url,
         artifact_url=url,
         webhook_pace=Pace(first=0.01, longest=0.05),
-        **more_settings,
     )
     shell = Shell(settings)
     await build(settings, shell)

@@ -21,6 +21,11 @@ from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.story import FED, NOON, OTHER, TENANT, Story, document
 
 
+@pytest.fixture
+def more_settings() -> dict[str, Any]:
+    return {"otlp_allowed": "https://allowed.example:4318"}
+
+
 async def _post(gateway: Gateway, content: Any, key: str | None = None, **params: str) -> Any:
     raw = content if isinstance(content, bytes) else json.dumps(content).encode()
     headers = {} if key is None else {"idempotency-key": key}
@@ -229,7 +234,40 @@ async def test_while_an_older_replica_runs_only_what_it_can_read_is_taken(
     new["spec"]["round_policy"] = {"late_updates": "next_round"}
     short = document()
     short["spec"]["lease"] = {"ttl_seconds": 20}
-    for content in (new, short):
+    for content in (new, short, _naming("https://allowed.example:4318")):
         refused = await _post(gateway, content)
         assert (refused.status_code, refused.json()["code"]) == (409, "upgrade-unfinished")
     assert (await _post(gateway, document())).status_code == 202
+
+
+def _naming(endpoint: str) -> dict[str, Any]:
+    written = document()
+    written["spec"]["telemetry"] = {"otlp_endpoint": endpoint}
+    return written
+
+
+async def test_a_spec_whose_collector_is_not_allowed_is_refused_and_changes_nothing(
+    gateway: Gateway, fresh_streams: Bus
+) -> None:
+    for endpoint in ("https://allowed.example", "http://169.254.169.254", "https://a:b@c.example"):
+        answer = await _post(gateway, _naming(endpoint), key="s1")
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert (answer.status_code, answer.json()["code"]) == (422, "spec-refused")
+        (problem,) = answer.json()["errors"]
+        assert problem["path"] == "spec.telemetry.otlp_endpoint"
+        assert "a:b" not in answer.text
+        is_address = "@" not in endpoint
+        assert ("FLOWERBED_<SERVICE>_OTLP_ALLOWED" in problem["allowed"]) == is_address
+    assert await _published(fresh_streams) == []
+    assert (await gateway.http.get("/federations")).json()["federations"] == []
+    assert (await _post(gateway, document(), key="s1")).status_code == 202, "the key is free"
+
+
+async def test_a_spec_whose_collector_is_allowed_is_published_with_it(
+    gateway: Gateway, fresh_streams: Bus
+) -> None:
+    endpoint = "https://allowed.example:4318/otlp"
+    assert (await _post(gateway, _naming(endpoint))).status_code == 202
+    ((_, _, body),) = await _published(fresh_streams)
+    named = {"otlp_endpoint": endpoint, "otlp_protocol": "http/protobuf"}
+    assert body["spec"]["telemetry"] == named

@@ -14,8 +14,9 @@ from flowerbed.gateway import MIGRATIONS
 from flowerbed.gateway.consumers import codec
 from flowerbed.gateway.projections import PROJECTIONS
 from flowerbed.gateway.traces import ended
-from flowerbed.gateway.traces import export as module
-from flowerbed.gateway.traces.export import CollectorAway, TraceExport, trace_export
+from flowerbed.gateway.traces import making as module
+from flowerbed.gateway.traces.export import TraceExport, trace_export
+from flowerbed.gateway.traces.making import CollectorAway
 from flowerbed.gateway.traces.milestone import Milestone
 from tests.integration.gateway.story import CLIENTS, FED, TENANT, whole_story
 from tests.support.collector import Collector, below, collector, orphans

@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from flowerbed.events.rest import Rest
 from flowerbed.events.service import Shell
+from flowerbed.events.store import EventStore
 from flowerbed.events.telemetry import endpoint_is_set
 from flowerbed.gateway import metrics
 from flowerbed.gateway.audit_routes import audit_routes
@@ -31,6 +32,7 @@ from flowerbed.gateway.slo import Slos
 from flowerbed.gateway.status_routes import status_routes
 from flowerbed.gateway.submissions import Submissions
 from flowerbed.gateway.traces.export import trace_export
+from flowerbed.gateway.traces.specs import spec_traces
 from flowerbed.gateway.trail import Trail
 from flowerbed.gateway.upstream import Upstream
 from flowerbed.gateway.web_routes import web_routes
@@ -54,14 +56,14 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
     for consumer in consumers(store, rest):
         shell.consume(consumer)
     shell.measured.append(partial(metrics.measure, shell.database))
-    if endpoint_is_set(settings.otlp_endpoint):
-        traces = trace_export(shell.database, store, settings.otlp_endpoint, settings.otlp_protocol)
-        shell.background("traces", traces.run, leader=True)
+    _export_traces(settings, shell, store)
     reads = Reads(shell.database)
     upstreams = _upstreams(settings)
     feed = Feed(shell.database, shell.stopping)
     shell.appended(feed.wake)
-    submissions = Submissions(shell.database, shell.bus.publish, settings.internal_token)
+    submissions = Submissions(
+        shell.database, shell.bus.publish, settings.internal_token, settings.otlp_allowed
+    )
     slos, webhooks, trail = Slos(shell.database), Webhooks(shell.database), Trail(shell.database)
     guarded = [Depends(admitted), Depends(hurried)]
     for router in (
@@ -91,6 +93,17 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
     authenticator = Authenticator(settings.api_token, settings.issuers)
     shell.app.include_router(GraphDoor(authenticator, sources, settings.limits.requests))
     _shut(settings, shell, authenticator, trail)
+
+
+def _export_traces(settings: GatewaySettings, shell: Shell, store: EventStore) -> None:
+    """The spans that events end: to the operator's collector, and to those of specs."""
+    shell.route_traces()
+    if endpoint_is_set(settings.otlp_endpoint):
+        traces = trace_export(shell.database, store, settings.otlp_endpoint, settings.otlp_protocol)
+        shell.background("traces", traces.run, leader=True)
+    if settings.otlp_allowed:
+        of_specs = spec_traces(shell.database, store, settings.otlp_allowed)
+        shell.background("traces of specs", of_specs.run, leader=True)
 
 
 def _deliver(

@@ -15,6 +15,7 @@ from flowerbed.events.consumer import Consumer
 from flowerbed.events.recorded import Recorded
 from flowerbed.events.rest import Rest
 from flowerbed.events.store import EventStore
+from flowerbed.gateway.traces.specs import remember
 
 codec = Codec(EVENTS)
 
@@ -31,9 +32,12 @@ async def take_turns(tx: Connection) -> None:
 def consumers(store: EventStore, rest: Rest) -> tuple[Consumer, ...]:
     async def keep(tx: Connection, recorded: Recorded[Any]) -> None:
         await store.record(tx, recorded)
+        await remember(tx, recorded)
 
     async def keep_all(tx: Connection, recorded: Sequence[Recorded[Any]]) -> None:
         await store.record_all(tx, recorded)
+        for one in recorded:
+            await remember(tx, one)
 
     return tuple(
         Consumer(

@@ -8,24 +8,22 @@ that is away is waited for: the history is not lost meanwhile.
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flowerbed.events.connection import Connection, Row
 from flowerbed.events.database import Database
-from flowerbed.events.errors import Unavailable
 from flowerbed.events.outbox import NO_TENANT
 from flowerbed.events.store import COLUMNS, EventStore
-from flowerbed.gateway.traces.ended import ended_by
-from flowerbed.gateway.traces.milestone import Milestone
+from flowerbed.gateway.traces.making import (
+    SETTLE_SECONDS,
+    CollectorAway,
+    Maker,
+    maker,
+    until_young,
+)
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
-    from opentelemetry.trace import SpanContext
 
 logger = logging.getLogger(__name__)
 
@@ -33,8 +31,6 @@ PAGE = 200
 BATCH = 512
 """Spans in one request: collectors refuse very large ones."""
 LOOK_SECONDS = 0.5
-SETTLE_SECONDS = 1.5
-"""What else of the same moment other services have to say is here by then."""
 FIRST_WAIT, LAST_WAIT = 1.0, 60.0
 
 _PAGE = f"""
@@ -51,18 +47,13 @@ ON CONFLICT (is_one) DO UPDATE SET position = EXCLUDED.position
 """
 
 
-class CollectorAway(Unavailable):
-    """It did not take the spans."""
-
-
 @dataclass(slots=True)
 class TraceExport:
     """`exporter` is the SDK's, and blocks."""
 
     database: Database
-    store: EventStore
+    maker: Maker
     exporter: "SpanExporter"
-    resource: "Resource"
     settle_seconds: float = SETTLE_SECONDS
     _says_away: bool = field(default=False, init=False)
     _known: int | None = field(default=None, init=False)
@@ -94,11 +85,8 @@ class TraceExport:
         position = await self._position()
         async with self.database.read_all() as connection:
             rows = await connection.fetch(_PAGE, position, self.settle_seconds)
-            settled = _until_young(rows)
-            milestones: list[Milestone] = []
-            for row in settled:
-                milestones += await self._ended_by(connection, row)
-        spans = [self._span(one) for one in milestones]
+            settled = until_young(rows)
+            spans = await self.maker.spans(connection, settled)
         for start in range(0, len(spans), BATCH):
             batch = spans[start : start + BATCH]
             result = await asyncio.to_thread(self.exporter.export, batch)
@@ -107,15 +95,6 @@ class TraceExport:
         if settled:
             await self._move(settled[-1]["gpos"])
         return len(settled)
-
-    async def _ended_by(self, connection: Connection, row: Row) -> Sequence[Milestone]:
-        try:
-            return await ended_by(connection, self.store.recorded(row))
-        except Unavailable:
-            raise
-        except Exception:  # one event less in a trace, rather than no traces any more
-            logger.exception("event %s is in no trace", row["id"])
-            return ()
 
     async def _position(self) -> int:
         if self._known is None:
@@ -129,44 +108,6 @@ class TraceExport:
             await tx.execute(_MOVE, position)
         self._known = position
 
-    def _span(self, milestone: Milestone) -> "ReadableSpan":
-        from opentelemetry.sdk.trace import ReadableSpan
-        from opentelemetry.trace import Status, StatusCode
-
-        status = Status(StatusCode.ERROR, milestone.error) if milestone.error else None
-        return ReadableSpan(
-            name=milestone.name,
-            context=_context(milestone.own),
-            parent=None if milestone.parent is None else _context(milestone.parent),
-            resource=self.resource,
-            attributes=milestone.attributes,
-            status=status or Status(StatusCode.UNSET),
-            start_time=_nanoseconds(min(milestone.start, milestone.end)),
-            end_time=_nanoseconds(milestone.end),
-        )
-
-
-def _until_young(rows: Sequence[Any]) -> list[Any]:
-    settled = []
-    for row in rows:
-        if row["is_young"]:
-            break
-        settled.append(row)
-    return settled
-
-
-def _context(traceparent: str) -> "SpanContext":
-    from opentelemetry.trace import SpanContext, TraceFlags
-
-    _, trace_id, span_id, flags = traceparent.split("-")
-    return SpanContext(
-        int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16))
-    )
-
-
-def _nanoseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1_000_000) * 1000
-
 
 def trace_export(
     database: Database, store: EventStore, endpoint: str | None, protocol: str | None
@@ -174,6 +115,4 @@ def trace_export(
     """The SDK is loaded here, so call it only where spans are exported."""
     from flowerbed.events import exporting
 
-    return TraceExport(
-        database, store, exporting.exporter(endpoint, protocol), exporting.resource("flowerbed")
-    )
+    return TraceExport(database, maker(store), exporting.exporter(endpoint, protocol))
