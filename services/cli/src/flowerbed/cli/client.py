@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -73,6 +73,16 @@ def start(
     otlp_protocol: Annotated[
         Protocol | None, typer.Option(help="How to speak to it; at first http/protobuf.")
     ] = None,
+    otlp_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--otlp-allow",
+            metavar="ORIGIN",
+            help="Let a federation have its spans sent there if its spec asks for it:"
+            " https://HOST:PORT. May be repeated.",
+            show_default="none",
+        ),
+    ] = None,
     logs: Annotated[
         bool | None,
         typer.Option(
@@ -88,7 +98,7 @@ def start(
 ) -> None:
     """Enrol if needed, then take part: answers once the agent polls for work."""
     state = StateDir.at(state_dir)
-    chosen = _settings(dataset, task, otlp_endpoint, otlp_protocol)
+    chosen = _settings(dataset, task, otlp_endpoint, otlp_protocol, otlp_allow or ())
     settings = replace(chosen, logs=_hands_out_logs(state) if logs is None else logs)
     if running_agent(state) is not None:
         if AgentSettings.load(state) != settings:
@@ -159,18 +169,28 @@ def doctor(state_dir: StateDirOption = None) -> None:
 
 
 def _settings(
-    uri: str, task: str | None, otlp_endpoint: str | None, otlp_protocol: Protocol | None
+    uri: str,
+    task: str | None,
+    otlp_endpoint: str | None,
+    otlp_protocol: Protocol | None,
+    otlp_allow: Sequence[str],
 ) -> AgentSettings:
+    from flowerbed.contracts.telemetry import read_origins
     from flowerbed.runner.dataset import URI_PREFIX, Dataset
 
     if otlp_endpoint is not None and not otlp_endpoint.startswith(("http://", "https://")):
         raise BadInput(f"--otlp-endpoint is {otlp_endpoint!r}, not http://HOST:PORT or https://…")
+    try:
+        allowed = read_origins(otlp_allow)
+    except ValueError as error:
+        raise BadInput(f"--otlp-allow: {error}") from error
     dataset = Dataset.open(uri, task)
     return AgentSettings(
         dataset=f"{URI_PREFIX}{dataset.folder}",
         task=task,
         otlp_endpoint=otlp_endpoint,
         otlp_protocol=None if otlp_protocol is None else otlp_protocol.value,
+        otlp_allowed=allowed,
     )
 
 

@@ -160,6 +160,7 @@ class Agent:
     async def _claimed(self, key: LeaseKey, offer: LeaseOffer) -> LeaseWork:
         signing_key = await patiently(lambda: self._site.keys.find(offer.manifest))
         manifest = read_claims(offer.manifest, signing_key, Manifest)
+        self._site.spans.learn(manifest)
         with self._site.spans.of_lease("claim", manifest):
             terms = await self._site.ready()
             check_offer(manifest, offer, terms)

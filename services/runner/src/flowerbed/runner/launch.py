@@ -126,7 +126,8 @@ async def open_site(
 
     endpoint, protocol = settings.otlp_endpoint, settings.otlp_protocol
     try:
-        with exported_spans(identity.client_id, endpoint, protocol) as spans:
+        allowed = settings.otlp_allowed
+        with exported_spans(identity.client_id, endpoint, protocol, allowed) as spans:
             yield Site(
                 state=state,
                 identity=identity,

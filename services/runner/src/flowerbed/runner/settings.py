@@ -12,6 +12,7 @@ class AgentSettings:
 
     `logs`: the app's log lines are handed out.
     `otlp_endpoint`: the collector that spans are sent to; None is what the standard variables say.
+    `otlp_allowed`: origins of collectors that a federation may have its spans sent to.
     """
 
     dataset: str
@@ -19,6 +20,7 @@ class AgentSettings:
     logs: bool = True
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
+    otlp_allowed: tuple[str, ...] = ()
 
     def save(self, state: StateDir) -> None:
         write_json(state.settings, asdict(self))
@@ -29,4 +31,4 @@ class AgentSettings:
         document = read_json(state.settings)
         if document is None:
             raise BadInput(f"{state.root} has no agent.json: begin with `flowerbed client start`")
-        return cls(**document)
+        return cls(**{**document, "otlp_allowed": tuple(document.get("otlp_allowed", ()))})

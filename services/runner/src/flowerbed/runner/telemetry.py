@@ -4,6 +4,9 @@
 
 Only the agent exports; its workers hand their spans to it with the result. A collector that is
 away costs nothing but the spans. Without an endpoint no SDK is loaded.
+
+A federation may name a collector of its own. It gets spans of that federation, and only where
+the site allows its origin.
 """
 
 import logging
@@ -11,20 +14,25 @@ import os
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import NonRecordingSpan, Span, SpanContext, Status, StatusCode, TraceFlags
+from pydantic import ValidationError
 
-from flowerbed.contracts.signed import Claims, WorkOrder
+from flowerbed.contracts.signed import Claims, Manifest, WorkOrder
+from flowerbed.contracts.telemetry import Telemetry
 from flowerbed.contracts.trace import of_federation, of_work
 from flowerbed.runner.pipe import SpanLine
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import SpanProcessor
     from opentelemetry.sdk.trace.export import SpanExporter
+
+    from flowerbed.runner.routes import Routes
 
 PROTOCOLS = ("http/protobuf", "grpc")
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -33,6 +41,7 @@ DELAY_MILLIS = 500
 TIMEOUT_SECONDS = 5.0
 FLUSH_SECONDS = 2.0
 SAY_AGAIN = 3600.0
+MOST_REFUSED = 100
 
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
@@ -40,14 +49,49 @@ logger = logging.getLogger(__name__)
 
 
 class Spans:
-    """`tracer`: None, and nothing is recorded, where nothing is exported."""
+    """`tracer`: None, and nothing is recorded, where nothing is exported.
 
-    def __init__(self, tracer: trace.Tracer | None = None) -> None:
+    `routes`, `allowed`: to the collectors of federations, where their origins are allowed.
+    """
+
+    def __init__(
+        self,
+        tracer: trace.Tracer | None = None,
+        routes: "Routes | None" = None,
+        allowed: Collection[str] = (),
+    ) -> None:
         self._tracer = tracer
+        self._routes = routes
+        self._allowed = allowed
+        self._refused: set[str] = set()
 
     @property
     def is_on(self) -> bool:
         return self._tracer is not None
+
+    def learn(self, manifest: Manifest) -> None:
+        """Where the federation wants its spans. A site that does not allow it says so once, and
+        works all the same."""
+        if manifest.otlp_endpoint is None:
+            return
+        told = {"otlp_endpoint": manifest.otlp_endpoint, "otlp_protocol": manifest.otlp_protocol}
+        try:
+            to = Telemetry.model_validate(told)
+        except ValidationError:
+            self._refuse("an address that is none")
+            return
+        if self._routes is not None and to.address.origin in self._allowed:
+            self._routes.learn(manifest.federation_id, to)
+        else:
+            self._refuse(to.address.origin)
+
+    def _refuse(self, origin: str) -> None:
+        if origin not in self._refused and len(self._refused) < MOST_REFUSED:
+            self._refused.add(origin)
+            logger.warning(
+                "a federation asks for its spans at %s: none is sent there, for this site does"
+                " not allow it (client start --otlp-allow)", origin,
+            )  # fmt: skip
 
     @contextmanager
     def of_work(self, name: str, order: WorkOrder) -> Iterator[Span]:
@@ -121,29 +165,47 @@ def _context(traceparent: str) -> Context:
 
 @contextmanager
 def exported_spans(
-    client_id: str, endpoint: str | None, protocol: str | None = None
+    client_id: str,
+    endpoint: str | None,
+    protocol: str | None = None,
+    allowed: Collection[str] = (),
 ) -> Iterator[Spans]:
-    """Spans that leave for the collector; what is left is sent at the end, for a moment."""
-    if endpoint is None and not any(os.environ.get(name) for name in ENDPOINTS):
+    """Spans that leave for the collector, and for those of federations whose origins are
+    `allowed`; what is left is sent at the end, for a moment."""
+    has_own = endpoint is not None or any(os.environ.get(name) for name in ENDPOINTS)
+    if not has_own and not allowed:
         yield Spans()
         return
     from opentelemetry.sdk.resources import Resource
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+
+    from flowerbed.runner.routes import Routes
 
     _say_seldom()
     named = Resource.create({"service.name": "flowerbed-runner", "service.instance.id": client_id})
     provider = TracerProvider(resource=named, shutdown_on_exit=False)
-    delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else DELAY_MILLIS
-    provider.add_span_processor(
-        BatchSpanProcessor(_exporter(endpoint, protocol), schedule_delay_millis=delay)
-    )
+    routes = Routes()
+    processors: list[SpanProcessor] = [routes]
+    if has_own:
+        processors.append(_batches(endpoint, protocol))
+    for one in processors:
+        provider.add_span_processor(one)
     try:
-        yield Spans(provider.get_tracer("flowerbed.runner"))
+        yield Spans(provider.get_tracer("flowerbed.runner"), routes, allowed)
     finally:
-        sending = threading.Thread(target=provider.shutdown, daemon=True)
-        sending.start()
-        sending.join(FLUSH_SECONDS)
+        sending = [threading.Thread(target=one.shutdown, daemon=True) for one in processors]
+        for thread in sending:
+            thread.start()
+        end = time.monotonic() + FLUSH_SECONDS
+        for thread in sending:
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+def _batches(endpoint: str | None, protocol: str | None) -> "SpanProcessor":
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    delay = None if os.environ.get("OTEL_BSP_SCHEDULE_DELAY") else DELAY_MILLIS
+    return BatchSpanProcessor(_exporter(endpoint, protocol), schedule_delay_millis=delay)
 
 
 def _exporter(endpoint: str | None, protocol: str | None) -> "SpanExporter":
