@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowerbed.cli.api import Api
+from flowerbed.contracts.topology import SERVICES
 from flowerbed.embedded.testing import running_stack
 from flowerbed.events.failpoints import VARIABLE
 from scripts.prepare_data import prepare
@@ -25,15 +26,19 @@ def scratch() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bare_field(scratch: Path) -> Iterator[Field]:
     """The stack alone. Its services look for failpoints, and send their spans to a collector:
-    one as its own settings say, the others as the standard variables do."""
-    with collector() as traces, pytest.MonkeyPatch.context() as environment:
+    one as its own settings say, the others as the standard variables do. Specs may name another."""
+    patch = pytest.MonkeyPatch.context()
+    with collector() as traces, collector() as theirs, patch as environment:
         environment.setenv(VARIABLE, str(FAILPOINT))
         environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", traces.http_url)
         environment.setenv("FLOWERBED_LEASE_OTLP_ENDPOINT", traces.http_url)
         environment.setenv("FLOWERBED_LEASE_OTLP_PROTOCOL", "http/protobuf")
+        for service in SERVICES:
+            environment.setenv(f"FLOWERBED_{service.upper()}_OTLP_ALLOWED", theirs.http_url)
         with running_stack(scratch / "stack") as stack:
             environment.undo()
-            yield Field(stack, Api(stack.gateway_url, stack.api_token), traces=traces)
+            api = Api(stack.gateway_url, stack.api_token)
+            yield Field(stack, api, traces=traces, theirs=theirs)
 
 
 @pytest.fixture(scope="session")

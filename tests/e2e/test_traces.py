@@ -2,12 +2,15 @@
 
 import json
 from collections import Counter
+from functools import partial
 
 import httpx
+import pytest
 
+from flowerbed.cli.failing import Refused
 from flowerbed.contracts.trace import of_federation, of_round, trace_id
 from tests.e2e.documents import hospital
-from tests.support.collector import Received, below, orphans
+from tests.support.collector import Collector, Received, below, orphans
 from tests.support.field import Field, until
 
 ROUNDS, EPOCHS = 2, 60
@@ -18,13 +21,51 @@ EVALUATION = {"work order", "download", "evaluate", "report", "screening"}
 
 async def test_a_federation_is_one_whole_trace_across_a_killed_aggregator(field: Field) -> None:
     train = {"local_epochs": EPOCHS, "learning_rate": 0.005, "seed": 3}
+    assert field.traces is not None and field.theirs is not None
     identity = field.submit(hospital(num_rounds=ROUNDS, train=train))
     with field.held_in_round(identity, 1):
         dead = field.kill("aggregator")
         until(lambda: field.is_back("aggregator", dead), "the aggregator is started again", 30)
     field.completed(identity)
 
-    spans = until(lambda: whole(field, identity), "the whole trace has arrived", 30)
+    spans = until(lambda: whole(field, field.traces, identity), "the whole trace has arrived", 30)
+    it_is_one_whole_tree(field, spans, identity)
+    assert field.theirs.spans(identity) == [], "its spec names no collector"
+
+
+async def test_a_spec_has_its_trace_sent_to_a_collector_of_its_own(field: Field) -> None:
+    """Whole, though two services were killed; and the operator's collector has it all as well."""
+    assert field.traces is not None and field.theirs is not None
+    train = {"local_epochs": EPOCHS, "learning_rate": 0.005, "seed": 3}
+    telemetry = {"otlp_endpoint": field.theirs.http_url}
+    identity = field.submit(hospital(num_rounds=ROUNDS, train=train, telemetry=telemetry))
+    with field.held_in_round(identity, 1):
+        for service in ("aggregator", "gateway"):
+            dead = field.kill(service)
+            until(partial(field.is_back, service, dead), f"{service} is started again", 30)
+    field.completed(identity)
+
+    theirs = until(lambda: whole(field, field.theirs, identity), "their whole trace is there", 30)
+    it_is_one_whole_tree(field, theirs, identity)
+    ours = until(lambda: whole(field, field.traces, identity), "and ours", 30)
+    it_is_one_whole_tree(field, ours, identity)
+    assert {one.attributes.get("federation_id") for one in field.theirs.spans()} == {identity}
+
+
+def test_a_spec_whose_collector_is_not_allowed_is_refused_and_changes_nothing(
+    field: Field,
+) -> None:
+    assert field.theirs is not None
+    before = field.api.get("/federations", limit=500)["federations"]
+    written = hospital(telemetry={"otlp_endpoint": "http://169.254.169.254:4318"})
+    with pytest.raises(Refused) as refused:
+        field.submit(written)
+    assert "spec.telemetry.otlp_endpoint" in repr(refused.value.errors)
+    assert "OTLP_ALLOWED" in repr(refused.value.errors)
+    assert field.api.get("/federations", limit=500)["federations"] == before
+
+
+def it_is_one_whole_tree(field: Field, spans: list[Received], identity: str) -> None:
     assert {one.trace for one in spans} == {trace_id(identity)}
     assert {one.attributes.get("federation_id") for one in spans} == {identity}
     assert {one.attributes.get("tenant") for one in spans} == {"acme"}
@@ -59,10 +100,10 @@ def scraped(field: Field, accept: str) -> list[str]:
     return httpx.get(url, headers={"accept": accept}).text.splitlines()
 
 
-def whole(field: Field, identity: str) -> list[Received]:
+def whole(field: Field, at: Collector | None, identity: str) -> list[Received]:
     """Every span of the federation, once its own has come and nobody misses a parent."""
-    assert field.traces is not None
-    spans = field.traces.spans(identity)
+    assert at is not None
+    spans = at.spans(identity)
     is_ended = any(one.name == "federation" for one in spans)
     reports = sum(one.name == "report" for one in spans)
     all_told = reports >= 2 * ROUNDS * len(field.sites)

@@ -50,12 +50,15 @@ class Site:
     folder: Path
     home: Path
     otlp_endpoint: str = ""
+    otlp_allowed: str = ""
 
     def start(self, invite: str = "") -> "subprocess.Popen[str]":
         command = [FLOWERBED, "client", "start", "--dataset", f"local:{self.folder}"]
         command += ["--state-dir", str(self.home)]
         if self.otlp_endpoint:
             command += ["--otlp-endpoint", self.otlp_endpoint]
+        if self.otlp_allowed:
+            command += ["--otlp-allow", self.otlp_allowed]
         if invite:
             command += ["--invite", "-"]
         process = subprocess.Popen(
@@ -138,6 +141,8 @@ class Field:
     sites: list[Site] = field(default_factory=list)
     n_submitted: int = 0
     traces: Collector | None = None
+    theirs: Collector | None = None
+    """Where specs may have spans sent."""
 
     def submit(self, document: dict[str, Any]) -> str:
         self.n_submitted += 1
@@ -237,7 +242,8 @@ def hospitals(
 ) -> Generator[Field, None, None]:
     """Start a runner at each site; stop them all afterwards."""
     traces = field_.traces.http_url if field_.traces is not None else ""
-    field_.sites = [Site(name, data / name, homes / name, traces) for name in names]
+    allowed = field_.theirs.http_url if field_.theirs is not None else ""
+    field_.sites = [Site(name, data / name, homes / name, traces, allowed) for name in names]
     starting = [site.start(field_.invite("acme", "hospital")) for site in field_.sites]
     try:
         for process in starting:
