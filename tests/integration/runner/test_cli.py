@@ -197,6 +197,25 @@ def test_agent_starts_while_the_door_is_away_and_finds_it_later(
     wait_for(lambda: "polling" in client("status").stdout, "a poll")
 
 
+def test_what_is_allowed_is_read_as_origins(client: Client, state: StateDir, folder: Path) -> None:
+    start = ("start", "--dataset", f"local:{folder}")
+    refused = client(*start, "--otlp-allow", "https://a.example", "--otlp-allow", "b.example/v1")
+    assert refused.exit_code == 2
+    assert "--otlp-allow: 'b.example/v1' is no origin" in refused.stderr
+    assert not state.settings.exists()
+
+
+def test_allowed_origins_are_kept_for_the_agent(
+    client: Client, enrolled: StateDir, folder: Path
+) -> None:
+    allowed = ("--otlp-allow", "https://a.example", "--otlp-allow", "http://b.example:4318/")
+    start = ("start", "--dataset", f"local:{folder}", *allowed)
+    assert client(*start).exit_code == 0
+    kept = AgentSettings.load(enrolled).otlp_allowed
+    assert kept == ("https://a.example:443", "http://b.example:4318")
+    assert client(*start).exit_code == 0, "asked again for the same, it runs already"
+
+
 def test_agent_that_cannot_run_says_why(client: Client, enrolled: StateDir, folder: Path) -> None:
     enrolled.settings.write_text('{"dataset": "nowhere"}')
     with pytest.raises(BadInput, match="local:/path/to/folder, not 'nowhere'"):

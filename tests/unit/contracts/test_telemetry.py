@@ -105,6 +105,12 @@ def test_the_section_has_its_rules(section: object, path: str) -> None:
     assert (found, "secret" in value) == (path, False)
 
 
+def test_a_section_in_the_wrong_place_shows_no_secret_either() -> None:
+    section = {"otlp_endpoint": "https://me:secret@collector.example"}
+    ((path, value, _),) = problems({**document(), "telemetry": section})
+    assert (path, "secret" in value) == ("telemetry", False)
+
+
 def test_both_spellings_are_read() -> None:
     spec = parse_spec(document(telemetry={"otlpEndpoint": COLLECTOR, "otlpProtocol": "grpc"}))
     assert spec.spec.telemetry == Telemetry(otlp_endpoint=COLLECTOR, otlp_protocol="grpc")

@@ -209,6 +209,6 @@ def _pattern(pattern: str) -> str:
 
 def _shown(value: object, path: str = "") -> str:
     text = repr(value)
-    if path.startswith("spec.telemetry"):
+    if "telemetry" in path:
         text = without_secrets(text)  # an address may hold some, and a rejection is an event
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
