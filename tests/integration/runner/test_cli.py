@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,6 +80,21 @@ def test_a_site_that_keeps_its_log_lines_keeps_them_at_later_starts(
         started = client("start", "--dataset", f"local:{folder}", "--task", "heart", *options)
         assert (started.exit_code, AgentSettings.load(enrolled).logs) == (0, expected)
         client("stop")
+
+
+def test_later_starts_need_no_dataset_and_keep_what_is_not_given(
+    client: Client, enrolled: StateDir, folder: Path
+) -> None:
+    enrolled.settings.unlink()
+    first = client("start")
+    assert (first.exit_code, "--dataset local:/path" in first.stderr) == (2, True)
+    assert client("start", "--dataset", f"local:{folder}", "--task", "heart").exit_code == 0
+    chosen = AgentSettings.load(enrolled)
+    assert client("start").exit_code == 0, "as it was: it runs already"
+    assert client("start", "--no-logs").exit_code == 2, "another choice, while it runs"
+    client("stop")
+    assert client("start", "--no-logs").exit_code == 0
+    assert AgentSettings.load(enrolled) == replace(chosen, logs=False)
 
 
 def test_agent_that_is_killed_is_started_again_and_so_is_its_keeper(

@@ -51,8 +51,12 @@ StateDirOption: TypeAlias = Annotated[
 )
 def start(
     dataset: Annotated[
-        str, typer.Option(help="The site's data: local:/path/to/folder. They never leave it.")
-    ],
+        str | None,
+        typer.Option(
+            help="The site's data: local:/path/to/folder. They never leave it. Needed once:"
+            " without it, all is as it was before, but for what is given.",
+        ),
+    ] = None,
     invite: Annotated[
         str | None,
         typer.Option(
@@ -98,8 +102,9 @@ def start(
 ) -> None:
     """Enrol if needed, then take part: answers once the agent polls for work."""
     state = StateDir.at(state_dir)
-    chosen = _settings(dataset, task, otlp_endpoint, otlp_protocol, otlp_allow or ())
-    settings = replace(chosen, logs=_hands_out_logs(state) if logs is None else logs)
+    protocol = None if otlp_protocol is None else otlp_protocol.value
+    chosen = _chosen(task, otlp_endpoint, protocol, otlp_allow, logs)
+    settings = replace(_kept(state) if dataset is None else _first(state, dataset, task), **chosen)
     if running_agent(state) is not None:
         if AgentSettings.load(state) != settings:
             raise BadInput("the agent runs already, with other settings: stop it first")
@@ -168,38 +173,50 @@ def doctor(state_dir: StateDirOption = None) -> None:
     examine(client_checks.checks(StateDir.at(state_dir)))
 
 
-def _settings(
-    uri: str,
+def _chosen(
     task: str | None,
     otlp_endpoint: str | None,
-    otlp_protocol: Protocol | None,
-    otlp_allow: Sequence[str],
-) -> AgentSettings:
+    otlp_protocol: str | None,
+    otlp_allow: Sequence[str] | None,
+    logs: bool | None,
+) -> dict[str, Any]:
+    """The settings that were given, by name."""
     from flowerbed.contracts.telemetry import read_origins
-    from flowerbed.runner.dataset import URI_PREFIX, Dataset
 
     if otlp_endpoint is not None and not otlp_endpoint.startswith(("http://", "https://")):
         raise BadInput(f"--otlp-endpoint is {otlp_endpoint!r}, not http://HOST:PORT or https://…")
     try:
-        allowed = read_origins(otlp_allow)
+        allowed = None if otlp_allow is None else read_origins(otlp_allow)
     except ValueError as error:
         raise BadInput(f"--otlp-allow: {error}") from error
-    dataset = Dataset.open(uri, task)
-    return AgentSettings(
-        dataset=f"{URI_PREFIX}{dataset.folder}",
-        task=task,
-        otlp_endpoint=otlp_endpoint,
-        otlp_protocol=None if otlp_protocol is None else otlp_protocol.value,
-        otlp_allowed=allowed,
-    )
+    given = {
+        "task": task,
+        "otlp_endpoint": otlp_endpoint,
+        "otlp_protocol": otlp_protocol,
+        "otlp_allowed": allowed,
+        "logs": logs,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
-def _hands_out_logs(state: StateDir) -> bool:
-    """What was chosen before: a site that keeps its lines does not hand them out by oversight."""
+def _kept(state: StateDir) -> AgentSettings:
+    """What was chosen before. A dataset that is gone by now is the agent's matter: it says so."""
     try:
-        return AgentSettings.load(state).logs
+        return AgentSettings.load(state)
+    except BadInput as error:
+        raise BadInput("--dataset local:/path/to/folder is needed at the first start") from error
+
+
+def _first(state: StateDir, uri: str, task: str | None) -> AgentSettings:
+    """For this dataset: of what was chosen before only whether lines are handed out, lest a site
+    that keeps them hands them out by oversight."""
+    from flowerbed.runner.dataset import URI_PREFIX, Dataset
+
+    dataset = f"{URI_PREFIX}{Dataset.open(uri, task).folder}"
+    try:
+        return AgentSettings(dataset=dataset, logs=AgentSettings.load(state).logs)
     except BadInput:
-        return True
+        return AgentSettings(dataset=dataset)
 
 
 def _read_invite(invite: str | None) -> str | None:
