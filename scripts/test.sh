@@ -15,8 +15,8 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 own=(tests/e2e/test_replicas.py tests/e2e/test_chaos.py tests/e2e/test_upgrade.py
   tests/e2e/test_backup.py tests/integration/embedded)
-shared=(tests/integration/runner tests/e2e)
-services=(tests/integration/{aggregator,artifact,events,lease,orchestrator})
+shared=(tests/e2e)
+services=(tests/integration/{aggregator,artifact,events,lease,orchestrator,runner})
 failed=0
 lane "${shared[@]}" "${own[@]/#/--ignore=}" > "$logs/shared" 2>&1 &
 first=$!

@@ -48,7 +48,8 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
 ) -> None:
     base = tmp_path / "base.safetensors"
     base.write_bytes(save(initial_model()))
-    worker = Worker(Hello(app="hospital", data_path=str(hospital), run_id=1, node_id=2))
+    hello = Hello(app="hospital", data_path=str(hospital), run_id=1, node_id=2)
+    worker, other = Worker(hello), Worker(hello)
 
     def folder(name: str) -> WorkFolder:
         made = WorkFolder(tmp_path / "work" / name)
@@ -73,10 +74,10 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
             )
         )  # fmt: skip
         assert worker.pid == first_pid, "one warm process"
-        await worker.close()
-        second = await worker.run(train("second"))
+        second = await other.run(train("second"))
     finally:
         await worker.close()
+        await other.close()
     assert first.sha256 == second.sha256
     update = folder("first").update.read_bytes()
     assert (hashlib.sha256(update).hexdigest(), len(update)) == (first.sha256, first.size)
