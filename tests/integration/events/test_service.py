@@ -142,7 +142,7 @@ async def test_roles_move_to_another_replica(
             )
             assert len(pids) == 1
             await standby.leadership._connection.close()  # type: ignore[union-attr]
-            await standby._end(["leadership"], 0)
+            await standby._life._end(["leadership"], 0)
             await eventually(lambda: second.leadership.holds("relay"), "it moved", timeout=5)
             await http.post("/beds/bed-1/sow")
             await eventually(lambda: _sequence(second) == 1, "the second relays")

@@ -11,7 +11,6 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -30,22 +29,19 @@ from flowerbed.events.http import new_app, prepare
 from flowerbed.events.intake import Intake
 from flowerbed.events.jetstream import Bus
 from flowerbed.events.leadership import Leadership, partition_role
+from flowerbed.events.life import Duties, Life, PartWork, Work
 from flowerbed.events.logs import set_up_logging
 from flowerbed.events.message import Mark
 from flowerbed.events.outbox import NO_TENANT, Outbox
 from flowerbed.events.projection import Projection
 from flowerbed.events.relay import Relay
-from flowerbed.events.serving import Listener, tcp_socket, unix_socket
 from flowerbed.events.settings import ServiceSettings
 from flowerbed.events.store import EventStore
-from flowerbed.events.supervision import supervised
 from flowerbed.events.telemetry import flush_traces, routes, set_up_tracing
 from flowerbed.events.wakeup import Wakeup
 
 logger = logging.getLogger(__name__)
 
-Work: TypeAlias = Callable[[], Awaitable[None]]
-PartWork: TypeAlias = Callable[[int], Awaitable[None]]
 Check: TypeAlias = Callable[[], Awaitable[None]]
 Lag: TypeAlias = Callable[[], Awaitable[float]]
 Status: TypeAlias = Callable[[], Awaitable[dict[str, Any]]]
@@ -93,16 +89,11 @@ class Shell:
         """Called before each answer of /metrics, to set gauges."""
         self.failing: dict[str, str] = {}
         self.relaying: Relay | None = None
-        self._work: dict[str, tuple[Work, bool]] = {}
+        self.duties = Duties()
         self._durables: dict[str, list[str]] = {}
-        self._parts: dict[str, PartWork] = {}
-        self._heard: dict[str, Callable[[bytes], None]] = {
-            f"wake.{self.service}": lambda _: self.wakeup.wake()
-        }
         self._told: list[Callable[[], None]] = []
-        self._served: list[tuple[FastAPI, Path]] = []
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._listeners: list[Listener] = []
+        self._life = Life(self)
+        self.hear(f"wake.{self.service}", lambda _: self.wakeup.wake())
         owned = owned_stream(self.service)
         if owned is not None:
             self.relay(owned.name)
@@ -143,9 +134,9 @@ class Shell:
 
     def in_partitions(self, name: str, work: PartWork) -> None:
         """Run `work` for each partition, beside the partition's consumers, on one replica each."""
-        if name in self._parts:
+        if name in self.duties.in_partitions:
             raise FlowerbedError(f"two works in partitions are called {name!r}")
-        self._parts[name] = work
+        self.duties.in_partitions[name] = work
 
     def relay(self, jetstream: str) -> None:
         """Publish the events of this service; done already if the topology says it owns one."""
@@ -165,9 +156,9 @@ class Shell:
 
         With `leader`, on one replica at a time.
         """
-        if name in self._work and name != "relay":
+        if name in self.duties.work and name != "relay":
             raise FlowerbedError(f"two background works are called {name!r}")
-        self._work[name] = work, leader
+        self.duties.work[name] = work, leader
 
     def appended(self, told: Callable[[], None]) -> None:
         """Call `told` when this replica, or another of the service, has recorded events."""
@@ -176,7 +167,7 @@ class Shell:
 
     def hear(self, subject: str, told: Callable[[bytes], None]) -> None:
         """Call `told` with what other replicas nudge on `subject`, which begins with `wake.`."""
-        self._heard[subject] = told
+        self.duties.heard[subject] = told
 
     def route_traces(self, query: str = FROM_CREATED) -> None:
         """Where specs may have spans sent somewhere: the query that tells where those of
@@ -205,7 +196,7 @@ class Shell:
         Its requests are no spans of their own: most of them are long polls.
         """
         prepare(app, is_traced=False)
-        self._served.append((app, path))
+        self.duties.served.append((app, path))
 
     async def replay(self, consumer: str, lane: str) -> int:
         """Handle the dead letters of a federation (or a stream), in order."""
@@ -221,8 +212,9 @@ class Shell:
     @property
     def roles(self) -> list[str]:
         """All that one replica at a time has, whether or not it is this one."""
-        parts = [partition_role(number) for number in range(PARTITIONS) if self._parts]
-        return [name for name, (_, leader) in self._work.items() if leader] + parts
+        duties = self.duties
+        parts = [partition_role(number) for number in range(PARTITIONS) if duties.in_partitions]
+        return [name for name, (_, leader) in duties.work.items() if leader] + parts
 
     # --- what it can be asked ---------------------------------------------------------------
 
@@ -257,81 +249,11 @@ class Shell:
 
     async def start(self) -> None:
         """Open sockets first (a taken port is fatal), then everything that may be away."""
-        sockets = [(self.app, tcp_socket(self.settings.http_host, self.settings.http_port))]
-        sockets += [(app, unix_socket(path)) for app, path in self._served]
-        await self.database.open()
-        await self.bus.start()
-        for subject, told in self._heard.items():
-            await self.bus.listen(subject, told)
-        self._spawn("leadership", self.leadership.run)
-        for name, (work, leader) in self._work.items():
-            self._spawn(name, partial(self.leadership.lead, name, work) if leader else work)
-        for number in range(PARTITIONS) if self._parts else ():
-            role = partition_role(number)
-            work, leave = partial(self._run_part, number), partial(self._leave_part, number)
-            self._spawn(role, partial(self.leadership.lead, role, work, leave))
-        for app, listening in sockets:
-            listener = Listener(app, listening)
-            self._listeners.append(listener)
-            self._tasks[f"http {listening.getsockname()}"] = asyncio.create_task(
-                listener.run_until_stopped()
-            )
+        await self._life.start()
 
     async def stop(self) -> None:
         """Take no more work, finish what is under way, then let go of everything."""
-        self.stopping.set()
-        for intake in self.intakes.values():
-            intake.stop()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(10.0):
-                await asyncio.gather(*(one.is_idle.wait() for one in self.intakes.values()))
-        # Another replica can go on with them while what was asked here is still answered.
-        await self._end([partition_role(number) for number in range(PARTITIONS)], patience=0.0)
-        for listener in self._listeners:
-            listener.stop()
-        await self._end([name for name in self._tasks if name.startswith("http")], patience=10.0)
-        others = [name for name in self._tasks if name not in ("leadership", "relay")]
-        await self._end(others, patience=0.0)
-        if self.relaying is not None and self.leadership.holds("relay"):
-            await self._save_mark(self.relaying)
-        await self._end(["relay"], patience=0.0)
-        await self._end(["leadership"], patience=0.0)
-        await self.bus.close()
-        await self.database.close()
-
-    async def _save_mark(self, relay: Relay) -> None:
-        try:
-            await relay.save()
-        except Unavailable as error:
-            logger.info("the relay's mark was not saved: %s", error)
-
-    async def _end(self, names: Sequence[str], patience: float) -> None:
-        tasks = [self._tasks.pop(name) for name in names if name in self._tasks]
-        if not tasks:
-            return
-        if patience:
-            _, tasks_left = await asyncio.wait(tasks, timeout=patience)
-            tasks = list(tasks_left)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=5)
-
-    async def _run_part(self, number: int) -> None:
-        """All that is done for one partition, until it is lost."""
-        async with asyncio.TaskGroup() as group:
-            for name, work in self._parts.items():
-                described = f"{name}, partition {number}"
-                again = supervised(described, partial(work, number), self.stopping, self.failing)
-                group.create_task(again)
-
-    async def _leave_part(self, number: int) -> None:
-        """Let its consumers finish their batches."""
-        mine = [one for one in self.intakes.values() if one.partition == number]
-        for intake in mine:
-            intake.pass_on()
-        for intake in mine:
-            await intake.is_idle.wait()
+        await self._life.stop()
 
     def _is_able(self, role: str) -> bool:
         """Whoever is cut off from NATS leaves what needs it to another replica. Whoever stops
@@ -339,10 +261,6 @@ class Shell:
         if self.stopping.is_set() and role.startswith("partition "):
             return False
         return self.bus.away_seconds < BUS_PATIENCE or not role.startswith(ON_THE_BUS)
-
-    def _spawn(self, name: str, work: Work) -> None:
-        again = supervised(name, work, self.stopping, self.failing)
-        self._tasks[name] = asyncio.create_task(again, name=name)
 
     def _tell(self) -> None:
         for told in self._told:
