@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from flowerbed.aggregator.checkpoints import write_checkpoint
 from flowerbed.aggregator.decider import AcceptUpdate, ExchangeEvent, RejectUpdate, exchange
-from flowerbed.aggregator.fold import Fold, write_checkpoint
+from flowerbed.aggregator.fold import Fold
 from flowerbed.aggregator.quorum import (
     Answers,
     Ripe,
@@ -228,7 +229,8 @@ def test_a_damaged_file_is_refused_or_harmless(updates: Path, data: st.DataObjec
 _MEASURE = """
 import resource, sys
 from pathlib import Path
-from flowerbed.aggregator.fold import Accumulator, InTime, Late, write_checkpoint
+from flowerbed.aggregator.checkpoints import write_checkpoint
+from flowerbed.aggregator.fold import Accumulator, InTime, Late
 from flowerbed.aggregator.screening import Limits, screen_file
 from flowerbed.aggregator.tensors import TensorFile
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,14 @@ from flwr.app import Array, ArrayRecord, MetricRecord, RecordDict
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
 from safetensors.numpy import load_file, save_file
 
+from flowerbed.aggregator.checkpoints import MeanNotFinite, write_checkpoint
 from flowerbed.aggregator.fold import (
     Accumulator,
     Fold,
     InTime,
-    MeanNotFinite,
     scale_of,
-    write_checkpoint,
 )
+from flowerbed.aggregator.optimizers import Moments
 from flowerbed.aggregator.strategies import StrategyState, strategy_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Strategy as StrategySpec
@@ -129,21 +130,27 @@ def test_an_overflowing_mean_is_refused(tmp_path: Path) -> None:
 def test_fedavg_and_fedprox_take_the_mean_as_it_is(tmp_path: Path, spec: StrategySpec) -> None:
     mean = {"w": np.ones(3, np.float32)}
     save_file({"w": np.zeros(3, np.float32)}, tmp_path / "base")
-    state = StrategyState(strategy=spec.name, params=spec.params, round_number=3, seed=7, base="b")
     with TensorFile(tmp_path / "base") as base:
-        finished, after = strategy_of(spec).finish(mean, base, state)
+        moments = Moments(None, tmp_path / "moments")
+        finished, kept = strategy_of(spec, 3).finish(mean, base, moments)
     assert finished is mean
-    assert after == state
+    assert kept is None
 
 
 def test_a_strategys_state_is_canonical() -> None:
     state = StrategyState(
-        strategy="fedprox", params={"proximal_mu": 0.1}, round_number=3, seed=7, base="b"
+        strategy="fedprox",
+        params={"proximal_mu": 0.1},
+        round_number=3,
+        seed=7,
+        base="b",
+        checkpoint="c",
     )
-    assert state.resulting_in("c").encode() == (
+    assert state.encode() == (
         b'{"base":"b","checkpoint":"c","format":"flowerbed-strategy-state/v1",'
         b'"params":{"proximal_mu":0.1},"round_number":3,"seed":7,"strategy":"fedprox"}'
     )
+    assert b'"moments":"d"' in replace(state, moments="d").encode()
 
 
 # --- late updates -------------------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """Every broken rule of a FederationSpec is reported at once: path, value, what is allowed."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from flowerbed.contracts.problems import SpecRefused, parse_spec
+from flowerbed.contracts.strategies import StrategyName
 from tests.support.federations import document
 
 NAN = float("nan")
@@ -27,6 +28,7 @@ AT_LEAST_1 = "input should be greater than or equal to 1"
 AT_MOST_1 = "input should be less than or equal to 1"
 INTEGER = "input should be a valid integer"
 HEX = "64 lower-case hex digits"
+NAMES = f"{', '.join(map(repr, get_args(StrategyName)[:-1]))} or 'custom'"
 PARAMETER = "text, a finite number of at most 64 bits, or a boolean"
 
 RULES: list[tuple[str, object, str, str]] = [
@@ -92,7 +94,7 @@ RULES: list[tuple[str, object, str, str]] = [
         "train.local-epochs",
         "a name in snake_case of at most 64 letters, digits and _",
     ),
-    ("strategy", {"name": "best"}, "strategy.name", "one of 'fedavg', 'fedprox' or 'custom'"),
+    ("strategy", {"name": "best"}, "strategy.name", f"one of {NAMES}"),
     ("strategy", {"params": {"mu": 1}}, "strategy.params", "unknown params ['mu'] for fedavg: []"),
     (
         "strategy",

@@ -306,6 +306,17 @@ def test_every_broken_rule_is_named() -> None:
     ]  # fmt: skip
 
 
+def test_a_policy_under_which_the_strategy_cannot_work_changes_nothing() -> None:
+    strategy = {"name": "krum", "params": {"num_malicious_nodes": 1}}
+    state = federation.replay([created(min_clients=6, strategy=strategy)])
+    for changes in ({"quorum": 0.5}, {"late_updates": "next_round"}, {"close_at": 4}):
+        with pytest.raises(PolicyRefused, match="1 broken rule in the policy") as refused:
+            decide(state, change(**changes))
+        (problem,) = refused.value.errors
+        assert problem["path"] == "round_policy" and problem["allowed"].startswith("krum ")
+    assert decide(state, change(quorum=0.8))
+
+
 def test_what_is_over_keeps_its_policy() -> None:
     completed = FederationCompleted(federation_id=FED, final=BASE, n_rounds=2)
     given(federation, created(), completed).when(change(quorum=0.5)).then_rejected(

@@ -29,6 +29,8 @@ class AggregateCompleted(FederationEvent):
     `parents`: digests of the checkpoints that this one was made from.
     `train_seconds`: the slowest client's time in its app; the rest of the round is overhead.
     `owing`: work ids without an answer at the close; a late update may count in a later round.
+    `moments`: of a server optimizer, what it keeps of each weight; the next round reads it.
+    `selected`: places of the updates that a rule like Krum chose; None where it chooses none.
     """
 
     type: ClassVar[str] = "fl.aggregate.completed"
@@ -42,6 +44,8 @@ class AggregateCompleted(FederationEvent):
     metrics: dict[str, float] = {}
     train_seconds: float = Field(default=0.0, ge=0)
     owing: tuple[str, ...] = ()
+    moments: ArtifactRef | None = None
+    selected: tuple[int, ...] | None = None
 
 
 class AggregateFailed(FederationEvent):

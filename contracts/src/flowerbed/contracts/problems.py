@@ -171,6 +171,8 @@ def _at(document: object, *path: str) -> object:
 def _problem(details: ErrorDetails) -> Problem:
     path = ".".join(_part(part) for part in details["loc"])
     value = "nothing" if details["type"] == "missing" else _shown(details["input"], path)
+    if isinstance(details["input"], BaseModel):
+        value = "the default"  # a rule across sections, of one that was left out
     return Problem(path=path, value=value, allowed=_allowed(details))
 
 

@@ -23,8 +23,10 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_snake
 
+from flowerbed.contracts import strategies
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
+from flowerbed.contracts.strategies import StrategyName
 from flowerbed.contracts.telemetry import Telemetry
 from flowerbed.contracts.values import Scalar, Sha256, Token
 
@@ -100,16 +102,16 @@ class ModelRef(Section):
 
 
 class Strategy(Section):
-    """How updates become an aggregate; `fedprox` takes `params: {proximal_mu}`."""
+    """How updates become an aggregate; `strategies.py` says which `params` each takes."""
 
-    name: Literal["fedavg", "fedprox", "custom"] = "fedavg"
+    name: StrategyName = "fedavg"
     params: Annotated[dict[str, Parameter], Field(validate_default=True)] = {}
 
     @field_validator("name")
     @classmethod
     def _built(cls, name: str) -> str:
-        if name == "custom":
-            raise ValueError("not built yet: use fedavg or fedprox")
+        if (told := strategies.not_built(name)) is not None:
+            raise ValueError(told)
         return name
 
     @field_validator("params")
@@ -117,13 +119,11 @@ class Strategy(Section):
     def _known_params(cls, params: dict[str, Scalar], info: ValidationInfo) -> dict[str, Scalar]:
         params = {snake(key): value for key, value in params.items()}
         name = info.data.get("name")
-        known = {"proximal_mu"} if name == "fedprox" else set()
-        if name is not None and (unknown := set(params) - known):
-            raise ValueError(f"unknown params {sorted(unknown)} for {name}: {sorted(known)}")
-        mu = params.get("proximal_mu")
-        if name == "fedprox" and (mu is None or isinstance(mu, bool | str) or mu <= 0):
-            raise ValueError("fedprox needs proximal_mu, a number greater than 0")
-        return params
+        return params if name is None else strategies.checked(name, params)
+
+    def refusal_of(self, policy: RoundPolicy, min_clients: int) -> str | None:
+        """What is allowed instead, where it cannot work under that policy."""
+        return strategies.refused_policy(self.name, self.params, policy, min_clients)
 
     @property
     def proximal_mu(self) -> float | None:
@@ -217,7 +217,7 @@ class Spec(Section):
     num_rounds: Count
     client_fraction: Fraction = 1.0
     min_clients: Count = 2
-    round_policy: RoundPolicy = RoundPolicy()
+    round_policy: Annotated[RoundPolicy, Field(validate_default=True)] = RoundPolicy()
     train: Train = Train()
     dp: dict[str, Parameter] | None = None
     secure_agg: Annotated[bool, Field(strict=True)] = False
@@ -243,6 +243,14 @@ class Spec(Section):
         if app is not None and model.uri.startswith("builtin:") and model.uri != app:
             raise ValueError(f"uri must be {app} or s3://…, not another app's architecture")
         return model
+
+    @field_validator("round_policy")
+    @classmethod
+    def _policy_of_the_strategy(cls, policy: RoundPolicy, info: ValidationInfo) -> RoundPolicy:
+        strategy, n = info.data.get("strategy"), info.data.get("min_clients")
+        if strategy is not None and n is not None and (told := strategy.refusal_of(policy, n)):
+            raise ValueError(told)
+        return policy
 
     @field_validator("dp", mode="before")
     @classmethod
@@ -285,7 +293,10 @@ class FederationSpec(Section):
         spec = self.brief()["spec"]
         says_more = set(ADDED_LATER) & spec["round_policy"].keys() or "telemetry" in spec
         is_short = self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST
-        return 2 if says_more or is_short or self.spec.app not in APPS_AT_FIRST else 1
+        is_later = (
+            self.spec.app not in APPS_AT_FIRST or self.spec.strategy.name not in strategies.AT_FIRST
+        )
+        return 2 if says_more or is_short or is_later else 1
 
     def brief(self) -> dict[str, Any]:
         """As the first release writes and reads it: later keys only where they say something."""

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.checkpoints import write_checkpoint
 from flowerbed.aggregator.decider import Result
-from flowerbed.aggregator.fold import Fold, write_checkpoint
+from flowerbed.aggregator.fold import Fold
+from flowerbed.aggregator.optimizers import Moments
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.quorum import Answers, Terms, due_for_fold, in_fold_order
+from flowerbed.aggregator.robust import Together, rule_of
 from flowerbed.aggregator.spool import Spool
 from flowerbed.aggregator.strategies import StrategyState, strategy_of
 from flowerbed.aggregator.tensors import TensorFile
@@ -28,24 +31,34 @@ class Made:
 
     checkpoint: Path
     sha256: Sha256
-    state: bytes
+    moments: Path
+    state: StrategyState
+    selected: tuple[int, ...] | None
 
 
 @dataclass(slots=True)
 class Aggregation:
-    """Of one exchange. `seconds` is the time spent working, not waiting for clients."""
+    """Of one exchange. `seconds` is the time spent working, not waiting for clients.
+
+    `moments`: what the strategy kept with the base.
+    """
 
     bridge: Bridge
     asked: Asked
     spool: Spool
     base: Path
+    moments: ArtifactRef | None = None
     seconds: float = 0.0
-    fold: Fold = field(init=False)
+    fold: Fold | Together = field(init=False)
     _made: Made | None = field(default=None, init=False)
     _late_bases: list[Sha256] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self.fold = Fold(self.base, self, self.asked.terms.staleness_exponent)
+        strategy = self.asked.spec.spec.strategy
+        if (rule := rule_of(strategy)) is not None:
+            self.fold = Together(strategy, rule, self)
+        else:
+            self.fold = Fold(self.base, self, self.asked.terms.staleness_exponent)
 
     def advance(self, answers: Answers, terms: Terms) -> None:
         """Fold as far as no answer to come can change it."""
@@ -66,36 +79,50 @@ class Aggregation:
 
     def make(self) -> Made:
         """Turn what was folded into the new checkpoint."""
-        started, spec = self.asked.started, self.asked.spec.spec
+        started, spec = self.asked.started, self.asked.spec.spec.strategy
         assert started is not None
-        before = StrategyState(
-            strategy=spec.strategy.name,
-            params=spec.strategy.params,
+        folder = self.spool.folder
+        path, after = folder / "checkpoint.safetensors", folder / "moments.safetensors"
+        # Before the sums become the mean: where this fails, all may be tried again.
+        before = None if self.moments is None else self.spool.base(self.moments)
+        with TensorFile(self.base) as base:
+            if isinstance(self.fold, Together):
+                sha256, moments = self.fold.write(path, base), None
+            else:
+                strategy = strategy_of(spec, started.round_number)
+                mean = self.fold.accumulator.mean()
+                tensors, moments = strategy.finish(mean, base, Moments(before, after))
+                sha256, _ = write_checkpoint(path, base.tensors, tensors)
+        state = StrategyState(
+            strategy=spec.name,
+            params=spec.params,
             round_number=started.round_number,
             seed=started.seed,
             base=started.base.sha256,
+            checkpoint=sha256,
+            moments=moments,
         )
-        path = self.spool.folder / "checkpoint.safetensors"
-        with TensorFile(self.base) as base:
-            mean = self.fold.accumulator.mean()
-            tensors, after = strategy_of(spec.strategy).finish(mean, base, before)
-            sha256, _ = write_checkpoint(path, base.tensors, tensors)
-        return Made(path, sha256, after.resulting_in(sha256).encode())
+        selected = self.fold.selected if isinstance(self.fold, Together) else None
+        return Made(path, sha256, after, state, selected)
 
     def _store(self, made: Made) -> Result:
         started, to = self.asked.started, self.asked.spec.spec.artifacts
         assert started is not None
-        state, sha256 = self.spool.folder / "state.json", hashlib.sha256(made.state).hexdigest()
-        state.write_bytes(made.state)
-        with ThreadPoolExecutor(1) as beside:
+        state, encoded = self.spool.folder / "state.json", made.state.encode()
+        sha256, kept = hashlib.sha256(encoded).hexdigest(), made.state.moments
+        state.write_bytes(encoded)
+        with ThreadPoolExecutor(2) as beside:
             key = f"{to.prefix}/{sha256}.json"
             storing = beside.submit(self.bridge.blobs.put_if_absent, to.bucket, key, state, sha256)
-            checkpoint = store_checkpoint(self.bridge, to, made.checkpoint, made.sha256)
+            moments = kept and beside.submit(store_tensors, self.bridge, to, made.moments, kept)
+            checkpoint = store_tensors(self.bridge, to, made.checkpoint, made.sha256)
             return Result(
                 places=self.fold.places,
                 checkpoint=checkpoint,
                 state=storing.result(),
                 parents=(started.base.sha256, *self._late_bases),
+                moments=moments.result() if moments else None,
+                selected=made.selected,
             )
 
     # --- the fold's source -----------------------------------------------------------------
@@ -117,11 +144,14 @@ class Aggregation:
         self.spool.update(update.work_id).unlink(missing_ok=True)
 
     def _trim(self, updates: list[UpdateAccepted]) -> None:
-        """Of the updates that wait, keep the next few here; the others wait in S3."""
+        """Of the updates that wait, keep the next few here; the others wait in S3. Those that are
+        compared with each other are all needed at once in the end."""
+        if isinstance(self.fold, Together):
+            return
         for update in updates[len(self.fold.places) + N_KEPT :]:
             self.drop(update)
 
 
-def store_checkpoint(bridge: Bridge, to: Artifacts, path: Path, sha256: Sha256) -> ArtifactRef:
+def store_tensors(bridge: Bridge, to: Artifacts, path: Path, sha256: Sha256) -> ArtifactRef:
     key = f"{to.prefix}/{sha256}.safetensors"
     return bridge.blobs.put_if_absent(to.bucket, key, path, sha256)

@@ -86,6 +86,8 @@ class Result:
     checkpoint: ArtifactRef
     state: ArtifactRef | None = None
     parents: tuple[Sha256, ...] = ()
+    moments: ArtifactRef | None = None
+    selected: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,6 +228,8 @@ def _completed(answers: Answers, command: CloseExchange) -> AggregateCompleted:
         checkpoint=None if result is None else result.checkpoint,
         state=None if result is None else result.state,
         parents=() if result is None else result.parents,
+        moments=None if result is None else result.moments,
+        selected=None if result is None else result.selected,
         updates=tuple(
             FoldedUpdate(
                 client_id=update.client_id,

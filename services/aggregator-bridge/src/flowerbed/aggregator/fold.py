@@ -22,15 +22,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from flowerbed.aggregator.strategies import Tensors
-from flowerbed.aggregator.tensors import BLOCK, Array, Layout, Tensor, TensorFile, write
+from flowerbed.aggregator.tensors import Array, Layout, TensorFile, Tensors
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
-from flowerbed.events.errors import Rejected
 
 FOLD_BLOCK = 131_072
 """Elements: the sums of a block stay in a core's cache while all updates are added to them."""
@@ -39,10 +37,6 @@ TOGETHER = 32
 TOGETHER_BYTES = 1 << 30
 """At most, but for a single one: their files lie on the disk meanwhile."""
 N_THREADS = min(4, os.cpu_count() or 1)
-
-
-class MeanNotFinite(Rejected):
-    code: ClassVar[str] = "not-finite"
 
 
 class Scratch(threading.local):
@@ -226,29 +220,6 @@ class Fold:
         then = files.enter_context(TensorFile(self._source.fetch_base(update.base)))
         now = files.enter_context(TensorFile(self._base))
         return Late(file, then, now, update.n_examples, scale)
-
-
-def write_checkpoint(path: Path, layout: Layout, tensors: Tensors) -> tuple[str, int]:
-    """Write `tensors` in the types of `layout`; the file's sha256 and size.
-
-    Raises:
-        MeanNotFinite: a value does not fit its type.
-    """
-    return write(path, layout, lambda tensor: _cast(tensor, tensors[tensor.name]))
-
-
-def _cast(tensor: Tensor, array: Array) -> Iterator[Array]:
-    flat = array.reshape(-1)
-    for start in range(0, flat.size, BLOCK):
-        block = flat[start : start + BLOCK]
-        if tensor.dtype.kind == "f":
-            with np.errstate(over="ignore"):
-                block = block.astype(tensor.dtype, copy=False)
-            if not np.isfinite(block).all():
-                raise MeanNotFinite(f"the mean of tensor {tensor.name} is not finite")
-            yield block
-        else:
-            yield np.rint(block).astype(tensor.dtype)
 
 
 def _sum_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:

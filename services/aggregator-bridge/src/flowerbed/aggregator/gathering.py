@@ -26,6 +26,7 @@ from flowerbed.aggregator.decider import (
 )
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
+from flowerbed.aggregator.kept import moments_before
 from flowerbed.aggregator.projections.exchanges import Asked, standing
 from flowerbed.aggregator.projections.submissions import Report
 from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, judge
@@ -184,8 +185,9 @@ class Gathering:
             if self.terms.exchange == "train":
                 assert self.asked.started is not None
                 base = self.asked.started.base
+                moments = await moments_before(self.bridge, self.asked)
                 path = await asyncio.to_thread(spool.base, base)
-                self._aggregation = Aggregation(self.bridge, self.asked, spool, path)
+                self._aggregation = Aggregation(self.bridge, self.asked, spool, path, moments)
             to = self.asked.spec.spec.artifacts
             self._judge = Judge(
                 bridge=self.bridge, spool=spool, base=base, prefix=f"s3://{to.bucket}/{to.prefix}/"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from flowerbed.aggregator.aggregation import store_checkpoint
+from flowerbed.aggregator.aggregation import store_tensors
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import Closed, CloseExchange, FailExchange, Result
 from flowerbed.aggregator.exchange_log import ExchangeLog
@@ -67,7 +67,7 @@ class Initializing:
         with span("initialize", self.asked.context, under=under, round_num=0) as opened:
             path, sha256 = await make_base(self.bridge, self.asked, self.folder)
             to = self.asked.spec.spec.artifacts
-            checkpoint = await asyncio.to_thread(store_checkpoint, self.bridge, to, path, sha256)
+            checkpoint = await asyncio.to_thread(store_tensors, self.bridge, to, path, sha256)
             opened.set_attribute("sha256", sha256)
             close = CloseExchange(
                 terms=terms,

@@ -1,32 +1,36 @@
-"""Strategies: how the weighted mean of a round's updates becomes the next checkpoint.
+"""Strategies whose rule begins with the weighted mean of a round's updates.
 
-A strategy sees the mean, the base that the updates started from, and its own state of the
-round before; it gives the new parameters and its new state. FedAvg takes the mean as it is, and
-so does FedProx: its proximal term acts in the clients (Li et al. 2020, algorithm 2).
+A strategy sees the mean, the base that the updates started from, and what it has kept of the
+round before; it gives the new parameters. FedAvg takes the mean as it is, and so does FedProx: its
+proximal term acts in the clients (Li et al. 2020, algorithm 2). What the server's optimizers do
+with it: `optimizers.py`. Strategies that need the updates themselves: `robust.py`.
 """
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Protocol
 
-from flowerbed.aggregator.tensors import Array, TensorFile
+from flowerbed.aggregator.optimizers import ADAPTIVE, Adaptive, Moments, Momentum, Optimized
+from flowerbed.aggregator.tensors import TensorFile, Tensors
 from flowerbed.contracts.spec import Strategy as StrategySpec
 from flowerbed.contracts.values import Scalar, Sha256
-
-Tensors: TypeAlias = dict[str, Array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyState:
-    """All that the server must know to go on after a round. The same round gives the same bytes."""
+    """All that the server must know to go on after a round. The same round gives the same bytes.
+
+    `moments`: the digest of the file with what an optimizer keeps of each weight.
+    """
 
     strategy: str
     params: Mapping[str, Scalar]
     round_number: int
     seed: int
     base: Sha256
-    checkpoint: Sha256 = ""
+    checkpoint: Sha256
+    moments: Sha256 | None = None
 
     def encode(self) -> bytes:
         """Canonical JSON: keys sorted, no space, no name that differs between runs."""
@@ -38,18 +42,19 @@ class StrategyState:
             "seed": self.seed,
             "base": self.base,
             "checkpoint": self.checkpoint,
+            **({} if self.moments is None else {"moments": self.moments}),
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-
-    def resulting_in(self, checkpoint: Sha256) -> "StrategyState":
-        return replace(self, checkpoint=checkpoint)
 
 
 class Strategy(Protocol):
     def finish(
-        self, mean: Tensors, base: TensorFile, state: StrategyState
-    ) -> tuple[Tensors, StrategyState]:
-        """The new parameters and state. `mean` may be changed in place, and be the answer."""
+        self, mean: Tensors, base: TensorFile, moments: Moments
+    ) -> tuple[Tensors, Sha256 | None]:
+        """The new parameters, and the digest of the moments where there are any.
+
+        `mean` may be changed in place, and be the answer.
+        """
         ...
 
 
@@ -57,13 +62,18 @@ class FedAvg:
     """The weighted mean (McMahan et al. 2017, algorithm 1)."""
 
     def finish(
-        self, mean: Tensors, base: TensorFile, state: StrategyState
-    ) -> tuple[Tensors, StrategyState]:
-        return mean, state
+        self, mean: Tensors, base: TensorFile, moments: Moments
+    ) -> tuple[Tensors, Sha256 | None]:
+        return mean, None
 
 
-_STRATEGIES: dict[str, type[Strategy]] = {"fedavg": FedAvg, "fedprox": FedAvg}
-
-
-def strategy_of(spec: StrategySpec) -> Strategy:
-    return _STRATEGIES[spec.name]()
+def strategy_of(spec: StrategySpec, round_number: int) -> Strategy:
+    number = {key: float(value) for key, value in spec.params.items()}
+    match spec.name:
+        case "fedavgm":
+            rule = Momentum(number["server_learning_rate"], number["server_momentum"])
+            return FedAvg() if rule.is_idle else Optimized(rule)
+        case name if name in ADAPTIVE:
+            return Optimized(Adaptive(name=name, round_number=round_number, **number))
+        case _:
+            return FedAvg()

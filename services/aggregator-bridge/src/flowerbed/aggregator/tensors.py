@@ -25,6 +25,7 @@ BLOCK = 262_144
 """Elements a block: the blocks of one step stay in the processor's cache, and reads are few."""
 
 Array: TypeAlias = NDArray[Any]
+Tensors: TypeAlias = dict[str, Array]
 
 # In the order in which the library lays tensors out: wide ones first, for alignment.
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -107,6 +108,12 @@ class TensorFile:
         array = np.empty(tensor.count, tensor.dtype)
         self.read_into(array, name, 0)
         return array.reshape(tensor.shape)
+
+    def part(self, name: str, start: int, count: int) -> Array:
+        """Some of the tensor's elements, flat, in float64."""
+        block = np.empty(count, self.tensors[name].dtype)
+        self.read_into(block, name, start)
+        return block.astype(np.float64, copy=False)
 
     def read_into(self, out: Array, name: str, start: int) -> None:
         """Fill `out`, flat and of the tensor's type, with its elements from `start` on."""

@@ -7,22 +7,24 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowerbed.aggregator.aggregation import Aggregation
+from flowerbed.aggregator.aggregation import Aggregation, Made
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import exchange
 from flowerbed.aggregator.initializing import make_base
+from flowerbed.aggregator.kept import moments_before
 from flowerbed.aggregator.projections.exchanges import Asked, read_exchange
 from flowerbed.aggregator.projections.outcomes import stream_that_made
 from flowerbed.aggregator.quorum import Answers, in_fold_order
 from flowerbed.aggregator.spool import Spool
 from flowerbed.contracts.aggregate import AggregateCompleted
-from flowerbed.contracts.values import Sha256
+from flowerbed.contracts.values import ArtifactRef, Sha256
 from flowerbed.events.errors import NotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """`expected` is what the log says, `actual` what came out now."""
+    """`expected` is what the log says, `actual` what came out now: the checkpoint's digest; that of
+    the strategy's moments where only they differ."""
 
     federation_id: str
     round_number: int
@@ -55,26 +57,34 @@ async def verify(
     folder.mkdir(parents=True)
     try:
         if asked.started is None:
-            _, actual = await make_base(bridge, asked, folder)
+            (_, checkpoint), moments = await make_base(bridge, asked, folder), None
         else:
             answers = exchange.replay(history).answers
-            actual = await asyncio.to_thread(_fold_again, bridge, asked, answers, folder)
+            before = await moments_before(bridge, asked)
+            made = await asyncio.to_thread(_fold_again, bridge, asked, answers, folder, before)
+            checkpoint, moments = made.sha256, made.state.moments
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    # The moments stand for both where the checkpoint is right and they are not.
+    kept = None if expected.moments is None else expected.moments.sha256
+    pairs = [(expected.checkpoint.sha256, checkpoint), (kept, moments)]
+    wanted, actual = next((pair for pair in pairs if pair[0] != pair[1]), pairs[0])
     return Verification(
         federation_id=federation_id,
         round_number=round_number,
-        expected=expected.checkpoint.sha256,
-        actual=actual,
-        identical=actual == expected.checkpoint.sha256,
+        expected=wanted or "",
+        actual=actual or "",
+        identical=wanted == actual,
         n_updates=len(expected.updates),
         seconds=round(time.perf_counter() - began, 3),
     )
 
 
-def _fold_again(bridge: Bridge, asked: Asked, answers: Answers, folder: Path) -> Sha256:
+def _fold_again(
+    bridge: Bridge, asked: Asked, answers: Answers, folder: Path, moments: ArtifactRef | None
+) -> Made:
     assert asked.started is not None
     spool = Spool(bridge.blobs, folder)
-    aggregation = Aggregation(bridge, asked, spool, spool.base(asked.started.base))
+    aggregation = Aggregation(bridge, asked, spool, spool.base(asked.started.base), moments)
     aggregation.fold.extend(in_fold_order(answers, asked.terms))
-    return aggregation.make().sha256
+    return aggregation.make()

@@ -88,6 +88,8 @@ class Verifier:
             under = scope_of(one.completed)
             with span("verify artifact", one.context, under=under, round_num=number):
                 claims = [claimed for _, claimed in _claims(one.completed)]
+                if one.completed.moments is not None:
+                    claims.append(one.completed.moments)  # its state names it
                 reading = (asyncio.to_thread(self.blobs.digest, claimed.uri) for claimed in claims)
                 for claimed, found in zip(claims, await asyncio.gather(*reading), strict=True):
                     _compare(claimed, found)

@@ -11,6 +11,7 @@ from flowerbed.contracts.federation import (
 )
 from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.problems import SpecRefused, parse_policy_changes
+from flowerbed.contracts.values import Problem
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.orchestrator.commands import (
     CancelFederation,
@@ -83,7 +84,7 @@ def change_policy(state: State, command: ChangePolicy) -> Events:
     """Exchanges that start from here on follow it; a wait for clients is counted anew."""
     if isinstance(state, Nothing | Refused | Ended):
         raise _over(state, "given another policy")
-    before, after = policy_of(state), _changed(policy_of(state), command)
+    before, after = policy_of(state), _changed(state, command)
     changed = tuple(
         name for name in RoundPolicy.model_fields if getattr(before, name) != getattr(after, name)
     )
@@ -111,9 +112,14 @@ def cancel(state: State, command: CancelFederation) -> Events:
             return [FederationCancelled(federation_id=state.federation_id, reason=command.reason)]
 
 
-def _changed(policy: RoundPolicy, command: ChangePolicy) -> RoundPolicy:
+def _changed(state: Waiting | Training | Evaluating, command: ChangePolicy) -> RoundPolicy:
+    spec = state.spec.spec
     try:
-        return parse_policy_changes(policy, command.changes)
+        policy = parse_policy_changes(policy_of(state), command.changes)
+        if told := spec.strategy.refusal_of(policy, spec.min_clients):
+            value = str(dict(command.changes))[:80]
+            raise SpecRefused((Problem(path="round_policy", value=value, allowed=told),))
+        return policy
     except SpecRefused as refused:
         problems = [problem.model_dump() for problem in refused.problems]
         n = f"{len(problems)} broken rule{'' if len(problems) == 1 else 's'}"

@@ -34,6 +34,21 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
     )
 
 
+async def streams_that_trained(
+    database: Database, federation_id: str, round_number: int
+) -> list[str]:
+    """Of a round's training exchanges those that gave a checkpoint, the earliest attempt first."""
+    async with database.read_all() as connection:
+        rows = await connection.fetch(
+            "SELECT stream FROM outcomes WHERE federation_id = $1 AND round_number = $2"
+            " AND exchange = 'train' AND code = $3 ORDER BY attempt",
+            federation_id,
+            round_number,
+            COMPLETED,
+        )
+    return [row["stream"] for row in rows]
+
+
 async def stream_that_made(
     database: Database, federation_id: str, round_number: int
 ) -> tuple[str, str]:

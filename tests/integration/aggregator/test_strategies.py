@@ -1,0 +1,158 @@
+"""Strategies with a memory, and strategies that compare, on real servers; and killed in between."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+
+from flowerbed.aggregator.aggregation import Aggregation, Made
+from flowerbed.contracts.values import ArtifactRef
+from tests.integration.aggregator.conftest import Garden, model
+from tests.integration.aggregator.test_trouble import bridge_process, verify
+from tests.support import flower
+from tests.support.models import Model
+
+FEDADAM: dict[str, Any] = {"name": "fedadam", "params": {"eta": 0.02, "tau": 0.01}}
+WEIGHTS = (5, 7, 11)
+
+
+def read(garden: Garden, ref: dict[str, Any]) -> bytes:
+    path = garden.folder / "read"
+    garden.blobs.download(ref["uri"], path, sha256=ref["sha256"])
+    return path.read_bytes()
+
+
+async def trained(garden: Garden, number: int, base: dict[str, Any] | None, **more: Any) -> Any:
+    """How a round of three clients ended; each round they have other updates."""
+    if base is not None:
+        more["base"] = ArtifactRef.model_validate(base)
+    stream = await garden.start_round(("a", "b", "c"), number=number, **more)
+    attempt = more.get("attempt", 1)
+    for place in (2, 0, 1):
+        await garden.submit(
+            "abc"[place],
+            garden.put_model(10 * number + place),
+            number=number,
+            attempt=attempt,
+            n_examples=WEIGHTS[place],
+        )
+    return await garden.outcome(stream)
+
+
+def updates(number: int) -> list[Model]:
+    return [model(10 * number + place) for place in range(3)]
+
+
+async def test_a_server_optimizer_goes_on_from_the_moments_of_the_round_before(
+    garden: Garden,
+) -> None:
+    await garden.create(strategy=FEDADAM)
+    theirs, base, ended = flower.STRATEGIES["fedadam"](**FEDADAM["params"]), model(0), None
+    for number in (1, 2, 3):
+        if number == 3:  # by a bridge that did not see the rounds before
+            await garden.stop()
+            await garden.start()
+        before = None if ended is None else ended["checkpoint"]
+        ended = await trained(garden, number, before)
+        wanted = flower.aggregate(theirs, base, updates(number), WEIGHTS, number)
+        base = load(read(garden, ended["checkpoint"]))
+        for name, array in base.items():
+            np.testing.assert_allclose(array, wanted[name], atol=1e-5)
+        state = json.loads(read(garden, ended["state"]))
+        assert (state["moments"], state["params"]["beta_2"]) == (ended["moments"]["sha256"], 0.99)
+        assert {name[:2] for name in load(read(garden, ended["moments"]))} == {"m.", "v."}
+        answer = (await verify(garden, number)).json()
+        assert (answer["identical"], answer["actual"]) == (True, ended["checkpoint"]["sha256"])
+
+
+async def test_killed_in_mid_round_an_optimizer_gives_the_same_bytes(
+    garden: Garden, tmp_path: Path
+) -> None:
+    await garden.create(strategy=FEDADAM)
+    first = await trained(garden, 1, None)
+    undisturbed = await trained(garden, 2, first["checkpoint"])
+    await garden.stop()
+    base = ArtifactRef.model_validate(first["checkpoint"])
+    stream = await garden.start_round(("a", "b", "c"), number=2, attempt=2, base=base)
+    more: dict[str, Any] = {"number": 2, "attempt": 2}
+    with bridge_process(garden, tmp_path) as process:
+        for count, place in enumerate((0, 2), start=1):
+            update = garden.put_model(20 + place)
+            await garden.submit("abc"[place], update, n_examples=WEIGHTS[place], **more)
+            await garden.heard(stream, count)
+        process.kill()
+    with bridge_process(garden, tmp_path):
+        await garden.submit("b", garden.put_model(21), n_examples=WEIGHTS[1], **more)
+        ended = await garden.outcome(stream)
+    for kind in ("checkpoint", "moments"):
+        assert ended[kind] == undisturbed[kind], kind
+
+
+async def test_a_base_that_no_round_made_has_no_moments_and_fails_the_exchange(
+    garden: Garden,
+) -> None:
+    await garden.create(strategy=FEDADAM)
+    ended = await trained(garden, 2, None)
+    assert (ended["type"], ended["code"]) == ("aggregate.failed", "state-unknown")
+
+
+async def test_verifying_says_when_the_moments_are_others(
+    garden: Garden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await garden.create(strategy=FEDADAM)
+    ended = await trained(garden, 1, None)
+    make = Aggregation.make
+
+    def other(self: Aggregation) -> Made:
+        made = make(self)
+        return replace(made, state=replace(made.state, moments="f" * 64))
+
+    monkeypatch.setattr(Aggregation, "make", other)
+    answer = (await verify(garden)).json()
+    assert (answer["identical"], answer["expected"]) == (False, ended["moments"]["sha256"])
+
+
+MULTIKRUM = {"name": "multikrum", "params": {"num_malicious_nodes": 1, "num_nodes_to_select": 3}}
+
+
+async def test_multikrum_leaves_out_who_is_far_away_also_after_a_kill(
+    garden: Garden, tmp_path: Path
+) -> None:
+    await garden.create(min_clients=5, strategy=MULTIKRUM)
+    base = load(read(garden, garden.put_model(0).model_dump()))
+    cohort = tuple("abcde")
+
+    def update(place: int) -> ArtifactRef:
+        far = 100.0 if place == 1 else 0.01
+        step = {name: far * array for name, array in model(1 + place).items()}
+        return garden.put(save({n: (base[n] + step[n]).astype(np.float32) for n in base}))
+
+    ended = []
+    for attempt in (1, 2):
+        stream = await garden.start_round(cohort, attempt=attempt)
+        for place, name in enumerate(cohort):
+            if (attempt, place) == (2, 3):
+                await garden.heard(stream, 3)
+                await garden.stop()
+                await garden.start()
+            await garden.submit(name, update(place), attempt=attempt)
+        ended.append(await garden.outcome(stream))
+    assert ended[0]["checkpoint"] == ended[1]["checkpoint"]
+    assert ended[0]["selected"] == ended[1]["selected"]
+    assert len(ended[0]["selected"]) == 3 and 1 not in ended[0]["selected"]
+    assert len(ended[0]["updates"]) == 5 and ended[0]["moments"] is None
+    assert (await verify(garden)).json()["identical"]
+
+
+async def test_an_exchange_with_too_few_updates_for_the_rule_fails(garden: Garden) -> None:
+    await garden.create(min_clients=5, strategy=MULTIKRUM)
+    stream = await garden.start_round(("a", "b", "c"), n_required=3)
+    for place, name in enumerate("abc"):
+        await garden.submit(name, garden.put_model(place))
+    ended = await garden.outcome(stream)
+    assert (ended["type"], ended["code"]) == ("aggregate.failed", "too-few-updates")
+    assert ended["reason"] == "multikrum needs 5 updates, 3 are accepted"
