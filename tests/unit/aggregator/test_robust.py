@@ -25,6 +25,7 @@ from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from tests.support import flower, robust
+from tests.support.byzfl import aggregators as byzfl
 from tests.support.models import Model, model, stored
 from tests.support.robust import NAMES, RULES, combine
 
@@ -91,6 +92,39 @@ def test_it_gives_what_the_definition_in_float64_gives(
     ours, _, _ = combine(tmp_path, name, params, base, updates, WEIGHTS)
     wanted = REFERENCES[name](rows(updates), params)
     np.testing.assert_allclose(rows([ours])[0], wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("n", [N, N + 1])
+@pytest.mark.parametrize(
+    ("name", "params", "theirs"),
+    [
+        ("fedmedian", {}, byzfl.Median()),
+        ("fedtrimmedavg", {"beta": 0.2}, byzfl.TrMean(f=2)),
+        ("fedtrimmedavg", {"beta": 0}, byzfl.TrMean(f=0)),
+    ],
+)
+def test_element_by_element_it_gives_what_byzfl_gives(
+    tmp_path: Path, name: str, params: dict[str, Any], theirs: Any, n: int
+) -> None:
+    base, updates = round_of(n, 1e-3)
+    ours, _, _ = combine(tmp_path, name, params, base, updates)
+    np.testing.assert_allclose(rows([ours])[0], theirs(rows(updates)), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("size", [0.1, 1e-3])
+@pytest.mark.parametrize("n_malicious", [0, 2, 4])
+def test_closest_are_those_of_byzfl_which_counts_one_neighbour_more(
+    tmp_path: Path, n_malicious: int, size: float
+) -> None:
+    """n - f - 1 of them; Blanchard et al. 2017 and Flower sum over n - f - 2."""
+    base, updates = round_of(size=size)
+    scores = krum_scores(distances(tmp_path, base, updates), N - n_malicious - 1)
+    them = rows(updates)
+    (best,) = lowest(scores, 1)
+    np.testing.assert_array_equal(them[best], byzfl.Krum(f=n_malicious)(them))
+    chosen = list(lowest(scores, N - n_malicious))
+    wanted = byzfl.MultiKrum(f=n_malicious)(them)
+    np.testing.assert_allclose(them[chosen].mean(axis=0), wanted, rtol=1e-12)
 
 
 def test_krum_gives_the_chosen_update_to_the_last_bit(tmp_path: Path) -> None:
