@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import (
     FedYogi,
     Krum,
     MultiKrum,
+    QFedAvg,
 )
 
 from tests.support.models import Model
@@ -25,7 +26,7 @@ STRATEGIES: dict[str, type[FedAvg]] = {
     one.__name__.lower(): one
     for one in (
         Bulyan, FedAdagrad, FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg, FedYogi,
-        Krum, MultiKrum,
+        Krum, MultiKrum, QFedAvg,
     )
 }  # fmt: skip
 """By the names that they have in a spec."""
@@ -45,14 +46,22 @@ def arrays(tensors: Model) -> ArrayRecord:
     return ArrayRecord({name: Array(np.asarray(array)) for name, array in sorted(tensors.items())})
 
 
-def replies(updates: Iterable[Model], weights: Sequence[int]) -> list[Any]:
+def replies(
+    updates: Iterable[Model],
+    weights: Sequence[int],
+    metrics: Sequence[dict[str, float]] | None = None,
+) -> list[Any]:
+    more = metrics or [{}] * len(weights)
     return [
         Reply(
             RecordDict(
-                {"arrays": arrays(update), "metrics": MetricRecord({"num-examples": weight})}
+                {
+                    "arrays": arrays(update),
+                    "metrics": MetricRecord({"num-examples": weight, **told}),
+                }
             )
         )
-        for update, weight in zip(updates, weights, strict=True)
+        for update, weight, told in zip(updates, weights, more, strict=True)
     ]
 
 
@@ -62,12 +71,13 @@ def aggregate(
     updates: Sequence[Model],
     weights: Sequence[int],
     server_round: int = 1,
+    metrics: Sequence[dict[str, float]] | None = None,
 ) -> Model:
     """What the strategy makes of the updates that were trained from `base`."""
-    if isinstance(strategy, FedAvgM):
+    if isinstance(strategy, FedAvgM | QFedAvg):
         strategy.current_arrays = arrays(base)
     else:
         strategy.current_arrays = dict(base)  # type: ignore[attr-defined]  # of FedOpt alone
-    record, _ = strategy.aggregate_train(server_round, replies(updates, weights))
+    record, _ = strategy.aggregate_train(server_round, replies(updates, weights, metrics))
     assert record is not None
     return {name: array.numpy() for name, array in record.items()}

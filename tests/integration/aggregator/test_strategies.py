@@ -116,6 +116,26 @@ async def test_verifying_says_when_the_moments_are_others(
     assert (answer["identical"], answer["expected"]) == (False, ended["moments"]["sha256"])
 
 
+async def test_qfedavg_weighs_by_the_losses_that_clients_report(garden: Garden) -> None:
+    await garden.create(strategy={"name": "qfedavg", "params": {"q": 1}})
+    ends = []
+    for attempt, told in enumerate(({}, {"train-loss": 0.5}, {"train-loss": 50.0}), start=1):
+        stream = await garden.start_round(("a", "b"), attempt=attempt)
+        first, second = garden.put_model(1), garden.put_model(2)
+        await garden.submit("a", first, attempt=attempt, metrics={"train-loss": 0.5})
+        await garden.submit("b", second, attempt=attempt, metrics=told)
+        ends.append(await garden.outcome(stream))
+    assert (ends[0]["type"], ends[0]["code"]) == ("aggregate.failed", "loss-unknown")
+    alike, worse = (load(read(garden, end["checkpoint"])) for end in ends[1:])
+    steps = [
+        {name: float(np.sum((after[name] - model(0)[name]) * (model(2)[name] - model(0)[name])))
+         / float(np.linalg.norm(after[name] - model(0)[name])) for name in after}
+        for after in (alike, worse)
+    ]  # fmt: skip
+    assert all(steps[1][name] > steps[0][name] for name in steps[0])  # more towards b's
+    assert (await verify(garden)).json()["identical"]
+
+
 MULTIKRUM = {"name": "multikrum", "params": {"num_malicious_nodes": 1, "num_nodes_to_select": 3}}
 
 

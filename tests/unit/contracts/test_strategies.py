@@ -7,6 +7,7 @@ import pytest
 
 from flowerbed.contracts.problems import SpecRefused, parse_spec
 from flowerbed.contracts.strategies import (
+    OF_ONE_BASE,
     PARAMETERS,
     SAID_ELSEWHERE,
     StrategyName,
@@ -18,7 +19,7 @@ from tests.support.federations import document, spec_of
 
 OF_RECORDS = {
     "self", "weighted_by_key", "arrayrecord_key", "configrecord_key", "train_metrics_aggr_fn",
-    "evaluate_metrics_aggr_fn", "selection_rule",
+    "evaluate_metrics_aggr_fn", "selection_rule", "train_loss_key",
 }  # fmt: skip
 """Parameters of Flower's that name parts of its messages, or are functions."""
 
@@ -161,7 +162,7 @@ def test_it_is_refused_under_the_default_policy_too() -> None:
 @pytest.mark.parametrize(
     "policy", [{"mode": "buffered", "buffer_size": 5}, {"late_updates": "next_round"}]
 )
-@pytest.mark.parametrize("name", ["fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"])
+@pytest.mark.parametrize("name", sorted(OF_ONE_BASE))
 def test_updates_of_other_bases_are_not_compared(name: str, policy: dict[str, Any]) -> None:
     found = told(min_clients=5, strategy={"name": name}, round_policy=policy)
     allowed = f"{name} compares updates of one base: mode synchronous, late_updates refuse"

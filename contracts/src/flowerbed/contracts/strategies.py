@@ -28,6 +28,12 @@ OPTIMIZERS = frozenset(("fedavgm", "fedadagrad", "fedadam", "fedyogi"))
 ROBUST = frozenset(("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"))
 """They compare the updates of a round with each other, so all must have started from one base."""
 
+OF_ONE_BASE = ROBUST | {"qfedavg"}
+"""A late update's step and loss are of another base than those it would be compared with."""
+
+TRAIN_LOSS = "train-loss"
+"""The metric by which qfedavg weighs: the loss of a client's training."""
+
 SAID_ELSEWHERE = {
     "fraction_train": "client_fraction",
     "fraction_evaluate": "client_fraction",
@@ -35,6 +41,7 @@ SAID_ELSEWHERE = {
     "min_evaluate_nodes": "min_clients",
     "min_available_nodes": "min_clients",
     "eta_l": "train.learning_rate",
+    "client_learning_rate": "train.learning_rate",
 }
 """Parameters of Flower's, and the key of a spec that says the same."""
 
@@ -90,6 +97,7 @@ PARAMETERS: dict[str, dict[str, Number]] = {
     "fedadagrad": {"eta": _rate(1e-1), "tau": _rate(1e-3)},
     "fedadam": {"eta": _rate(1e-1), **_ADAPTIVE},
     "fedyogi": {"eta": _rate(1e-2), **_ADAPTIVE},
+    "qfedavg": {"q": Number(default=0.1, at_least=0, below=10)},
     "fedmedian": {},
     "fedtrimmedavg": {"beta": Number(default=0.2, at_least=0, below=0.5)},
     "krum": {"num_malicious_nodes": _MALICIOUS},
@@ -170,7 +178,7 @@ def refused_policy(
     name: str, params: Mapping[str, Scalar], policy: RoundPolicy, min_clients: int
 ) -> str | None:
     """What is allowed instead, where a strategy cannot work under a round policy."""
-    if name not in ROBUST:
+    if name not in OF_ONE_BASE:
         return None
     if policy.is_buffered or policy.counts_late:
         return f"{name} compares updates of one base: mode synchronous, late_updates refuse"

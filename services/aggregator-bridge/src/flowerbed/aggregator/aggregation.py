@@ -15,7 +15,7 @@ from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.quorum import Answers, Terms, due_for_fold, in_fold_order
 from flowerbed.aggregator.robust import Together, rule_of
 from flowerbed.aggregator.spool import Spool
-from flowerbed.aggregator.strategies import StrategyState, strategy_of
+from flowerbed.aggregator.strategies import StrategyState, strategy_of, weight_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Artifacts
 from flowerbed.contracts.update import UpdateAccepted
@@ -58,7 +58,8 @@ class Aggregation:
         if (rule := rule_of(strategy)) is not None:
             self.fold = Together(strategy, rule, self)
         else:
-            self.fold = Fold(self.base, self, self.asked.terms.staleness_exponent)
+            exponent, weigh = self.asked.terms.staleness_exponent, weight_of(strategy)
+            self.fold = Fold(self.base, self, exponent, weigh)
 
     def advance(self, answers: Answers, terms: Terms) -> None:
         """Fold as far as no answer to come can change it."""
@@ -89,7 +90,8 @@ class Aggregation:
             if isinstance(self.fold, Together):
                 sha256, moments = self.fold.write(path, base), None
             else:
-                strategy = strategy_of(spec, started.round_number)
+                rate = self.asked.spec.spec.train.learning_rate
+                strategy = strategy_of(spec, started.round_number, self.fold.updates, rate)
                 mean = self.fold.accumulator.mean()
                 tensors, moments = strategy.finish(mean, base, Moments(before, after))
                 sha256, _ = write_checkpoint(path, base.tensors, tensors)

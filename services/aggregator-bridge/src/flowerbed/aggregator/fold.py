@@ -60,7 +60,7 @@ class Term(Protocol):
     """What one update adds to the weighted sum."""
 
     @property
-    def weight(self) -> int: ...
+    def weight(self) -> float: ...
 
     def add_to(self, sums: Array, name: str, start: int) -> None:
         """Add the elements of a tensor from `start` on to `sums`, as many as that has."""
@@ -72,7 +72,7 @@ class InTime:
     """An update as it is; it has been screened against the sums' layout."""
 
     update: TensorFile
-    weight: int
+    weight: float
 
     def add_to(self, sums: Array, name: str, start: int) -> None:
         block = _block.array(sums.size, self.update.tensors[name].dtype)
@@ -88,7 +88,7 @@ class Late:
     update: TensorFile
     then: TensorFile
     now: TensorFile
-    weight: int
+    weight: float
     scale: float
 
     def add_to(self, sums: Array, name: str, start: int) -> None:
@@ -109,7 +109,7 @@ class Accumulator:
     """The weighted sum of the updates so far."""
 
     def __init__(self, layout: Layout) -> None:
-        self.total = 0
+        self.total: float = 0
         self._sums = {
             name: np.zeros(tensor.count, _sum_type(tensor.dtype)) for name, tensor in layout.items()
         }
@@ -169,23 +169,38 @@ class Source(Protocol):
         ...
 
 
+def n_examples(update: UpdateAccepted) -> float:
+    return update.n_examples
+
+
 class Fold:
     """A round's updates so far. `base` is the file of the round's own base.
 
-    `exponent`: of the staleness, see `scale_of`.
+    `exponent`: of the staleness, see `scale_of`. `weigh`: what an update weighs.
     """
 
-    def __init__(self, base: Path, source: Source, exponent: float = 0.0) -> None:
+    def __init__(
+        self,
+        base: Path,
+        source: Source,
+        exponent: float = 0.0,
+        weigh: Callable[[UpdateAccepted], float] = n_examples,
+    ) -> None:
         with TensorFile(base) as file:
             self.accumulator = Accumulator(file.tensors)
-        self.places: tuple[int, ...] = ()
+        self.updates: list[UpdateAccepted] = []
         self._base = base
         self._source = source
         self._exponent = exponent
+        self._weigh = weigh
+
+    @property
+    def places(self) -> tuple[int, ...]:
+        return tuple(update.place for update in self.updates)
 
     def extend(self, updates: list[UpdateAccepted]) -> None:
         """Fold those of `updates` that are not in yet; what is in must be how they begin."""
-        self.fold(updates[len(self.places) :])
+        self.fold(updates[len(self.updates) :])
 
     def fold(self, updates: Iterable[UpdateAccepted]) -> None:
         """The next files are fetched while those before them are added."""
@@ -198,7 +213,7 @@ class Fold:
                     terms = [self._term(files, path.result(), one) for one, path in group]
                     self.accumulator.add(*terms)
                 for update, _ in group:
-                    self.places += (update.place,)
+                    self.updates.append(update)
                     self._source.drop(update)
 
     def _fetch(
@@ -215,11 +230,11 @@ class Fold:
     def _term(self, files: ExitStack, path: Path, update: UpdateAccepted) -> Term:
         file = files.enter_context(TensorFile(path))
         if update.base is None or update.staleness == 0:
-            return InTime(file, update.n_examples)
+            return InTime(file, self._weigh(update))
         scale = scale_of(update.staleness, self._exponent)
         then = files.enter_context(TensorFile(self._source.fetch_base(update.base)))
         now = files.enter_context(TensorFile(self._base))
-        return Late(file, then, now, update.n_examples, scale)
+        return Late(file, then, now, self._weigh(update), scale)
 
 
 def _sum_type(dtype: np.dtype[Any]) -> type[np.floating[Any]]:

@@ -7,13 +7,17 @@ with it: `optimizers.py`. Strategies that need the updates themselves: `robust.p
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
+from flowerbed.aggregator.fairness import fair_weight, share_of_step
+from flowerbed.aggregator.fold import n_examples
 from flowerbed.aggregator.optimizers import ADAPTIVE, Adaptive, Moments, Momentum, Optimized
 from flowerbed.aggregator.tensors import TensorFile, Tensors
 from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Scalar, Sha256
 
 
@@ -67,12 +71,27 @@ class FedAvg:
         return mean, None
 
 
-def strategy_of(spec: StrategySpec, round_number: int) -> Strategy:
+def weight_of(spec: StrategySpec) -> Callable[[UpdateAccepted], float]:
+    """What an update weighs in the mean."""
+    if spec.name == "qfedavg":
+        return partial(fair_weight, q=float(spec.params["q"]))
+    return n_examples
+
+
+def strategy_of(
+    spec: StrategySpec,
+    round_number: int,
+    updates: Sequence[UpdateAccepted] = (),
+    learning_rate: float = 1.0,
+) -> Strategy:
+    """Of a round with these updates; `learning_rate` is the clients'."""
     number = {key: float(value) for key, value in spec.params.items()}
     match spec.name:
         case "fedavgm":
             rule = Momentum(number["server_learning_rate"], number["server_momentum"])
             return FedAvg() if rule.is_idle else Optimized(rule)
+        case "qfedavg":
+            return Optimized(Momentum(share_of_step(updates, number["q"], learning_rate), 0.0))
         case name if name in ADAPTIVE:
             return Optimized(Adaptive(name=name, round_number=round_number, **number))
         case _:
