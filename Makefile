@@ -30,7 +30,7 @@ fuzz-api: setup ## send the gateway all that its OpenAPI and GraphQL allow, and 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation models backbone scale dashboards startup idle recovery \
+bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup idle recovery \
 	recovery-flower policies) ## all of these (about 3 hours)
 
 bench-setup: setup
@@ -45,6 +45,12 @@ bench-backbone: bench-setup ## the event backbone beside its peers (30 min)
 
 bench-aggregation: setup ## the fold of 20 and 50 updates of 10M float32, beside Flower's
 	@$(BENCH).aggregation
+
+bench-robust: setup ## robust strategies on 50 updates of 10M float32, beside Flower's and ByzFL's (5 min, 9 GiB)
+	@$(BENCH).robust --repeats 1
+
+bench-strategies: setup ## every strategy by name in a real federation of four hospitals (5 min)
+	@$(BENCH).strategies
 
 bench-models: setup ## a round with a model of 1 GiB and four clients: time, memory, bytes
 	@$(BENCH).models
@@ -96,5 +102,5 @@ lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
 .PHONY: help setup demo demo-stop test screenshots chaos fuzz-api crash-matrix bench bench-setup \
-	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-models bench-startup bench-idle bench-recovery \
+	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-robust bench-strategies bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock

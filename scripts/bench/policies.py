@@ -139,7 +139,7 @@ async def outcome(field: Field, federation_id: str, data: Path, scratch: Path) -
     rounds = [
         Round(
             seconds=(row["recorded_at"] - began).total_seconds(),
-            score=_score(field, json.loads(row["data"])["checkpoint"]["uri"], data, scratch),
+            score=score(field, json.loads(row["data"])["checkpoint"]["uri"], data, scratch),
         )
         for row in history
         if row["type"] == "fl.round.completed"
@@ -154,7 +154,7 @@ async def outcome(field: Field, federation_id: str, data: Path, scratch: Path) -
     return Outcome(rounds=rounds, n_updates=counts["n"], n_late=counts["late"])
 
 
-def _score(field: Field, uri: str, data: Path, scratch: Path) -> Score:
+def score(field: Field, uri: str, data: Path, scratch: Path) -> Score:
     access = field.stack.s3
     s3 = boto3.client(
         "s3",
