@@ -4,6 +4,7 @@ import hashlib
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from flowerbed.aggregator.fold import (
     scale_of,
 )
 from flowerbed.aggregator.optimizers import Moments
-from flowerbed.aggregator.strategies import StrategyState, strategy_of
+from flowerbed.aggregator.strategies import StrategyState, strategy_of, weight_of
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.strategies import Weighting
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
 from tests.support.models import Model, model, stored
@@ -225,6 +227,30 @@ def test_an_update_in_time_counts_exactly_as_it_is(garden: Path) -> None:
     mean = folded(garden, [accepted("prompt", 0, 1)], exponent=0.5)
     for name, array in mean.items():
         np.testing.assert_array_equal(array, model(2)[name])
+
+
+@pytest.mark.parametrize(
+    ("weighting", "weights"),
+    [
+        ({}, (30, 10)),
+        ({"examples": False}, (1, 1)),
+        ({"recency": 1}, (30, 2.5)),
+        ({"examples": False, "recency": 0.5}, (1, 0.5)),
+    ],
+)
+def test_weightings_are_factors_of_an_updates_weight(
+    garden: Path, weighting: dict[str, Any], weights: tuple[float, float]
+) -> None:
+    spec = StrategySpec(name="fedavg", weighting=Weighting(**weighting))
+    one = Fold(garden / "now", Files(garden), 0.0, weight_of(spec))
+    one.fold([accepted("prompt", 0, 30), accepted("late", 1, 10, 3)])
+    now, then, prompt, late = (
+        {name: array.astype(np.float64) for name, array in model(seed).items()} for seed in range(4)
+    )
+    for name, array in one.accumulator.mean().items():
+        values = [prompt[name], now[name] + late[name] - then[name]]
+        wanted = np.average(values, axis=0, weights=weights)
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_a_late_step_that_went_nowhere_leaves_the_base_of_now(garden: Path) -> None:

@@ -53,7 +53,11 @@ def in_camel_case(value: Any) -> Any:
 def everything() -> dict[str, Any]:
     written = document(
         model_ref={"uri": "s3://models/base.safetensors", "sha256": "a" * 64},
-        strategy={"name": "fedprox", "params": {"proximal_mu": 0.5}},
+        strategy={
+            "name": "fedprox",
+            "params": {"proximal_mu": 0.5},
+            "weighting": {"examples": False, "recency": 0.5},
+        },
         client_fraction=0.5,
         round_policy={"quorum": 0.5, "over_select": 1.5, "join_deadline_seconds": 10.0},
         train={"local_epochs": 3, "weight_decay": 0.1, "use_bias": True, "note": "a b"},
@@ -111,7 +115,10 @@ def test_the_document_writes_every_default_out() -> None:
         "spec": {
             "app": "builtin:hospital",
             "model_ref": {"uri": "builtin:hospital", "sha256": None, "format": "safetensors"},
-            "strategy": {"name": "fedavg", "params": {}},
+            "strategy": {
+                "name": "fedavg", "params": {},
+                "weighting": {"examples": True, "recency": 0.0, "entropy": False},
+            },
             "num_rounds": 2,
             "client_fraction": 1.0,
             "min_clients": 2,

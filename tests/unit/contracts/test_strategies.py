@@ -178,3 +178,36 @@ def test_a_spec_that_names_a_later_strategy_is_not_for_the_first_release() -> No
     assert spec_of(strategy={"name": "fedadam"}).release == 2
     prox = {"name": "fedprox", "params": {"proximal_mu": 1}}
     assert {spec_of().release, spec_of(strategy=prox).release} == {1}
+
+
+# --- weightings ------------------------------------------------------------------------------
+
+
+def test_a_weighting_is_not_for_the_first_release_and_the_default_is_left_out() -> None:
+    plain, recent = spec_of(), spec_of(strategy={"weighting": {"recency": 0.5}})
+    assert (plain.release, recent.release) == (1, 2)
+    assert plain.brief()["spec"]["strategy"] == {"name": "fedavg", "params": {}}
+    assert parse_spec(recent.brief()) == recent
+
+
+@pytest.mark.parametrize(
+    ("weighting", "path", "allowed"),
+    [
+        ({"entropy": True}, "entropy", "weighting by entropy is not built yet: false"),
+        ({"recency": -1}, "recency", "input should be greater than or equal to 0"),
+        ({"examples": 1}, "examples", "input should be a valid boolean"),
+        ({"age": 1}, "age", "no such key"),
+    ],
+)
+def test_a_weighting_is_refused_with_what_is_allowed(
+    weighting: dict[str, Any], path: str, allowed: str
+) -> None:
+    assert told(strategy={"weighting": weighting}) == {f"spec.strategy.weighting.{path}": allowed}
+
+
+@pytest.mark.parametrize("name", sorted(OF_ONE_BASE))
+def test_who_weighs_by_a_rule_of_its_own_takes_no_weighting(name: str) -> None:
+    found = told(min_clients=5, strategy={"name": name, "weighting": {"examples": False}})
+    allowed = f"{name} weighs by its own rule: leave weighting out"
+    assert found == {"spec.strategy.weighting": allowed}
+    assert spec_of(min_clients=5, strategy={"name": name, "weighting": {"examples": True}})

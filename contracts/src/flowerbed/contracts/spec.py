@@ -26,7 +26,7 @@ from pydantic.alias_generators import to_snake
 from flowerbed.contracts import strategies
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
-from flowerbed.contracts.strategies import StrategyName
+from flowerbed.contracts.strategies import StrategyName, Weighting
 from flowerbed.contracts.telemetry import Telemetry
 from flowerbed.contracts.values import Scalar, Sha256, Token
 
@@ -106,6 +106,7 @@ class Strategy(Section):
 
     name: StrategyName = "fedavg"
     params: Annotated[dict[str, Parameter], Field(validate_default=True)] = {}
+    weighting: Weighting = Weighting()
 
     @field_validator("name")
     @classmethod
@@ -120,6 +121,13 @@ class Strategy(Section):
         params = {snake(key): value for key, value in params.items()}
         name = info.data.get("name")
         return params if name is None else strategies.checked(name, params)
+
+    @field_validator("weighting")
+    @classmethod
+    def _weighs(cls, weighting: Weighting, info: ValidationInfo) -> Weighting:
+        if told := strategies.refused_weighting(info.data.get("name", ""), weighting):
+            raise ValueError(told)
+        return weighting
 
     def refusal_of(self, policy: RoundPolicy, min_clients: int) -> str | None:
         """What is allowed instead, where it cannot work under that policy."""
@@ -293,9 +301,9 @@ class FederationSpec(Section):
         spec = self.brief()["spec"]
         says_more = set(ADDED_LATER) & spec["round_policy"].keys() or "telemetry" in spec
         is_short = self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST
-        is_later = (
-            self.spec.app not in APPS_AT_FIRST or self.spec.strategy.name not in strategies.AT_FIRST
-        )
+        strategy = self.spec.strategy
+        is_later = strategy.name not in strategies.AT_FIRST or strategy.weighting != Weighting()
+        is_later = is_later or self.spec.app not in APPS_AT_FIRST
         return 2 if says_more or is_short or is_later else 1
 
     def brief(self) -> dict[str, Any]:
@@ -305,6 +313,8 @@ class FederationSpec(Section):
         for key in ADDED_LATER:
             if policy[key] == defaults[key]:
                 del policy[key]
+        if self.spec.strategy.weighting == Weighting():
+            del document["spec"]["strategy"]["weighting"]
         if self.spec.telemetry is None:
             del document["spec"]["telemetry"]
         return document

@@ -8,9 +8,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, field_validator
 
 from flowerbed.contracts.policy import RoundPolicy
+from flowerbed.contracts.section import Section
 from flowerbed.contracts.values import Scalar
 
 StrategyName: TypeAlias = Literal[
@@ -108,6 +111,32 @@ PARAMETERS: dict[str, dict[str, Number]] = {
     "bulyan": {"num_malicious_nodes": _MALICIOUS},
 }
 """Of each strategy that is built."""
+
+
+class Weighting(Section):
+    """Factors of an update's weight in a mean, multiplied with each other.
+
+    `examples`: its number of examples; without it all weigh the same.
+    `recency`: a of (1 + staleness)^-a, beside the policy's own scaling of a late update's step.
+    """
+
+    examples: Annotated[bool, Field(strict=True)] = True
+    recency: Annotated[float, Field(ge=0, le=10, strict=True)] = 0.0
+    entropy: Annotated[bool, Field(strict=True)] = False
+
+    @field_validator("entropy")
+    @classmethod
+    def _built(cls, wanted: bool) -> bool:
+        if wanted:
+            raise ValueError("weighting by entropy is not built yet: false")
+        return wanted
+
+
+def refused_weighting(name: str, weighting: Weighting) -> str | None:
+    """What is allowed instead, where a strategy weighs by a rule of its own."""
+    if name in OF_ONE_BASE and weighting != Weighting():
+        return f"{name} weighs by its own rule: leave weighting out"
+    return None
 
 
 def not_built(name: str) -> str | None:

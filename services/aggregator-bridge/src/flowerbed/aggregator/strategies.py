@@ -13,10 +13,11 @@ from functools import partial
 from typing import Protocol
 
 from flowerbed.aggregator.fairness import fair_weight, share_of_step
-from flowerbed.aggregator.fold import n_examples
+from flowerbed.aggregator.fold import n_examples, scale_of
 from flowerbed.aggregator.optimizers import ADAPTIVE, Adaptive, Moments, Momentum, Optimized
 from flowerbed.aggregator.tensors import TensorFile, Tensors
 from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.strategies import Weighting
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Scalar, Sha256
 
@@ -75,7 +76,15 @@ def weight_of(spec: StrategySpec) -> Callable[[UpdateAccepted], float]:
     """What an update weighs in the mean."""
     if spec.name == "qfedavg":
         return partial(fair_weight, q=float(spec.params["q"]))
-    return n_examples
+    weighting = spec.weighting
+    if weighting == Weighting():
+        return n_examples
+
+    def weight(update: UpdateAccepted) -> float:
+        examples = update.n_examples if weighting.examples else 1
+        return examples * scale_of(update.staleness, weighting.recency)
+
+    return weight
 
 
 def strategy_of(
