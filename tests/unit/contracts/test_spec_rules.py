@@ -114,12 +114,13 @@ RULES: list[tuple[str, object, str, str]] = [
         "strategy.params.proximal_mu",
         PARAMETER,
     ),
-    ("app", "hospital", "app", "text matching ^builtin:[a-z0-9-]+$"),
+    ("app", "hospital", "app", "builtin:NAME, or fab:SHA256 of an app that was pushed"),
     (
         "app",
         "builtin:nothing",
         "app",
-        "unknown app: one of builtin:hospital, builtin:synthetic, builtin:vision",
+        "unknown app: one of builtin:hospital, builtin:synthetic, builtin:vision,"
+        " or fab:SHA256 of a pushed one",
     ),
     (
         "model_ref",

@@ -1,6 +1,6 @@
 """Every event there is, by its owner."""
 
-from flowerbed.contracts import aggregate, artifact, client, federation, round, update
+from flowerbed.contracts import aggregate, apps, artifact, client, federation, round, update
 from flowerbed.contracts.event import Event
 from flowerbed.contracts.topology import STREAMS
 
@@ -38,6 +38,7 @@ EVENTS: tuple[type[Event], ...] = (
     artifact.ArtifactRecorded,
     artifact.ArtifactPromoted,
     artifact.ArtifactRevoked,
+    apps.AppPushed,
 )
 
 

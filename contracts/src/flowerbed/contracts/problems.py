@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
+from flowerbed.contracts.apps import APP_PATTERN
 from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.spec import FederationSpec, Strategy, Train, snake
 from flowerbed.contracts.telemetry import refused, without_secrets
@@ -205,7 +206,10 @@ def _allowed(details: ErrorDetails) -> str:
 
 
 def _pattern(pattern: str) -> str:
-    known = {r"^[0-9a-f]{64}$": "64 lower-case hex digits"}
+    known = {
+        r"^[0-9a-f]{64}$": "64 lower-case hex digits",
+        APP_PATTERN: "builtin:NAME, or fab:SHA256 of an app that was pushed",
+    }
     return known.get(pattern, f"text matching {pattern}")
 
 

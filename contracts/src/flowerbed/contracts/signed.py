@@ -44,9 +44,16 @@ class Limits(Payload):
     max_tokens: int | None = None
 
 
+class Download(Payload):
+    """A presigned GET."""
+
+    url: str
+
+
 class Manifest(Claims):
     """The terms of a lease, read by the site before it claims: what will run, on which data.
 
+    `app_download`: where the bundle of an app that does not ship with this version lies.
     `otlp_endpoint`, `otlp_protocol`: where the spec wants the spans of its federation; whether any
     go there is the site's decision.
     """
@@ -59,14 +66,9 @@ class Manifest(Claims):
     dataset_shards: tuple[str, ...] = ()
     dataset_hashes: tuple[Sha256, ...] = ()
     limits: Limits
+    app_download: Download | None = None
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
-
-
-class Download(Payload):
-    """A presigned GET."""
-
-    url: str
 
 
 class Upload(Payload):

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.alias_generators import to_snake
 
 from flowerbed.contracts import strategies
+from flowerbed.contracts.apps import APP_PATTERN, BUILTIN, MODEL, MODEL_PATTERN, PUSHED, is_pushed
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
 from flowerbed.contracts.strategies import StrategyName, Weighting
@@ -92,10 +93,14 @@ class Metadata(Section):
 
 
 class ModelRef(Section):
-    """The base checkpoint (`s3://…`), or the app's own architecture (`builtin:NAME`)."""
+    """The base checkpoint (`s3://…`), or the app's own architecture: `builtin:NAME`, or of an app
+    of one's own `app:MODULE:NAME`."""
 
     uri: Annotated[
-        str, StringConstraints(pattern=r"^(builtin:[a-z0-9-]+|s3://[^/\s\x00]+/[^\s\x00]+)$")
+        str,
+        StringConstraints(
+            pattern=rf"^(builtin:[a-z0-9-]+|{MODEL_PATTERN}|s3://[^/\s\x00]+/[^\s\x00]+)$"
+        ),
     ]
     sha256: Sha256 | None = None
     format: Literal["safetensors"] = "safetensors"
@@ -219,7 +224,7 @@ class Artifacts(Section):
 
 
 class Spec(Section):
-    app: Annotated[str, StringConstraints(pattern=r"^builtin:[a-z0-9-]+$")]
+    app: Annotated[str, StringConstraints(pattern=APP_PATTERN)]
     model_ref: ModelRef
     strategy: Strategy = Strategy()
     num_rounds: Count
@@ -239,16 +244,22 @@ class Spec(Section):
     @field_validator("app")
     @classmethod
     def _known_app(cls, app: str) -> str:
-        known = [f"builtin:{name}" for name in builtin_apps()]
-        if app not in known:
-            raise ValueError(f"unknown app: one of {', '.join(known)}")
+        known = [f"{BUILTIN}{name}" for name in builtin_apps()]
+        if app not in known and not is_pushed(app):
+            raise ValueError(
+                f"unknown app: one of {', '.join(known)}, or fab:SHA256 of a pushed one"
+            )
         return app
 
     @field_validator("model_ref")
     @classmethod
     def _model_of_the_app(cls, model: ModelRef, info: ValidationInfo) -> ModelRef:
         app = info.data.get("app")
-        if app is not None and model.uri.startswith("builtin:") and model.uri != app:
+        if app is None or model.uri.startswith("s3:"):
+            return model
+        if is_pushed(app) and not model.uri.startswith(MODEL):
+            raise ValueError(f"uri must be {MODEL}MODULE:NAME or s3://… for an app of your own")
+        if not is_pushed(app) and model.uri != app:
             raise ValueError(f"uri must be {app} or s3://…, not another app's architecture")
         return model
 
@@ -259,6 +270,13 @@ class Spec(Section):
         if strategy is not None and n is not None and (told := strategy.refusal_of(policy, n)):
             raise ValueError(told)
         return policy
+
+    @property
+    def code_hash(self) -> Sha256:
+        """Which code the app is: of a pushed one its bundle's digest, which names it."""
+        if is_pushed(self.app):
+            return self.app.removeprefix(PUSHED)
+        return builtin_apps()[self.app.removeprefix(BUILTIN)]
 
     @field_validator("dp", mode="before")
     @classmethod

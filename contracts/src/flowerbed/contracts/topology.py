@@ -121,7 +121,10 @@ STREAMS = (
     StreamSpec(
         name="FL_ARTIFACT",
         owner="artifact",
-        types=("fl.artifact.recorded", "fl.artifact.promoted", "fl.artifact.revoked"),
+        types=(
+            "fl.artifact.recorded", "fl.artifact.promoted", "fl.artifact.revoked",
+            "fl.app.pushed",
+        ),
     ),
 )  # fmt: skip
 """The streams that a relay fills. FL_SUBMISSIONS stands apart: whoever asks writes it."""

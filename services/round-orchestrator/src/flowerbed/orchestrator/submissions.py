@@ -17,7 +17,7 @@ from flowerbed.contracts.actor import is_proven, spelled
 from flowerbed.contracts.event import is_token
 from flowerbed.contracts.ids import federation_id
 from flowerbed.contracts.problems import SpecRefused, parse_spec
-from flowerbed.contracts.spec import FederationSpec, builtin_apps
+from flowerbed.contracts.spec import FederationSpec
 from flowerbed.contracts.topology import SUBMISSION_SUBJECT, SUBMISSIONS, inbox_prefix
 from flowerbed.contracts.values import Problem
 from flowerbed.events.context import Context
@@ -58,7 +58,7 @@ async def submit(
     spec, tenant, problems = _read(raw, otlp_allowed)
     submission_id = headers.get("ce-id") or headers.get("Nats-Msg-Id") or f"seq-{seq}"
     identity = federation_id(tenant, submission_id)
-    code_hash = "" if spec is None else builtin_apps()[spec.spec.app.removeprefix("builtin:")]
+    code_hash = "" if spec is None else spec.spec.code_hash
 
     def make(now: Situation) -> Command:
         if spec is not None and spec.release > FIRST and not now.is_upgraded:
