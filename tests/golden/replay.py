@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from flowerbed.aggregator.decider import exchange
 from flowerbed.aggregator.quorum import Answers
+from flowerbed.artifact.apps import app
 from flowerbed.artifact.decider import lineage
 from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.contracts.event import Event
@@ -27,6 +28,7 @@ DECIDERS: dict[str, Decider[Any, Any, Any]] = {
     "lease": lease,
     "exchange": exchange,
     "lineage": lineage,
+    "app": app,
 }
 
 

@@ -4,6 +4,7 @@ streams/hospital: a real run of the four hospitals, all services' events (see re
 streams/trouble: made by the deciders, for the facts that a good run does not have.
 streams/policies: made by the deciders: a client declines, another is replaced, an update is late,
     a person changes the policy.
+streams/apps: made by the decider: a bundle is pushed.
 """
 
 import json
@@ -26,7 +27,7 @@ from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, train
 from flowerbed.orchestrator.state import Member
 from tests.golden.replay import STREAMS, Stored, by_stream, load, states
 
-RECORDINGS = ("hospital", "trouble", "policies")
+RECORDINGS = ("hospital", "trouble", "policies", "apps")
 HOSPITAL = load("hospital")
 
 

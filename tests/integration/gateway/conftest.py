@@ -65,7 +65,9 @@ class Behind:
         @app.api_route("/{path:path}", methods=["GET", "POST"])
         async def answer(path: str, request: Request) -> Response:
             body = await request.body()
-            self.asked.append((request.method, f"/{path}", await request.json() if body else None))
+            is_json = request.headers.get("content-type") == "application/json"
+            sent = (await request.json() if is_json else body) if body else None
+            self.asked.append((request.method, f"/{path}", sent))
             self.tokens.add(request.headers.get("authorization"))
             if request.method == "POST":
                 self.actors.append(request.headers.get("flowerbed-actor"))

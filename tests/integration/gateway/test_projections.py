@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from flowerbed.contracts.apps import AppPushed, bundle_uri
 from flowerbed.contracts.event import Event
 from flowerbed.contracts.federation import (
     FederationCancelled,
@@ -263,7 +264,11 @@ async def test_no_table_shows_a_tenant_the_rows_of_another(
     gateway_database: ServiceDatabase,
 ) -> None:
     """On every table that has tenants, the library's own too."""
-    await _keep(gateway_database, whole_story().told)
+    story = whole_story()
+    uri = bundle_uri("flowerbed", TENANT, "a" * 64)
+    pushed = AppPushed(sha256="a" * 64, size=1, uri=uri, name="n", version="1", publisher="p")
+    story.tell(f"app-{TENANT}-{'a' * 64}", pushed)
+    await _keep(gateway_database, story.told)
     async with gateway_database.database.transaction(TENANT) as tx:
         await tx.execute(
             "INSERT INTO submissions"

@@ -285,6 +285,25 @@ def test_absent_clients_are_named_with_their_reasons() -> None:
     assert "flowerbed client invite --tags eu,gpu" in found.hints
 
 
+@pytest.mark.parametrize(
+    ("app", "uri", "hint"),
+    [
+        (f"fab:{'a' * 64}", "app:task:Net", f"fab:{'a' * 64}"),
+        ("builtin:hospital", "builtin:hospital", "--builtin"),
+    ],
+)
+def test_a_site_whose_policy_forbids_the_app_is_told_how_to_allow_it(
+    app: str, uri: str, hint: str
+) -> None:
+    declined = Failure(code="policy-app", reason="it is not among apps", at=NOON)
+    client = Client(client_id="x", status="issued", since=NOON, declined=declined)
+    spec = a_spec(app=app, model_ref={"uri": uri})
+    found = why(facts(BASED, clients=(client,), spec=spec), SOON)
+    assert found.on[0].doing == "declined the lease 1 s ago with policy-app: it is not among apps"
+    assert found.hints[0] == f"flowerbed client policy allow {hint}"
+    assert not any("policy" in one for one in why(facts(BASED), SOON).hints)
+
+
 def test_a_pause_is_a_persons_and_an_open_exchange_goes_on() -> None:
     pause = Pause(since=NOON, until=NOON + timedelta(days=30), reason="lunch")
     for stage in (STARTING, BETWEEN):

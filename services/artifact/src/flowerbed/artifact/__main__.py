@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 from flowerbed.artifact.app import routes
+from flowerbed.artifact.app_routes import app_routes
+from flowerbed.artifact.app_shelf import AppShelf
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.artifact.consumers import consumers
 from flowerbed.artifact.projections import federations, verifications
@@ -34,6 +36,10 @@ def wire(shell: Shell, settings: ArtifactSettings) -> Verifier:
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(verifier))
     shell.app.include_router(routes(verifier, settings.internal_token))
+    shelf = AppShelf(
+        database=verifier.database, store=verifier.store, blobs=blobs, bucket=settings.s3_bucket
+    )
+    shell.app.include_router(app_routes(shelf, settings.internal_token))
     return verifier
 
 

@@ -10,6 +10,8 @@ from flowerbed.events.service import Shell
 from flowerbed.events.store import EventStore
 from flowerbed.events.telemetry import endpoint_is_set
 from flowerbed.gateway import metrics
+from flowerbed.gateway.app_routes import app_routes
+from flowerbed.gateway.apps import Apps
 from flowerbed.gateway.audit_routes import audit_routes
 from flowerbed.gateway.auth import Authenticator, admitted
 from flowerbed.gateway.command_routes import command_routes, submission_routes
@@ -61,14 +63,20 @@ async def build(settings: GatewaySettings, shell: Shell) -> None:
     upstreams = _upstreams(settings)
     feed = Feed(shell.database, shell.stopping)
     shell.appended(feed.wake)
+    apps = Apps(shell.database, upstreams["artifact"])
     submissions = Submissions(
-        shell.database, shell.bus.publish, settings.internal_token, settings.otlp_allowed
+        shell.database,
+        shell.bus.publish,
+        settings.internal_token,
+        settings.otlp_allowed,
+        has_app=apps.has,
     )
     slos, webhooks, trail = Slos(shell.database), Webhooks(shell.database), Trail(shell.database)
     guarded = [Depends(admitted), Depends(hurried)]
     for router in (
         submission_routes(submissions),
         command_routes(reads, upstreams),
+        app_routes(apps, upstreams["artifact"]),
         dead_letter_routes(upstreams),
         status_routes(reads),
         log_routes(reads, upstreams),

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from flowerbed.contracts.bundle import LARGEST_BUNDLE
 from flowerbed.events.errors import FlowerbedError
 from flowerbed.events.http import problem, problem_of
 from flowerbed.gateway.auth import Authenticator, Principal, acting_as
@@ -27,6 +28,7 @@ HEALTH = frozenset(("/healthz", "/readyz", "/metrics", "/status"))
 INTERNAL = "/internal/"
 """These have a token of their own, which no person knows."""
 LONGEST_BODY = 1024 * 1024
+LARGER_BODIES = {("POST", "/apps"): LARGEST_BUNDLE}
 MOST_LET_GO = 16 * LONGEST_BODY
 """Of what is too large so much is read and let go: who still sends would not see the answer."""
 
@@ -154,7 +156,8 @@ class Door:
         length = _header(scope, b"content-length") or ""
         if not length and _header(scope, b"transfer-encoding") is None:
             return receive
-        is_larger = length.isdecimal() and int(length) > self._body_bytes
+        largest = LARGER_BODIES.get((scope["method"], scope["path"]), self._body_bytes)
+        is_larger = length.isdecimal() and int(length) > largest
         received, size, more = bytearray(), 0, True
         while more and size <= MOST_LET_GO:
             message = await receive()
@@ -162,20 +165,12 @@ class Door:
                 return _replayed([message], receive)
             part, more = message.get("body", b""), message.get("more_body", False)
             size += len(part)
-            is_larger = is_larger or size > self._body_bytes
+            is_larger = is_larger or size > largest
             received = bytearray() if is_larger else received + part
         if is_larger:
-            raise self._too_large()
+            raise _too_large(largest)
         whole: Message = {"type": "http.request", "body": bytes(received), "more_body": False}
         return _replayed([whole], receive)
-
-    def _too_large(self) -> "_Refused":
-        return _Refused(
-            problem(
-                413, "body-too-large", f"a request has at most {self._body_bytes} bytes",
-                headers={"Connection": "close"},
-            )
-        )  # fmt: skip
 
 
 class _Refused(Exception):
@@ -183,6 +178,11 @@ class _Refused(Exception):
 
     def __init__(self, response: Response) -> None:
         self.response = response
+
+
+def _too_large(largest: int) -> _Refused:
+    detail = f"a request has at most {largest} bytes"
+    return _Refused(problem(413, "body-too-large", detail, headers={"Connection": "close"}))
 
 
 def _header(scope: Scope, wanted: bytes) -> str | None:

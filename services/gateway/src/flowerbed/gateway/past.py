@@ -14,8 +14,8 @@ from flowerbed.events.store import COLUMNS, EventStore
 from flowerbed.gateway.consumers import codec
 from flowerbed.gateway.projections import PROJECTIONS
 
-_ABOUT_FEDERATIONS = tuple(one for one in PROJECTIONS if one.name != "clients")
-"""Clients are of no federation: they are shown as they are now."""
+_ABOUT_FEDERATIONS = tuple(one for one in PROJECTIONS if one.name not in ("clients", "apps"))
+"""Clients and apps are of no federation: they are shown as they are now."""
 
 _COPY = f"""
 INSERT INTO pg_temp.events (xid, {COLUMNS}) OVERRIDING SYSTEM VALUE

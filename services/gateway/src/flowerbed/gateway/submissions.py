@@ -37,6 +37,7 @@ from flowerbed.gateway.principal import Role, acting
 from flowerbed.gateway.views import Submitted
 
 Publish = Callable[[Message], Awaitable[Any]]
+HasApp = Callable[[FederationSpec], Awaitable[bool]]
 
 _KEY = re.compile(r"[!-~]{1,200}")
 
@@ -73,7 +74,7 @@ class UpgradeUnfinished(Rejected):
 class Submissions:
     """`token`: what proves to the orchestrator that the gateway names the actor.
 
-    `otlp_allowed`: origins that a spec may name.
+    `otlp_allowed`: origins that a spec may name. `has_app`: whether its tenant has the spec's app.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class Submissions:
         publish: Publish,
         token: SecretStr,
         otlp_allowed: Collection[str] = (),
+        has_app: HasApp | None = None,
     ) -> None:
         self._database = database
         self._publish = publish
         self._token = token
         self._otlp_allowed = otlp_allowed
+        self._has_app = has_app
 
     async def submit(self, raw: bytes, *, key: str | None, tenant: str | None) -> Submitted:
         """Publish the spec in `raw`; the same key and the same spec give the same federation.
@@ -100,6 +103,8 @@ class Submissions:
         spec = read_spec(raw, tenant, self._otlp_allowed)
         principal, owner = acting(), spec.metadata.tenant
         principal.require(Role.operator, owner)
+        if self._has_app is not None and not await self._has_app(spec):
+            raise _unknown_app(spec)
         submission_id = key or str(uuid4())
         identity = federation_id(owner, submission_id)
         note(tenant=owner, federation_id=identity, role=principal.role_in(owner))
@@ -140,6 +145,12 @@ def read_spec(raw: bytes, tenant: str | None, otlp_allowed: Collection[str]) -> 
         }
         raise SpecProblems("1 rule is broken in the FederationSpec", errors=[problem])
     return spec
+
+
+def _unknown_app(spec: FederationSpec) -> SpecProblems:
+    pushed = f"an app that was pushed in tenant {spec.metadata.tenant!r}: `flowerbed app push DIR`"
+    problem = {"path": "spec.app", "value": repr(spec.spec.app), "allowed": pushed}
+    return SpecProblems("1 rule is broken in the FederationSpec", errors=[problem])
 
 
 async def _remember(

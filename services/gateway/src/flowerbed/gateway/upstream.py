@@ -42,15 +42,17 @@ class Upstream:
         path: str,
         *,
         body: Mapping[str, Any] | None = None,
+        content: bytes | None = None,
         params: Mapping[str, str] | None = None,
         patience: float = PATIENCE,
     ) -> Response:
-        """The service's own answer, its refusals too.
+        """The service's own answer, its refusals too. `content`: what is sent instead of JSON.
 
         Raises:
             Unavailable: it did not answer.
         """
-        answer = await self._ask(method, path, body, params, patience)
+        sent = {"json": body} if content is None else {"content": content}
+        answer = await self._ask(method, path, sent, params, patience)
         headers = {name: answer.headers[name] for name in _KEPT if name in answer.headers}
         return Response(answer.content, answer.status_code, headers=headers)
 
@@ -67,7 +69,7 @@ class Upstream:
         Raises:
             Unavailable: it did not answer, or not with success.
         """
-        answer = await self._ask(method, path, body, params, PATIENCE)
+        answer = await self._ask(method, path, {"json": body}, params, PATIENCE)
         if not answer.is_success:
             raise Unavailable(f"{self.name} answered {answer.status_code}")
         return answer.json()
@@ -99,7 +101,7 @@ class Upstream:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None,
+        sent: Mapping[str, Any],
         params: Mapping[str, str] | None,
         patience: float,
     ) -> httpx.Response:
@@ -113,7 +115,7 @@ class Upstream:
             url = await self._well_url()
             try:
                 return await self._http().request(
-                    method, url + path, json=body, params=params, headers=headers, timeout=timeout
+                    method, url + path, params=params, headers=headers, timeout=timeout, **sent
                 )
             except httpx.TransportError as error:
                 if attempt < len(self._urls) and _may_be_sent_again(method, error):

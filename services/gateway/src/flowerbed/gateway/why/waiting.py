@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from flowerbed.contracts.apps import is_pushed
 from flowerbed.gateway.why.answer import Answer, Task, absence, on_client, to_act
 from flowerbed.gateway.why.facts import Between, Facts, Failure, Starting, Submitted
 from flowerbed.gateway.why.view import WaitedFor
@@ -156,10 +157,20 @@ def _operator(facts: Facts) -> WaitedFor:
 def _to_find_clients(facts: Facts) -> tuple[str, ...]:
     tags = ",".join(facts.spec.client_selector.tags) if facts.spec else ""
     return (
+        *_to_allow(facts),
         "flowerbed client list",
         "flowerbed client invite" + (f" --tags {tags}" if tags else ""),
         "flowerbed client status",
     )
+
+
+def _to_allow(facts: Facts) -> tuple[str, ...]:
+    """For the operators of sites whose policy has no place for the app."""
+    codes = {client.declined.code for client in facts.clients if client.declined is not None}
+    if facts.spec is None or "policy-app" not in codes:
+        return ()
+    app = facts.spec.app
+    return (f"flowerbed client policy allow {app if is_pushed(app) else '--builtin'}",)
 
 
 def _is_past(until: datetime | None, at: datetime) -> bool:
