@@ -33,8 +33,10 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
         blobs=blobs,
         transport=BusTransport(shell.database, blobs),
         spool=settings.spool_directory,
+        bucket=settings.s3_bucket,
         limits=Limits(max_examples=settings.max_examples, max_norm=settings.max_norm),
         initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
+        runs_pushed_apps=settings.runs_pushed_apps,
         screening=asyncio.Semaphore(settings.n_screenings),
         has_heard_all=partial(_has_heard_all, shell),
     )

@@ -23,15 +23,20 @@ async def always(federation_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """`has_heard_all`: whether every report of a federation made by now has reached us."""
+    """`bucket`: of what belongs to no federation.
+    `has_heard_all`: whether every report of a federation made by now has reached us.
+    `runs_pushed_apps`: an app that does not ship with us may make its base checkpoint here.
+    """
 
     database: Database
     store: EventStore
     blobs: Blobs
     transport: Transport
     spool: Path
+    bucket: str = "flowerbed"
     limits: Limits = field(default_factory=Limits)
     initialize_timeout: timedelta = timedelta(minutes=5)
+    runs_pushed_apps: bool = True
     has_heard_all: Callable[[str], Awaitable[bool]] = always
     clock: Callable[[], datetime] = now
     screening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

@@ -4,40 +4,28 @@ The app's own code makes it in a process of its own, so torch never sits in the 
 """
 
 import asyncio
-import json
 import logging
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from flowerbed.aggregator.aggregation import store_tensors
+from flowerbed.aggregator.app_process import fetch_pushed, run_app
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import Closed, CloseExchange, FailExchange, Result
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
+from flowerbed.contracts.apps import is_pushed
 from flowerbed.contracts.trace import of_exchange
 from flowerbed.contracts.values import Sha256
-from flowerbed.events.errors import Rejected, Unavailable
+from flowerbed.events.errors import Unavailable
 from flowerbed.events.telemetry import span
 from flowerbed.events.wakeup import Wakeup
-from flowerbed.flower_apps.registry import code_hash
 
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LAST_WAIT = 0.2, 10.0
-_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
-
-
-class CodeDiffers(Rejected):
-    code: ClassVar[str] = "code-hash"
-
-
-class AppFailed(Rejected):
-    code: ClassVar[str] = "app-failed"
 
 
 @dataclass(slots=True)
@@ -95,44 +83,17 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         CodeDiffers: the app's code here is not the code that the federation was created with.
         AppFailed: the app could not make its initial checkpoint.
         DigestDiffers: the spec names another digest.
-        NotSafetensors, DtypeNotFolded, NotFound: the model that the spec names is no use.
+        AppNotRun: the operator lets no app run here that was pushed.
+        NotSafetensors, DtypeNotFolded, NotFound: the model or app that the spec names is no use.
     """
     model, path = asked.spec.spec.model_ref, folder / "base.safetensors"
     if model.uri.startswith("s3://"):
+        if is_pushed(asked.spec.spec.app):
+            await fetch_pushed(bridge, asked, folder)  # or no site will find it either
         await asyncio.to_thread(bridge.blobs.download, model.uri, path, sha256=model.sha256)
     else:
-        await _run_app(bridge, asked, path)
+        await run_app(bridge, asked, folder, path)
     return path, await asyncio.to_thread(_verified, path, model.sha256)
-
-
-async def _run_app(bridge: Bridge, asked: Asked, path: Path) -> None:
-    app = asked.spec.spec.app.removeprefix("builtin:")
-    here = await asyncio.to_thread(code_hash, app)
-    if here != asked.created.code_hash:
-        raise CodeDiffers(f"app {app} has code {here} here, {asked.created.code_hash} is asked")
-    train = asked.spec.spec.train
-    config = {key.replace("_", "-"): value for key, value in train.app_parameters.items()}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "flowerbed.flower_apps.initialize",
-        "--app", app, "--seed", str(train.seed), "--out", str(path),
-        "--config", json.dumps(config),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-        # The app's code needs nothing of ours: no settings file, no token.
-        env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
-    )  # fmt: skip
-    try:
-        async with asyncio.timeout(bridge.initialize_timeout.total_seconds()):
-            _, errors = await process.communicate()
-    except TimeoutError as error:
-        raise AppFailed(f"app {app} made no checkpoint in time") from error
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode != 0:
-        last = errors.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        raise AppFailed(f"app {app} ended with {process.returncode}: {last[:500]}")
 
 
 def _verified(path: Path, wanted: Sha256 | None) -> Sha256:

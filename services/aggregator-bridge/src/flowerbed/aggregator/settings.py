@@ -11,6 +11,7 @@ from flowerbed.events.settings import ServiceSettings
 class AggregatorSettings(ServiceSettings):
     """`spool_directory` belongs to one process alone: it is emptied when the service starts.
 
+    `runs_pushed_apps`: an app of somebody's own may make its base checkpoint here.
     `max_norm`: how far an update may be from its base (L2); None is no limit.
     """
 
@@ -24,4 +25,5 @@ class AggregatorSettings(ServiceSettings):
     max_examples: int = Field(default=1_000_000, ge=1)
     max_norm: float | None = Field(default=None, gt=0)
     initialize_timeout_seconds: float = Field(default=300.0, gt=0)
+    runs_pushed_apps: bool = True
     n_screenings: int = Field(default=2, ge=1)

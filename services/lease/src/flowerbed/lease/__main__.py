@@ -55,6 +55,7 @@ async def build(settings: LeaseSettings, shell: Shell) -> None:
         waiting=waiting,
         signer=signer,
         blobs=blobs,
+        bucket=settings.s3_bucket,
         now=now,
     )
     own = {"ca": settings.ca_certificate_file, "server": settings.server_certificate_file}

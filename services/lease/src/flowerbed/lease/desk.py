@@ -70,6 +70,7 @@ class Desk:
     waiting: Waiting
     signer: Signer
     blobs: Blobs
+    bucket: str = "flowerbed"
     now: Callable[[], datetime]
 
     async def poll(self, peer: Peer, poll: LeasePoll) -> LeaseOffers:
@@ -194,7 +195,7 @@ class Desk:
         if client is None or client.status != "enrolled":
             raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
         mine = {one.federation_id: one for one in await leases.of_client(tx, peer.client_id)}
-        offers = []
+        offers, stored = [], terms.Stored(self.blobs, self.bucket)
         for federation in await federations.admitting(tx, client.tags):
             one = mine.get(federation.federation_id)
             if one is None or one.status in ("dropped", "released"):
@@ -202,7 +203,7 @@ class Desk:
                     continue
                 one = await self._issue(tx, peer, federation)
             if (one.lease_id, one.epoch) not in known:
-                terms_of_lease = terms.manifest(one, federation, peer.tenant, self.now())
+                terms_of_lease = terms.manifest(one, federation, peer.tenant, self.now(), stored)
                 offers.append(
                     LeaseOffer(
                         lease_id=one.lease_id,

@@ -1,11 +1,13 @@
 """What is signed for a client: a lease's manifest, and each work order under it."""
 
 import math
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from uuid import uuid4
 
 from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.apps import bundle_uri, is_pushed
 from flowerbed.contracts.round import ExchangeStarted, RoundStarted
 from flowerbed.contracts.signed import (
     ISSUER,
@@ -27,7 +29,17 @@ LATE_UPLOAD = timedelta(minutes=10)
 """A presigned URL outlives the order a little: what arrives late is refused by its facts."""
 
 
-def manifest(lease: Lease, federation: OpenFederation, tenant: str, at: datetime) -> Manifest:
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The store, and the bucket of what belongs to no federation."""
+
+    blobs: Blobs
+    bucket: str
+
+
+def manifest(
+    lease: Lease, federation: OpenFederation, tenant: str, at: datetime, stored: Stored
+) -> Manifest:
     """The terms that a site reads before it claims."""
     spec, telemetry = federation.spec.spec, federation.spec.spec.telemetry
     return Manifest(
@@ -44,9 +56,21 @@ def manifest(lease: Lease, federation: OpenFederation, tenant: str, at: datetime
             max_epochs=spec.lease.max_epochs,
             max_tokens=spec.lease.max_tokens,
         ),
+        app_download=_bundle(federation, tenant, stored, at),
         otlp_endpoint=None if telemetry is None else telemetry.otlp_endpoint,
         otlp_protocol=None if telemetry is None else telemetry.otlp_protocol,
     )
+
+
+def _bundle(
+    federation: OpenFederation, tenant: str, stored: Stored, at: datetime
+) -> Download | None:
+    """Where the site fetches the app before it claims; None for one that it has."""
+    if not is_pushed(federation.spec.spec.app):
+        return None
+    uri = bundle_uri(stored.bucket, tenant, federation.code_hash)
+    seconds = int((MANIFEST_VALIDITY + CLOCK_SKEW).total_seconds())
+    return Download(url=_base_url(stored.blobs, uri, seconds, int(at.timestamp()) // 60))
 
 
 def work_order(

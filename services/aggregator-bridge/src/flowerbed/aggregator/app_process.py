@@ -1,0 +1,143 @@
+"""An app's own code makes the base checkpoint, in a process of its own that knows nothing of us.
+
+It runs as this service's user all the same: what it may do to the machine is the operator's to
+decide (docs/security.md), who may have only bases from S3.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.contracts.apps import BUILTIN, MODEL, bundle_uri, is_pushed
+from flowerbed.contracts.bundle import LARGEST_BUNDLE, BadBundle, Bundle, unpack
+from flowerbed.contracts.spec import Train
+from flowerbed.contracts.values import Scalar
+from flowerbed.events.errors import Rejected
+from flowerbed.flower_apps.registry import code_hash
+
+_PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+
+
+class CodeDiffers(Rejected):
+    code: ClassVar[str] = "code-hash"
+
+
+class AppFailed(Rejected):
+    code: ClassVar[str] = "app-failed"
+
+
+class AppNotRun(Rejected):
+    code: ClassVar[str] = "app-not-run"
+
+
+async def run_app(bridge: Bridge, asked: Asked, folder: Path, path: Path) -> None:
+    """Have the spec's app write its initial model to `path`."""
+    if is_pushed(asked.spec.spec.app):
+        await _run_pushed(bridge, asked, folder, path)
+    else:
+        await _run_builtin(bridge, asked, path)
+
+
+async def fetch_pushed(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, Bundle]:
+    """The bundle that the spec names, unpacked.
+
+    Raises:
+        NotFound: the federation's tenant never pushed it.
+        DigestDiffers: what lies there is something else.
+    """
+    sha256 = asked.created.code_hash
+    fab, unpacked = folder / "app.fab", folder / "app"
+    uri = bundle_uri(bridge.bucket, asked.context.tenant, sha256)
+
+    def fetch() -> tuple[Path, Bundle]:
+        bridge.blobs.download(uri, fab, sha256=sha256, max_bytes=LARGEST_BUNDLE)
+        return unpacked.absolute(), unpack(fab.read_bytes(), unpacked)
+
+    try:
+        return await asyncio.to_thread(fetch)
+    except BadBundle as error:
+        raise AppFailed(f"{asked.spec.spec.app} cannot be unpacked: {error}") from error
+
+
+async def _run_builtin(bridge: Bridge, asked: Asked, path: Path) -> None:
+    app = asked.spec.spec.app.removeprefix(BUILTIN)
+    here = await asyncio.to_thread(code_hash, app)
+    if here != asked.created.code_hash:
+        raise CodeDiffers(f"app {app} has code {here} here, {asked.created.code_hash} is asked")
+    train = asked.spec.spec.train
+    command = ("initialize", "--app", app, *_told(train.seed, path, _dashed(train.app_parameters)))
+    await _run(bridge, f"app {app}", command, _environment())
+
+
+async def _run_pushed(bridge: Bridge, asked: Asked, folder: Path, path: Path) -> None:
+    spec = asked.spec.spec
+    if not bridge.runs_pushed_apps:
+        raise AppNotRun(
+            "this control plane runs no app that was pushed: put a base checkpoint into S3 and"
+            " name it, model_ref: {uri: s3://…}"
+        )
+    unpacked, bundle = await fetch_pushed(bridge, asked, folder)
+    config = {**bundle.config, **_dashed(_said(spec.train))}
+    model = spec.model_ref.uri.removeprefix(MODEL)
+    told = _told(spec.train.seed, path, config)
+    command = ("initialize_own", "--folder", str(unpacked), "--model", model, *told)
+    # Whatever it looks for at home is not ours.
+    environment = {**_environment(), "HOME": str(unpacked)}
+    await _run(bridge, f"app {bundle.name}", command, environment)
+
+
+async def _run(
+    bridge: Bridge,
+    app: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", f"flowerbed.flower_apps.{command[0]}", *command[1:],
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env=environment,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(bridge.initialize_timeout.total_seconds()):
+            _, errors = await process.communicate()
+    except TimeoutError as error:
+        raise AppFailed(f"{app} made no checkpoint in time") from error
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode != 0:
+        last = errors.decode(errors="replace").strip().rsplit("\n", 1)[-1]
+        raise AppFailed(f"{app} ended with {process.returncode}: {last[:500]}")
+
+
+def _told(seed: int, path: Path, config: Mapping[str, Scalar]) -> tuple[str, ...]:
+    return "--seed", str(seed), "--out", str(path), "--config", json.dumps(config)
+
+
+def _environment() -> dict[str, str]:
+    """The app's code needs nothing of ours: no settings file, no token."""
+    return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+
+
+def _said(train: Train) -> dict[str, Scalar]:
+    return {
+        **train.app_parameters,
+        "local_epochs": train.local_epochs,
+        "batch_size": train.batch_size,
+        "learning_rate": train.learning_rate,
+        "seed": train.seed,
+    }
+
+
+def _dashed(config: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """As Flower apps spell the names of their parameters."""
+    return {key.replace("_", "-"): value for key, value in config.items()}
