@@ -109,7 +109,8 @@ class ControlPlane:
             "iss": ISSUER, "aud": CLIENT, "nbf": now, "exp": now + 60, "iat": now,
             "jti": uuid.uuid4().hex, "tenant": TENANT, "federation_id": FEDERATION,
             "client_id": CLIENT, "lease_id": LEASE, "lease_epoch": 1, "app": app,
-            "code_hash": registry.code_hash(app.removeprefix("builtin:")), **changes,
+            "code_hash": changes.get("code_hash") or registry.code_hash(app[len("builtin:") :]),
+            **changes,
         }  # fmt: skip
 
     def manifest(self, **changes: Any) -> str:

@@ -28,6 +28,8 @@ from flowerbed.runner.lease_work import LeaseWork
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.renewal import keep_renewed
 from flowerbed.runner.site import MAY_PASS, Site
+from flowerbed.runner.site_app import forget_unpacked, site_app
+from flowerbed.runner.site_policy import is_policy
 from flowerbed.runner.verify import check_offer, read_claims
 
 logger = logging.getLogger(__name__)
@@ -145,7 +147,7 @@ class Agent:
     async def _decline(self, key: LeaseKey, refusal: Refused) -> None:
         """Leave the offer alone for a while, and say why: once for each reason."""
         reason = f"lease {key.lease_id} is not claimed: {refusal.in_full}"
-        passes = refusal.code in MAY_PASS
+        passes = refusal.code in MAY_PASS or is_policy(refusal.code)
         self._leave_alone(key, reason, PASSING_PAUSE if passes else REFUSED_PAUSE, refusal.code)
         if self._declined.get(key) == refusal.code:
             return
@@ -164,9 +166,15 @@ class Agent:
         with self._site.spans.of_lease("claim", manifest):
             terms = await self._site.ready()
             check_offer(manifest, offer, terms)
-            held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
+            self._site.policy().check_offer(manifest)
+            app = await site_app(self._site.state, self._site.store, manifest)
+            try:
+                held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
+            except RunnerError:
+                forget_unpacked(self._site.state, key)
+                raise
         logger.info("claimed lease %s of %s", key.lease_id, manifest.federation_id)
-        return LeaseWork(self._site, manifest, held)
+        return LeaseWork(self._site, manifest, held, app)
 
     async def _begin(self, work: LeaseWork) -> None:
         for key, (_, older) in list(self._leases.items()):
@@ -197,6 +205,7 @@ class Agent:
         self._site.held.discard(key.lease_id)
         self._site.board.drop(key.lease_id)
         shutil.rmtree(self._site.state.bases(key.lease_id), ignore_errors=True)
+        forget_unpacked(self._site.state, key)
         self._site.tidy()
 
     def _leave_alone(

@@ -18,15 +18,15 @@ from typing import TypeVar
 from flowerbed.contracts.door import Measures, WorkReport
 from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef
-from flowerbed.flower_apps import registry
 from flowerbed.runner import clock, storage, transfer
 from flowerbed.runner.errors import NotReachable, Refused
 from flowerbed.runner.journal import Finished, Measured, Spent, WorkKey
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.pipe import Hello, Request, Result
 from flowerbed.runner.site import Site
+from flowerbed.runner.site_app import SiteApp
 from flowerbed.runner.state import has_digest
-from flowerbed.runner.verify import LEEWAY_SECONDS, app_name, check_order
+from flowerbed.runner.verify import LEEWAY_SECONDS, check_order
 from flowerbed.runner.warm import Left, Worker
 from flowerbed.runner.work_folder import LARGEST, WorkFolder
 
@@ -56,14 +56,22 @@ class Bench:
     """Does the orders of one lease, one at a time, with one warm worker."""
 
     def __init__(
-        self, site: Site, manifest: Manifest, listen: Callable[[bytes], None] | None = None
+        self,
+        site: Site,
+        manifest: Manifest,
+        app: SiteApp,
+        listen: Callable[[bytes], None] | None = None,
     ) -> None:
         """`listen` is told what the worker writes."""
         self._site = site
         self._manifest = manifest
-        self._default_config = registry.find(app_name(manifest.app)).default_config()
+        self._config = app.config
         hello = Hello(
-            app=app_name(manifest.app),
+            app=app.name,
+            folder=None if app.folder is None else str(app.folder),
+            client_app=app.client_app,
+            run_config=dict(app.config),
+            node_config=dict(site.node_config),
             data_path=str(site.dataset.folder),
             run_id=_number(manifest.federation_id),
             node_id=_number(manifest.client_id),
@@ -130,7 +138,9 @@ class Bench:
         journal = self._site.journal
         epochs = self._epochs(order)
         limits = self._manifest.limits
-        check_limits(limits, journal.spent(order.lease_id), epochs)
+        spent = journal.spent(order.lease_id)
+        check_limits(limits, spent, epochs)
+        self._site.policy().check_epochs(epochs, spent.epochs)
         needed = storage.needed_for(order.base.size)
         if folder.finished() is None:
             storage.check_free(self._site.state.root, needed)
@@ -259,7 +269,7 @@ class Bench:
         """Passes over the data that the order asks for; only training counts."""
         if order.message_type != "train":
             return 0
-        config = {**self._default_config, **order.config}
+        config = {**self._config, **order.config}
         value = order.config.get("local_epochs", config.get("local-epochs", 1))
         if isinstance(value, str) or value < 0 or value != int(value):
             raise Refused("claims", f"local-epochs is {value!r}, not a count")

@@ -24,6 +24,7 @@ from flowerbed.runner.door import Door
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.http import open_client
 from flowerbed.runner.identity import Identity, IdentityStore, enrolled_identity
+from flowerbed.runner.interpreter import worker_command as own_command
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.keeping import keep_the_keeper
 from flowerbed.runner.settings import AgentSettings
@@ -33,7 +34,6 @@ from flowerbed.runner.status import Status, StatusBoard
 from flowerbed.runner.telemetry import exported_spans
 from flowerbed.runner.transfer import open_store
 from flowerbed.runner.verify import KeyRing
-from flowerbed.runner.warm import WORKER_COMMAND
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,13 @@ class AlreadyRunning(BadInput):
 
 def run_agent(
     state: StateDir,
-    worker_command: Sequence[str] = WORKER_COMMAND,
+    worker_command: Sequence[str] | None = None,
     *,
     keeper: int | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT; SIGUSR1 also gives the leases back.
 
+    `worker_command`: None is what the settings say.
     `keeper`: the process that starts us again; it is replaced if it is killed.
 
     Raises:
@@ -62,7 +63,7 @@ def run_agent(
         uvloop.run(_run(state, worker_command, keeper))
 
 
-async def _run(state: StateDir, worker_command: Sequence[str], keeper: int | None) -> None:
+async def _run(state: StateDir, worker_command: Sequence[str] | None, keeper: int | None) -> None:
     stop = asyncio.Event()
     release = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -92,7 +93,7 @@ def _set_both(release: asyncio.Event, stop: asyncio.Event) -> None:
 
 @asynccontextmanager
 async def open_site(
-    state: StateDir, store: IdentityStore, worker_command: Sequence[str]
+    state: StateDir, store: IdentityStore, worker_command: Sequence[str] | None
 ) -> AsyncIterator[Site]:
     """Everything the agent needs, open.
 
@@ -137,7 +138,8 @@ async def open_site(
                 store=s3,
                 keys=KeyRing(identity.jwks, refetch),
                 board=board,
-                worker_command=worker_command,
+                worker_command=worker_command or own_command(settings.python),
+                node_config=settings.node_config,
                 hands_out_logs=settings.logs,
                 spans=spans,
             )

@@ -14,6 +14,7 @@ from flowerbed.runner.errors import DoorRefused, NotAdmitted, Refused
 from flowerbed.runner.log_lines import LogLines
 from flowerbed.runner.patience import patiently, pause
 from flowerbed.runner.site import MAY_PASS, Site
+from flowerbed.runner.site_app import SiteApp
 from flowerbed.runner.status import LeaseStatus
 from flowerbed.runner.verify import check_order, read_claims, unverified_work_id
 
@@ -30,7 +31,7 @@ be given up and found again before the lease has run out."""
 
 
 class LeaseWork:
-    def __init__(self, site: Site, manifest: Manifest, held: LeaseHeld) -> None:
+    def __init__(self, site: Site, manifest: Manifest, held: LeaseHeld, app: SiteApp) -> None:
         self.key = LeaseKey(lease_id=held.lease_id, epoch=held.epoch)
         self.is_busy = False
         self.is_stopping = False
@@ -41,7 +42,7 @@ class LeaseWork:
             site.scrubber if site.hands_out_logs else None,
             held.epoch,
         )
-        self._bench = Bench(site, manifest, self._lines.take)
+        self._bench = Bench(site, manifest, app, self._lines.take)
         self._beat_seconds = held.heartbeat_seconds
         self._last_work_id = ""
         self._repeats = 0
@@ -162,6 +163,7 @@ class LeaseWork:
         key = await patiently(lambda: self._site.keys.find(token))
         order = read_claims(token, key, WorkOrder)
         check_order(order, self._manifest, await self._site.terms())
+        self._site.policy().check_claims(order)
         return order
 
     async def _report(self, work_id: str, report: WorkReport) -> None:

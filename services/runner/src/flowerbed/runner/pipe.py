@@ -21,6 +21,8 @@ class _Line(BaseModel):
 class Hello(_Line):
     """The first line: which app, on which data. Not in the arguments, which anyone can list.
 
+    `folder`, `client_app`, `run_config`: of an app that is not installed here, where it is
+    unpacked, what to load there, and what it is told. `node_config`: what the site tells any app.
     `is_traced`: spans that the app records are wanted.
     """
 
@@ -28,6 +30,10 @@ class Hello(_Line):
     data_path: str
     run_id: int
     node_id: int
+    folder: str | None = None
+    client_app: str = ""
+    run_config: dict[str, Scalar] = {}
+    node_config: dict[str, Scalar] = {}
     is_traced: bool = False
 
 

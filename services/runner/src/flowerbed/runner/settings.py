@@ -1,7 +1,8 @@
 """What a person chose at `client start`, kept for the agent."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
+from flowerbed.contracts.values import Scalar
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.state import StateDir, read_json, write_json
 
@@ -11,6 +12,8 @@ class AgentSettings:
     """`dataset`: `local:/path`, absolute. `task`: what its own dataset.json does not say.
 
     `logs`: the app's log lines are handed out.
+    `python`: the interpreter that runs the apps; None is ours.
+    `node_config`: what each app finds in its context besides what it is told anyway.
     `otlp_endpoint`: the collector that spans are sent to; None is what the standard variables say.
     `otlp_allowed`: origins of collectors that a federation may have its spans sent to.
     """
@@ -18,6 +21,8 @@ class AgentSettings:
     dataset: str
     task: str | None = None
     logs: bool = True
+    python: str | None = None
+    node_config: dict[str, Scalar] = field(default_factory=dict)
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
     otlp_allowed: tuple[str, ...] = ()

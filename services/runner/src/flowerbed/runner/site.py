@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
 import httpx
 
+from flowerbed.contracts.values import Scalar
 from flowerbed.runner import storage
 from flowerbed.runner.dataset import Dataset, DatasetGone, DatasetUnreadable
 from flowerbed.runner.door import Door
@@ -18,6 +19,7 @@ from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.power import Power
 from flowerbed.runner.scrub import Scrubber, scrub
+from flowerbed.runner.site_policy import CODE, SitePolicy
 from flowerbed.runner.state import StateDir, has_digest, sync_directory
 from flowerbed.runner.status import StatusBoard
 from flowerbed.runner.telemetry import Spans
@@ -46,6 +48,7 @@ class Site:
     keys: KeyRing
     board: StatusBoard
     worker_command: Sequence[str] = WORKER_COMMAND
+    node_config: Mapping[str, Scalar] = field(default_factory=dict)
     hands_out_logs: bool = True
     held: set[str] = field(default_factory=set)
     under_way: set[str] = field(default_factory=set)
@@ -72,6 +75,18 @@ class Site:
             dataset=reference,
             dataset_uri=self.dataset.uri,
         )
+
+    def policy(self) -> SitePolicy:
+        """What its operator allows at this moment.
+
+        Raises:
+            Refused: the file cannot be read: then nothing is allowed.
+        """
+        try:
+            return SitePolicy.load(self.state)
+        except BadInput as error:
+            words = "the site's policy cannot be read"
+            raise Refused(f"{CODE}-unreadable", words, at_site=str(error)) from error
 
     async def ready(self) -> Terms:
         """The same, if there is room for work as well.

@@ -7,6 +7,8 @@ keeper.lock                   held by its keeper, and what that says of itself
 status.json  client.log       what the agent says of itself
 journal.sqlite3               finished work
 digests.json                  digests of dataset files, by size, times and inode
+policy.json                   what the site's operator allows: see `site_policy`
+apps/<sha256>.fab             bundles of apps, and each unpacked for a lease in a folder
 results/  bases/<lease_id>/   files of finished work; checkpoints to start from
 states/                       what apps remember between orders
 work/<digest>/                work under way: see `work_folder`
@@ -15,6 +17,7 @@ work/<digest>/                work under way: see `work_folder`
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -95,6 +98,17 @@ class StateDir:
     def work(self) -> Path:
         return self.root / "work"
 
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy.json"
+
+    @property
+    def apps(self) -> Path:
+        return self.root / "apps"
+
+    def unpacked(self, lease_id: str, epoch: int) -> Path:
+        return self.apps / f"{lease_id}-{epoch}"
+
     def bases(self, lease_id: str) -> Path:
         return self.root / "bases" / lease_id
 
@@ -115,7 +129,10 @@ class StateDir:
             raise BadInput(f"{self.root} cannot hold a client: {error.strerror}") from error
 
     def clear_leftovers(self) -> None:
-        """Remove base checkpoints that nobody has used for long; call before any work begins."""
+        """Remove base checkpoints that nobody has used for long, and apps that were unpacked for
+        leases; call before any work begins."""
+        for left in self.apps.glob("*/"):
+            shutil.rmtree(left, ignore_errors=True)
         for base in (self.root / "bases").glob("*/*"):
             with suppress(OSError):
                 if base.stat().st_mtime < clock.machine() - BASES_KEPT_SECONDS:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from flowerbed.contracts.bundle import LARGEST_BUNDLE
 from flowerbed.contracts.signed import Upload
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner.door import retry_after
@@ -52,7 +53,8 @@ async def download(store: httpx.AsyncClient, url: str, base: ArtifactRef, folder
     if await asyncio.to_thread(_is_cached, path, base.sha256):
         return path
     with _incoming(path) as file:
-        digest, size = await _receive(store, url, base.size, file)
+        what = ("base-not-available", "the base checkpoint")
+        digest, size = await _receive(store, url, base.size, file, what)
         if (digest, size) != (base.sha256, base.size):
             raise Refused(
                 "base-hash-mismatch",
@@ -60,6 +62,24 @@ async def download(store: httpx.AsyncClient, url: str, base: ArtifactRef, folder
                 f" the order says {base.sha256} with {base.size}",
             )
     _forget_old(folder)
+    return path
+
+
+async def download_app(store: httpx.AsyncClient, url: str, sha256: str, folder: Path) -> Path:
+    """An app's bundle as a file, from the cache where it is there already.
+
+    Raises:
+        Refused: what came is not what is named.
+        NotReachable: the store is away.
+    """
+    path = folder / f"{sha256}.fab"
+    if await asyncio.to_thread(_is_cached, path, sha256):
+        return path
+    with _incoming(path) as file:
+        what = ("app-not-available", "the app")
+        digest, _ = await _receive(store, url, LARGEST_BUNDLE, file, what)
+        if digest != sha256:
+            raise Refused("code-hash", f"the app is {digest}, the manifest says {sha256}")
     return path
 
 
@@ -84,13 +104,13 @@ def _incoming(path: Path) -> Iterator[BinaryIO]:
 
 
 async def _receive(
-    store: httpx.AsyncClient, url: str, most: int, file: BinaryIO
+    store: httpx.AsyncClient, url: str, most: int, file: BinaryIO, what: tuple[str, str]
 ) -> tuple[str, int]:
     digest = hashlib.sha256()
     size = 0
     try:
         async with store.stream("GET", url, headers=PLAIN) as answer:
-            _raise_for(answer, "base-not-available", "the base checkpoint")
+            _raise_for(answer, *what)
             async for chunk in answer.aiter_raw(CHUNK):
                 digest.update(chunk)
                 size += len(chunk)

@@ -16,6 +16,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 from pydantic import ValidationError
 
+from flowerbed.contracts.apps import BUILTIN, PUSHED, is_pushed
 from flowerbed.contracts.door import LeaseOffer
 from flowerbed.contracts.signed import (
     ALGORITHM,
@@ -33,7 +34,6 @@ from flowerbed.runner.errors import Refused
 
 LEEWAY_SECONDS = 10
 """How far what is known of the control plane's clock may differ from it."""
-APP_PREFIX = "builtin:"
 
 C = TypeVar("C", bound=Claims)
 _TYPES: dict[type[Claims], str] = {Manifest: MANIFEST_TYPE, WorkOrder: WORK_ORDER_TYPE}
@@ -174,8 +174,8 @@ def check_order(order: WorkOrder, manifest: Manifest, terms: Terms) -> None:
 
 def app_name(app: str) -> str:
     """Raises: Refused: the app is not one that is installed here."""
-    name = app.removeprefix(APP_PREFIX)
-    if not app.startswith(APP_PREFIX) or name not in registry.BUILTIN:
+    name = app.removeprefix(BUILTIN)
+    if not app.startswith(BUILTIN) or name not in registry.BUILTIN:
         raise Refused("unknown-app", f"no app {app!r} is installed here")
     return name
 
@@ -191,11 +191,17 @@ def _check_claims(claims: Claims, terms: Terms, now: float) -> None:
         raise Refused("expired", f"expired {now - claims.exp:.0f} s ago")
     if claims.tenant != terms.tenant:
         raise Refused("wrong-tenant", f"for tenant {claims.tenant!r}, this is {terms.tenant!r}")
-    installed = registry.code_hash(app_name(claims.app))
+    installed = _code_hash(claims.app)
     if claims.code_hash != installed:
         raise Refused(
             "code-hash", f"{claims.app} is {installed} here, the claim says {claims.code_hash}"
         )
+
+
+def _code_hash(app: str) -> str:
+    """Of what would run here. A bundle is named by its digest, which it is held against when it
+    comes."""
+    return app.removeprefix(PUSHED) if is_pushed(app) else registry.code_hash(app_name(app))
 
 
 def _equal(what: str, found: object, expected: object) -> None:

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -33,6 +34,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from flowerbed.contracts.values import Scalar
 from flowerbed.flower_apps import registry
 from flowerbed.runner import app_state, storage
 from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
@@ -133,19 +135,19 @@ class AppServer:
         TaskIdentity.run_id = hello.run_id
         TaskIdentity.node_id = hello.node_id
         TaskIdentity.task_id = hello.run_id
-        self._app: ClientApp = registry.load_client_app(hello.app)
+        self._app, run_config = _loaded(hello)
         if (torch := sys.modules.get("torch")) is not None:
             torch.set_num_threads(1)
         self._context = Context(
             run_id=hello.run_id,
             node_id=hello.node_id,
-            node_config={"data-path": hello.data_path},
+            node_config={**hello.node_config, "data-path": hello.data_path},
             state=RecordDict(),
-            run_config=registry.find(hello.app).default_config(),
+            run_config=run_config,
         )
         self._remembers: str | None = None
         self._is_settled = True
-        self._recorder = Recorder.installed() if hello.is_traced else None
+        self._recorder = _recorder() if hello.is_traced else None
 
     def answer(self, request: Request) -> Result | AppFailed:
         """Run the app. What it remembers counts once it has given a result, not before."""
@@ -189,7 +191,7 @@ class AppServer:
 
     def _message(self, request: Request) -> Message:
         with safe_open(request.base_path, framework="np", backend="pread") as file:
-            arrays = {name: _array(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: _array(file.get_tensor(name)) for name in _in_order(file.keys())}
         content = RecordDict(
             {"arrays": ArrayRecord(arrays), "config": ConfigRecord(dict(request.config))}
         )
@@ -199,6 +201,32 @@ class AppServer:
             message_type=request.message_type,
             ttl=_TTL_SECONDS,
         )
+
+
+def _loaded(hello: Hello) -> tuple[ClientApp, dict[str, Scalar]]:
+    """The app, and the run config that it finds in its context."""
+    if hello.folder is None:
+        app = registry.load_client_app(hello.app)
+        return app, registry.find(hello.app).default_config()
+    app = registry.load_from(Path(hello.folder), hello.client_app)
+    if not isinstance(app, ClientApp):
+        raise TypeError(f"{hello.client_app} is {type(app).__name__}, not a ClientApp")
+    return app, dict(hello.run_config)
+
+
+def _recorder() -> Recorder | None:
+    """None where the site's environment has no OpenTelemetry: the app cannot have spans either."""
+    try:
+        return Recorder.installed()
+    except ImportError as error:
+        logger.info("no spans of the app: %s", error)
+        return None
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """A list of arrays has numbers for names and means their order; the file sorts them as text."""
+    found = list(names)
+    return sorted(found, key=int) if all(name.isdecimal() for name in found) else found
 
 
 def _seed(seed: int) -> None:
