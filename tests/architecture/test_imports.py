@@ -20,7 +20,9 @@ ADAPTERS = {
         "events/store.py",
         "embedded/databases.py", "embedded/backup/*",
     ],
-    "flwr": ["aggregator/*", "runner/worker.py", "runner/app_state.py", "flower_apps/*"],
+    "flwr": ["aggregator/*", "runner/worker.py", "runner/app_state.py", "flower_apps/*",
+        "cli/bundling.py",
+    ],
     "torch": ["flower_apps/*"],
     "boto3": ["artifact/blobs.py", "embedded/*", "cli/artifact.py"],
     "botocore": ["artifact/blobs.py", "embedded/*", "cli/artifact.py"],
@@ -63,7 +65,7 @@ DECIDERS = (
     "orchestrator/decider.py", "orchestrator/evolve.py", "orchestrator/exchanges.py",
     "orchestrator/cohorts.py", "orchestrator/rounds.py", "orchestrator/steering.py",
     "orchestrator/commands.py", "orchestrator/state.py", "aggregator/decider.py",
-    "aggregator/quorum.py", "artifact/decider.py",
+    "aggregator/quorum.py", "artifact/decider.py", "artifact/apps.py",
 )  # fmt: skip
 PURE = {
     "dataclasses", "typing", "collections", "math", "datetime", "functools", "enum", "random",

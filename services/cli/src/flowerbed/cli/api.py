@@ -128,6 +128,12 @@ class Api:
             _TRIES, "POST", "/federations", content=document, headers=headers, params=params
         )
 
+    def push(self, bundle: bytes, tenant: str | None = None) -> Any:
+        """Store a Flower app's bundle; the same bytes may be pushed again."""
+        params = {"tenant": tenant} if tenant else {}
+        headers = {"content-type": "application/zip"}
+        return self._repeat(_TRIES, "POST", "/apps", content=bundle, headers=headers, params=params)
+
     def federation(self, federation_id: str) -> dict[str, Any]:
         found: dict[str, Any] = self.get(f"/federations/{federation_id}")
         return found

@@ -2,27 +2,29 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import typer
 
-from flowerbed.cli import invites
+from flowerbed.cli import client_policy, invites
 from flowerbed.cli.calling import Shown, call, example
+from flowerbed.cli.choosing import StateDirOption, chosen
 from flowerbed.cli.output import print_json, print_json_line
 from flowerbed.cli.watching import Watch, changes
 from flowerbed.runner.control import log_lines, running_agent, start_agent, stop_agent
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.keeping import Kept, read_kept, running_keeper
 from flowerbed.runner.settings import AgentSettings
-from flowerbed.runner.state import STATE_DIR_VARIABLE, StateDir
+from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import Status, read_status
 
 app = typer.Typer(help="Invite sites, and run the agent at a site.", no_args_is_help=True)
 invites.register(app)
+app.add_typer(client_policy.app, name="policy")
 
 
 CLOCK_WORTH_SAYING = 10.0
@@ -32,17 +34,6 @@ CLOCK_WORTH_SAYING = 10.0
 class Protocol(StrEnum):
     grpc = "grpc"
     http = "http/protobuf"
-
-
-StateDirOption: TypeAlias = Annotated[
-    Path | None,
-    typer.Option(
-        "--state-dir",
-        envvar=STATE_DIR_VARIABLE,
-        help="Where this client keeps its identity and its journal.",
-        show_default="flowerbed/client in the user's data home",
-    ),
-]
 
 
 @app.command(
@@ -95,6 +86,25 @@ def start(
             show_default="as before, at first --logs",
         ),
     ] = None,
+    python: Annotated[
+        str | None,
+        typer.Option(
+            "--python",
+            metavar="PATH",
+            help="Run the apps in another environment: its Python, with flwr in it. Kept; `none`"
+            " ends it.",
+            show_default="the agent's own",
+        ),
+    ] = None,
+    node_config: Annotated[
+        str | None,
+        typer.Option(
+            "--node-config",
+            metavar="'NAME=VALUE ...'",
+            help="What apps find in context.node_config besides data-path. Kept.",
+            show_default="nothing",
+        ),
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run here, not in the background.")
     ] = False,
@@ -103,8 +113,17 @@ def start(
     """Enrol if needed, then take part: answers once the agent polls for work."""
     state = StateDir.at(state_dir)
     protocol = None if otlp_protocol is None else otlp_protocol.value
-    chosen = _chosen(task, otlp_endpoint, protocol, otlp_allow, logs)
-    settings = replace(_kept(state) if dataset is None else _first(state, dataset, task), **chosen)
+    given = {
+        "task": task,
+        "otlp_endpoint": otlp_endpoint,
+        "otlp_protocol": protocol,
+        "otlp_allowed": otlp_allow,
+        "logs": logs,
+        "python": python,
+        "node_config": node_config,
+    }
+    before = _kept(state) if dataset is None else _first(state, dataset, task)
+    settings = replace(before, **chosen(given))
     if running_agent(state) is not None:
         if AgentSettings.load(state) != settings:
             raise BadInput("the agent runs already, with other settings: stop it first")
@@ -173,32 +192,6 @@ def doctor(state_dir: StateDirOption = None) -> None:
     examine(client_checks.checks(StateDir.at(state_dir)))
 
 
-def _chosen(
-    task: str | None,
-    otlp_endpoint: str | None,
-    otlp_protocol: str | None,
-    otlp_allow: Sequence[str] | None,
-    logs: bool | None,
-) -> dict[str, Any]:
-    """The settings that were given, by name."""
-    from flowerbed.contracts.telemetry import read_origins
-
-    if otlp_endpoint is not None and not otlp_endpoint.startswith(("http://", "https://")):
-        raise BadInput(f"--otlp-endpoint is {otlp_endpoint!r}, not http://HOST:PORT or https://…")
-    try:
-        allowed = None if otlp_allow is None else read_origins(otlp_allow)
-    except ValueError as error:
-        raise BadInput(f"--otlp-allow: {error}") from error
-    given = {
-        "task": task,
-        "otlp_endpoint": otlp_endpoint,
-        "otlp_protocol": otlp_protocol,
-        "otlp_allowed": allowed,
-        "logs": logs,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def _kept(state: StateDir) -> AgentSettings:
     """What was chosen before. A dataset that is gone by now is the agent's matter: it says so."""
     try:
@@ -208,13 +201,14 @@ def _kept(state: StateDir) -> AgentSettings:
 
 
 def _first(state: StateDir, uri: str, task: str | None) -> AgentSettings:
-    """For this dataset: of what was chosen before only whether lines are handed out, lest a site
-    that keeps them hands them out by oversight."""
+    """For this dataset: of what was chosen before only where apps run, and whether lines are handed
+    out, lest a site that keeps them hands them out by oversight."""
     from flowerbed.runner.dataset import URI_PREFIX, Dataset
 
     dataset = f"{URI_PREFIX}{Dataset.open(uri, task).folder}"
     try:
-        return AgentSettings(dataset=dataset, logs=AgentSettings.load(state).logs)
+        before = AgentSettings.load(state)
+        return AgentSettings(dataset=dataset, logs=before.logs, python=before.python)
     except BadInput:
         return AgentSettings(dataset=dataset)
 

@@ -1,9 +1,10 @@
 """`flowerbed federation`: submit a FederationSpec, see what becomes of it, stop it."""
 
+import hashlib
 import sys
 import uuid
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -17,6 +18,10 @@ from flowerbed.cli.policy import policy
 from flowerbed.cli.tables import moment, one_line, print_table
 from flowerbed.cli.watching import Watch, changes
 from flowerbed.cli.why import why
+from flowerbed.contracts.apps import PUSHED
+
+if TYPE_CHECKING:
+    from flowerbed.cli.bundling import Push
 
 app = typer.Typer(
     help="Submit, watch and stop federations.", no_args_is_help=True, add_completion=False
@@ -37,7 +42,7 @@ Status: TypeAlias = Annotated[str | None, typer.Option("--status", help="e.g. ru
 @app.command(cls=Shown, epilog=example("flowerbed federation validate examples/hospital.yaml"))
 def validate(spec: SpecFile) -> None:
     """Check a FederationSpec here, without a stack: every broken rule at once."""
-    problems = _problems(_read(spec))
+    problems = _problems(_with_app(_read(spec), spec, lambda bundle, _: _digest(bundle)))
     if call().as_json:
         print_json({"is_valid": not problems, "problems": problems})
     elif problems:
@@ -65,9 +70,12 @@ def submit(
         bool, typer.Option("--watch", "-w", help="Stay, with progress, until it has ended.")
     ] = False,
 ) -> None:
-    """Submit a FederationSpec. Prints the federation's id."""
-    document = _read(spec)
+    """Submit a FederationSpec. Prints the federation's id.
+
+    An app that is named by its folder is pushed first.
+    """
     api = call().api()
+    document = _with_app(_read(spec), spec, lambda bundle, tenant: _push(api, bundle, tenant))
     submitted = api.submit(document, key or str(uuid.uuid4()))
     identity = submitted["federation_id"]
     if watch:
@@ -247,6 +255,25 @@ def _read(spec: Path) -> bytes:
         return sys.stdin.buffer.read() if str(spec) == "-" else spec.read_bytes()
     except OSError as error:
         raise CommandFailed(f"{spec}: {error.strerror}", exit_code=BAD_INPUT) from error
+
+
+def _with_app(document: bytes, spec: Path, push: "Push") -> bytes:
+    from flowerbed.cli.bundling import with_pushed_app
+
+    place = Path() if str(spec) == "-" else spec.parent
+    return with_pushed_app(document, place, push)
+
+
+def _push(api: Api, bundle: bytes, tenant: str) -> str:
+    from flowerbed.cli.app import described, named
+
+    pushed = api.push(bundle, tenant)
+    typer.echo(f"pushed {named(pushed)}: {described(pushed)}", err=True)
+    return named(pushed)
+
+
+def _digest(bundle: bytes) -> str:
+    return f"{PUSHED}{hashlib.sha256(bundle).hexdigest()}"
 
 
 def _problems(document: bytes) -> list[dict[str, Any]]:

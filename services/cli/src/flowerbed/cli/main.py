@@ -14,6 +14,7 @@ from flowerbed.cli.output import exit_codes
 GROUPS = {
     "client": "Invite sites, and run the agent at a site.",
     "federation": "Submit, watch and stop federations.",
+    "app": "Bring Flower apps of your own.",
     "artifact": "List, fetch, verify and promote checkpoints.",
     "webhook": "Have events sent to an address, signed.",
     "dead-letters": "Look at events that could not be handled, and handle them again.",
