@@ -9,6 +9,7 @@ import os
 import signal
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,8 +185,9 @@ def test_a_buffer_that_is_not_full_and_a_deadline_that_passes_without_anybody(
     identity = field.submit(of_pair(tmp_path, num_rounds=1, round_policy=policy))
     joined(identity, one, two)
     train(one)
-    buffer = shown(field, identity, "updates-to-fill-buffer")
-    assert on(buffer) == {two.client_id}
+    filling = partial(shown, field, identity, "updates-to-fill-buffer")
+    until(lambda: on(filling()) == {two.client_id}, "the first update is in the buffer", 10)
+    buffer = filling()
     stops.stop("aggregator")
     passed = shown(field, identity, "deadline-passed")
     assert on(passed) == {"aggregator"}
