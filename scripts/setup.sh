@@ -27,8 +27,8 @@ locked=$(mktemp)
 trap 'rm -f "$locked"' EXIT
 grep -v '^torch==' requirements.lock > "$locked"
 echo "setup: installing the locked dependencies (a minute or two, once)"
-"${pip[@]}" install --no-deps --no-warn-conflicts --require-hashes -r "$locked"
-"${pip[@]}" install "$(grep '^torch==' requirements.lock)"
+"${pip[@]}" install --no-deps --require-hashes -r "$locked"
+"${pip[@]}" install --no-warn-conflicts "$(grep '^torch==' requirements.lock)"
 echo "setup: installing Flowerbed's own projects"
 "${pip[@]}" install --no-deps --no-build-isolation "${projects[@]/#/-e./}"
 printf '%s' "$wanted" > "$stamp"

@@ -5,7 +5,7 @@ number is raised when every replica runs the newer release, and never falls.
 """
 
 from flowerbed.events.connection import Connection
-from flowerbed.events.errors import FlowerbedError
+from flowerbed.events.errors import FlowerbedError, Rejected
 
 FIRST = 1
 """Of releases that did not write their number down."""
@@ -16,6 +16,15 @@ RELEASE = 2
 
 class NewerRelease(FlowerbedError):
     """The database belongs to a release that this code does not know."""
+
+
+class UpgradeUnfinished(Rejected):
+    """A replica of the release before would not understand what is asked for."""
+
+    code = "upgrade-unfinished"
+
+    def __init__(self) -> None:
+        super().__init__("finish the upgrade first: an older replica still runs")
 
 
 async def current(tx: Connection) -> int:

@@ -25,12 +25,6 @@ class BundleRefused(Rejected):
     status = 422
 
 
-class UpgradeUnfinished(Rejected):
-    """A replica of the release before could not read that an app was pushed."""
-
-    code: ClassVar[str] = "upgrade-unfinished"
-
-
 class AppUnknown(NotFound):
     """This tenant never pushed it."""
 
@@ -55,7 +49,7 @@ class AppShelf:
             raise BundleRefused(f"this is no Flower app that can be taken: {error}") from error
         async with self.database.transaction(tenant) as tx:
             if not await release.reached(tx):
-                raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
+                raise release.UpgradeUnfinished()
         await asyncio.to_thread(self._keep, tenant, bundle, raw)
         pushed = AppPushed(
             sha256=bundle.sha256,

@@ -57,11 +57,8 @@ def allow(
     _something(apps, any_app, builtin, tenants)
     state = StateDir.at(state_dir)
     policy = SitePolicy.load(state)
-    changes: dict[str, Any] = {"apps": _with(policy.apps, _digests(apps))}
-    if any_app:
-        changes["any_app"] = True
-    if builtin:
-        changes["builtin_apps"] = True
+    changes = _switched(any_app, builtin, to=True)
+    changes["apps"] = _with(policy.apps, _digests(apps))
     if tenants:
         changes["tenants"] = _with(policy.tenants or (), tenants)
     _change(state, policy, changes)
@@ -79,11 +76,8 @@ def deny(
     _something(apps, any_app, builtin, tenants)
     state = StateDir.at(state_dir)
     policy = SitePolicy.load(state)
-    changes: dict[str, Any] = {"apps": _without(policy.apps, _digests(apps))}
-    if any_app:
-        changes["any_app"] = False
-    if builtin:
-        changes["builtin_apps"] = False
+    changes = _switched(any_app, builtin, to=False)
+    changes["apps"] = _without(policy.apps, _digests(apps))
     if tenants:
         if policy.tenants is None:
             raise BadInput("every tenant is allowed: name the ones that are with `policy allow`")
@@ -120,6 +114,12 @@ def _rule(text: str) -> tuple[str, int | float | None]:
 def _something(*given: object) -> None:
     if not any(given):
         raise BadInput("name an app, or --any-app, --builtin or --tenant NAME")
+
+
+def _switched(any_app: bool, builtin: bool, *, to: bool) -> dict[str, Any]:
+    """The rules that are named, allowed or not."""
+    named = {"any_app": any_app, "builtin_apps": builtin}
+    return {rule: to for rule, is_named in named.items() if is_named}
 
 
 def _digests(apps: list[str] | None) -> list[str]:

@@ -65,12 +65,6 @@ class KeyReused(Rejected):
     code = "idempotency-key-reused"
 
 
-class UpgradeUnfinished(Rejected):
-    """A replica of the release before could not read this spec."""
-
-    code = "upgrade-unfinished"
-
-
 class Submissions:
     """`token`: what proves to the orchestrator that the gateway names the actor.
 
@@ -112,7 +106,7 @@ class Submissions:
         with span("publish spec", context):
             async with self._database.transaction(spec.metadata.tenant) as tx:
                 if spec.release > await release.current(tx):
-                    raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
+                    raise release.UpgradeUnfinished()
                 await _remember(tx, spec, submission_id, identity)
                 said_by = self._said_by(submission_id, principal.actor)
                 await self._publish(_message(spec, submission_id, identity, said_by))

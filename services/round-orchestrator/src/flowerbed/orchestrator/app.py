@@ -11,8 +11,8 @@ from flowerbed.contracts.round import RoundStarted
 from flowerbed.contracts.values import Token, Words
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
-from flowerbed.events.errors import Rejected
 from flowerbed.events.http import Actor, internal_only
+from flowerbed.events.release import UpgradeUnfinished
 from flowerbed.orchestrator.commanding import Federations, Situation
 from flowerbed.orchestrator.commands import (
     CancelFederation,
@@ -57,12 +57,6 @@ class PolicyAnswer(Answer):
     counts_from: str
 
 
-class UpgradeUnfinished(Rejected):
-    """A replica of the release before would not understand what is asked for."""
-
-    code = "upgrade-unfinished"
-
-
 def internal_routes(token: SecretStr, database: Database, federations: Federations) -> APIRouter:
     router = APIRouter(prefix="/internal/federations", dependencies=[Depends(internal_only(token))])
 
@@ -91,7 +85,7 @@ def internal_routes(token: SecretStr, database: Database, federations: Federatio
     ) -> PolicyAnswer:
         def make(now: Situation) -> Command:
             if not now.is_upgraded:
-                raise UpgradeUnfinished("finish the upgrade first: an older replica still runs")
+                raise UpgradeUnfinished()
             return ChangePolicy(
                 changes=request.changes,
                 reason=request.reason,
