@@ -54,11 +54,14 @@ PARTS = {
 LENT = {
     ("lease", "artifact"): {"flowerbed.artifact.blobs"},
     ("aggregator", "artifact"): {"flowerbed.artifact.blobs"},
-    ("aggregator", "flower_apps"): {"flowerbed.flower_apps.registry"},
-    ("runner", "flower_apps"): {"flowerbed.flower_apps.registry"},
+    ("aggregator", "flower_apps"): {
+        "flowerbed.flower_apps.registry",
+        "flowerbed.flower_apps.messages",
+    },
+    ("runner", "flower_apps"): {"flowerbed.flower_apps.registry", "flowerbed.flower_apps.messages"},
     ("runner", "events"): {"flowerbed.events.destinations"},
 }
-"""Where one service lends another a module: that module alone."""
+"""Where one service lends another a module: these modules alone."""
 
 DECIDERS = (
     "lease/leases.py", "lease/clients.py", "lease/datasets.py",

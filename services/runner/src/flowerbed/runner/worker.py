@@ -7,35 +7,33 @@ the agent reads too: into its own log, and on to the operator if the site allows
 
 import ctypes
 import gc
-import hashlib
 import io
 import logging
 import os
 import queue
-import random
 import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import flwr
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
-from flwr.app.message import Array
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.constant import SType
 from flwr.supercore.task_identity import TaskIdentity
-from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.numpy import save_file
 
 from flowerbed.contracts.values import Scalar
 from flowerbed.flower_apps import registry
+from flowerbed.flower_apps.messages import (
+    BadReply,
+    metrics_of,
+    order_message,
+    seed_all,
+    write_arrays,
+)
 from flowerbed.runner import app_state, storage
 from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
 from flowerbed.runner.recorder import Recorder
@@ -44,11 +42,6 @@ from flowerbed.runner.work_folder import WorkFolder
 logger = logging.getLogger("flowerbed.worker")
 
 _PR_SET_PDEATHSIG = 1
-_TTL_SECONDS = 30 * 24 * 3600.0
-
-
-class BadReply(Exception):
-    """The app's answer is not one that a strategy could use."""
 
 
 def main() -> None:
@@ -155,8 +148,13 @@ class AppServer:
             folder = WorkFolder(Path(request.folder))
             self._remember(request.state_path)
             self._context.node_config["checkpoint-dir"] = str(folder.checkpoint)
-            message = self._message(request)
-            _seed(request.seed)
+            message = order_message(
+                Path(request.base_path),
+                request.config,
+                request.message_type,
+                self._context.node_id,
+            )
+            seed_all(request.seed)
             self._is_settled = False
             if self._recorder is not None:
                 self._recorder.take()  # of a run that failed
@@ -189,19 +187,6 @@ class AppServer:
         self._context.state = state
         self._remembers, self._is_settled = wanted, True
 
-    def _message(self, request: Request) -> Message:
-        with safe_open(request.base_path, framework="np", backend="pread") as file:
-            arrays = {name: _array(file.get_tensor(name)) for name in _in_order(file.keys())}
-        content = RecordDict(
-            {"arrays": ArrayRecord(arrays), "config": ConfigRecord(dict(request.config))}
-        )
-        return Message(
-            content,
-            dst_node_id=self._context.node_id,
-            message_type=request.message_type,
-            ttl=_TTL_SECONDS,
-        )
-
 
 def _loaded(hello: Hello) -> tuple[ClientApp, dict[str, Scalar]]:
     """The app, and the run config that it finds in its context."""
@@ -223,36 +208,13 @@ def _recorder() -> Recorder | None:
         return None
 
 
-def _in_order(names: Iterable[str]) -> list[str]:
-    """A list of arrays has numbers for names and means their order; the file sorts them as text."""
-    found = list(names)
-    return sorted(found, key=int) if all(name.isdecimal() for name in found) else found
-
-
-def _seed(seed: int) -> None:
-    """Also an app that forgets to seed must give the same bytes for the same order."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
-
-
 def _result(
     reply: Message, has_update: bool, folder: WorkFolder, state: RecordDict, seconds: float
 ) -> Result:
-    if reply.has_error():
-        raise BadReply(f"the app answered with error {reply.error.code}")
-    metrics: dict[str, float | int] = {}
-    left_out: list[str] = []
-    for record in reply.content.metric_records.values():
-        for name, value in record.items():
-            if isinstance(value, int | float):
-                metrics[name] = value
-            else:
-                left_out.append(name)
+    metrics, left_out = metrics_of(reply)
     sha256, size = None, 0
     if has_update:
-        sha256, size = _write(reply, folder.update)
+        sha256, size = write_arrays(reply, folder.update)
     try:
         state_sha256 = app_state.save(state, folder.app_state)
     except app_state.TooLarge as error:
@@ -261,45 +223,10 @@ def _result(
         sha256=sha256,
         size=size,
         metrics=metrics,
-        left_out=tuple(left_out),
+        left_out=left_out,
         seconds=seconds,
         state_sha256=state_sha256,
     )
-
-
-def _write(reply: Message, path: Path) -> tuple[str, int]:
-    """The update as a safetensors file, on disk when this returns; the same arrays, the same bytes.
-
-    Raises:
-        BadReply: the reply holds no arrays, or more than one record of them.
-    """
-    records = list(reply.content.array_records.values())
-    if len(records) != 1 or not records[0]:
-        raise BadReply(f"the reply has {len(records)} array records, expected one with arrays")
-    save_file({name: _elements(array) for name, array in records[0].items()}, path)
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return digest, file.tell()
-
-
-def _array(elements: NDArray[Any]) -> Array:
-    """What `Array(elements)` makes, byte for byte, with one copy instead of three."""
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(elements))
-    data = b"".join((header.getvalue(), elements.reshape(-1).view(np.uint8).data))
-    return Array(str(elements.dtype), elements.shape, SType.NUMPY, data)
-
-
-def _elements(array: Array) -> NDArray[Any]:
-    """What `array.numpy()` gives, in C order, where it lies in memory already if it can be."""
-    file = io.BytesIO(array.data)  # shares the bytes
-    if array.stype != SType.NUMPY or np.lib.format.read_magic(file) != (1, 0):
-        return np.asarray(array.numpy(), order="C")
-    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    order: Literal["F", "C"] = "F" if is_fortran else "C"
-    there = np.ndarray(shape, dtype, array.data, file.tell(), order=order)
-    return np.asarray(there, order="C")
 
 
 def trace_of(error: BaseException) -> str:

@@ -1,0 +1,105 @@
+"""An order as a Flower message, and what a reply to it says: the same for every transport."""
+
+import hashlib
+import io
+import os
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app.message import Array
+from flwr.common.constant import SType
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+TTL_SECONDS = 30 * 24 * 3600.0
+"""A message outlives whatever waits for it; deadlines are the round's."""
+
+
+class BadReply(Exception):
+    """The app's answer is not one that a strategy could use."""
+
+
+def order_message(
+    base: Path, config: Mapping[str, bool | float | int | str], message_type: str, node_id: int
+) -> Message:
+    """The message with the base's arrays and the round's config, for that node."""
+    with safe_open(base, framework="np", backend="pread") as file:
+        arrays = {name: _array(file.get_tensor(name)) for name in _in_order(file.keys())}
+    content = RecordDict({"arrays": ArrayRecord(arrays), "config": ConfigRecord(dict(config))})
+    return Message(content, dst_node_id=node_id, message_type=message_type, ttl=TTL_SECONDS)
+
+
+def seed_all(seed: int) -> None:
+    """Also an app that forgets to seed must give the same bytes for the same order."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
+
+
+def metrics_of(reply: Message) -> tuple[dict[str, float | int], tuple[str, ...]]:
+    """The reply's metrics that are one number each, and the names of the others.
+
+    Raises:
+        BadReply: the app answered with an error.
+    """
+    if reply.has_error():
+        raise BadReply(f"the app answered with error {reply.error.code}")
+    metrics: dict[str, float | int] = {}
+    left_out: list[str] = []
+    for record in reply.content.metric_records.values():
+        for name, value in record.items():
+            if isinstance(value, int | float):
+                metrics[name] = value
+            else:
+                left_out.append(name)
+    return metrics, tuple(left_out)
+
+
+def write_arrays(reply: Message, path: Path) -> tuple[str, int]:
+    """The update as a safetensors file, on disk when this returns; the same arrays, the same bytes.
+
+    Returns its sha256 and its size in bytes.
+
+    Raises:
+        BadReply: the reply holds no arrays, or more than one record of them.
+    """
+    records = list(reply.content.array_records.values())
+    if len(records) != 1 or not records[0]:
+        raise BadReply(f"the reply has {len(records)} array records, expected one with arrays")
+    save_file({name: _elements(array) for name, array in records[0].items()}, path)
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return digest, file.tell()
+
+
+def _in_order(names: Iterable[str]) -> list[str]:
+    """A list of arrays has numbers for names and means their order; the file sorts them as text."""
+    found = list(names)
+    return sorted(found, key=int) if all(name.isdecimal() for name in found) else found
+
+
+def _array(elements: NDArray[Any]) -> Array:
+    """What `Array(elements)` makes, byte for byte, with one copy instead of three."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(elements))
+    data = b"".join((header.getvalue(), elements.reshape(-1).view(np.uint8).data))
+    return Array(str(elements.dtype), elements.shape, SType.NUMPY, data)
+
+
+def _elements(array: Array) -> NDArray[Any]:
+    """What `array.numpy()` gives, in C order, where it lies in memory already if it can be."""
+    file = io.BytesIO(array.data)  # shares the bytes
+    if array.stype != SType.NUMPY or np.lib.format.read_magic(file) != (1, 0):
+        return np.asarray(array.numpy(), order="C")
+    shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    order: Literal["F", "C"] = "F" if is_fortran else "C"
+    there = np.ndarray(shape, dtype, array.data, file.tell(), order=order)
+    return np.asarray(there, order="C")
