@@ -15,6 +15,9 @@ demo: setup ## train one model over four sites, from nothing (APP=hospital or vi
 demo-stop: setup ## stop the demo's runners and stack; their data stay
 	@$(PY) -m scripts.demo --stop
 
+reproduce: setup ## Fashion-MNIST with ten clients, beside the published figure (an hour; PARTITION=iid or dirichlet)
+	@$(PY) -m scripts.reproduce --partition $(or $(PARTITION),iid)
+
 test: setup ## the whole suite, with real servers of its own
 	@bash scripts/test.sh
 
@@ -101,6 +104,6 @@ format: setup ## format and mend what can be mended
 lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
-.PHONY: help setup demo demo-stop test screenshots chaos fuzz-api crash-matrix bench bench-setup \
+.PHONY: help setup demo demo-stop reproduce test screenshots chaos fuzz-api crash-matrix bench bench-setup \
 	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-robust bench-strategies bench-models bench-startup bench-idle bench-recovery \
 	bench-recovery-flower bench-policies check verify generate format lock

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +68,22 @@ def start_sites(app: str, data: Path, state: Path) -> dict[str, Path]:
     described = prepare(app, data, DATA_SEED)
     sites = {site["name"]: data / site["name"] for site in described["sites"]}
     homes = {name: state / "clients" / app / name for name in sites}
-    starting = {}
     for site in described["sites"]:
-        name = site["name"]
-        starting[name] = _start_runner(app, sites[name], homes[name], state)
         rows = f"{site['train']['rows']} rows to train on, {site['test']['rows']} held out"
-        console.print(f"  {name:<16} {rows}")
+        console.print(f"  {site['name']:<16} {rows}")
+    start_runners(app, {sites[name]: home for name, home in homes.items()}, state)
+    return sites
+
+
+def start_runners(app: str, homes: Mapping[Path, Path], state: Path) -> None:
+    """A process for each data folder, with its own state; returns when all are there."""
+    starting = {folder: _start_runner(app, folder, homes[folder], state) for folder in homes}
     console.print("  [dim]$ flowerbed client invite --tags …[/], at each site:")
     console.print("  [dim]$ flowerbed client start --dataset local:… --invite …[/]")
-    for name, process in starting.items():
+    for folder, process in starting.items():
         _, errors = process.communicate(timeout=120)
         if process.returncode != 0:
-            raise SystemExit(f"the runner of {name} did not start: {errors}")
-    return sites
+            raise SystemExit(f"the runner of {folder.name} did not start: {errors}")
 
 
 def _start_runner(app: str, folder: Path, home: Path, state: Path) -> "subprocess.Popen[str]":
@@ -107,9 +110,13 @@ def _start_runner(app: str, folder: Path, home: Path, state: Path) -> "subproces
 def spec_of(app: str, sites: dict[str, Path]) -> dict[str, Any]:
     """The example, bound to these very datasets by their digests."""
     document: dict[str, Any] = yaml.safe_load((ROOT / "examples" / f"{app}.yaml").read_text())
-    hashes = [Dataset.open(f"local:{folder}").reference().sha256 for folder in sites.values()]
-    document["spec"]["dataset_spec"]["hashes"] = sorted(hashes)
+    document["spec"]["dataset_spec"]["hashes"] = hashes_of(sites.values())
     return document
+
+
+def hashes_of(folders: Iterable[Path]) -> list[str]:
+    """The datasets' digests, as a spec names them."""
+    return sorted(Dataset.open(f"local:{folder}").reference().sha256 for folder in folders)
 
 
 def run_federation(api: Api, document: dict[str, Any]) -> dict[str, Any]:

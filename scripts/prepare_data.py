@@ -141,12 +141,18 @@ def vision_sites(
 
 
 def _fashion_mnist(folder: Path) -> tuple[Images, Labels]:
+    images, labels = zip(*(read_idx(folder, part) for part in ("train", "t10k")), strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def read_idx(folder: Path, part: str) -> tuple[Images, Labels]:
+    """`train` or `t10k`, as the data set's authors split it."""
+
     def read(name: str, header: int) -> Labels:
         return np.frombuffer(gzip.decompress((folder / name).read_bytes())[header:], np.uint8)
 
-    images = [read(f"{part}-images-idx3-ubyte.gz", 16) for part in ("train", "t10k")]
-    labels = [read(f"{part}-labels-idx1-ubyte.gz", 8) for part in ("train", "t10k")]
-    return np.concatenate(images).reshape(-1, 28, 28), np.concatenate(labels)
+    images = read(f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    return images, read(f"{part}-labels-idx1-ubyte.gz", 8)
 
 
 def _digits() -> tuple[Images, Labels]:
@@ -225,7 +231,7 @@ def _write(
         mine = np.flatnonzero(held_out == wanted).tolist()
         labels = [site.labels[place] for place in mine]
         rows = [site.rows[place] for place in mine]
-        content = b"".join(rows) if suffix == "jsonl" else _npz(rows, labels)
+        content = b"".join(rows) if suffix == "jsonl" else npz(rows, labels)
         file = out / site.name / f"{part}.{suffix}"
         _replace(file, content)
         yield (
@@ -248,7 +254,8 @@ def _hold_out(labels: Sequence[int], rng: np.random.Generator) -> NDArray[np.boo
     return held_out
 
 
-def _npz(images: Sequence[Images], labels: Sequence[int]) -> bytes:
+def npz(images: Sequence[Images] | Images, labels: Sequence[int] | Labels) -> bytes:
+    """What the vision app reads."""
     file = io.BytesIO()
     stacked = np.array(images, dtype=np.uint8).reshape(-1, 28, 28)
     np.savez(file, images=stacked, labels=np.array(labels, dtype=np.uint8))

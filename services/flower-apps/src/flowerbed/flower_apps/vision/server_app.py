@@ -28,7 +28,7 @@ class ReseededFedAvg(FedAvg):
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     # On the server FedProx is FedAvg: all it adds is the client's proximal term.
-    sent = ("local-epochs", "batch-size", "learning-rate", "seed", "proximal-mu")
+    sent = ("local-epochs", "batch-size", "learning-rate", "seed", "proximal-mu", "weight-decay")
     nodes = int(config["min-nodes"])
     strategy = ReseededFedAvg(
         min_train_nodes=nodes, min_evaluate_nodes=nodes, min_available_nodes=nodes
