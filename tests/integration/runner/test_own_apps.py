@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from joserfc.jwk import OKPKey
 from safetensors.numpy import load, save
 
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.runner import agent as agent_module
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.interpreter import chosen_python, worker_command
+from flowerbed.runner.publishers import make_key, name_of, sign
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.site_policy import SitePolicy
 from flowerbed.runner.state import StateDir
@@ -110,6 +112,36 @@ def test_a_site_refuses_what_its_policy_does_not_allow_until_it_does(
     wait_for(lambda: control_plane.failures, "a refused order")
     ((_, failure),) = control_plane.failures
     assert failure.code == "policy-app", "what is taken back holds from the next order on"
+    agent.stop()
+
+
+def test_a_site_runs_what_a_publisher_that_it_trusts_has_signed(
+    control_plane: ControlPlane,
+    reference: DatasetRef,
+    start_agent: Start,
+    enrolled: StateDir,
+    twelve: bytes,
+    tmp_path: Path,
+) -> None:
+    key = make_key(tmp_path / "publisher.pem")
+    signed = sign(RAW, key)
+    own = {"app": f"fab:{digest(signed)}", "code_hash": digest(signed)}
+    path = f"/apps/{digest(signed)}.fab"
+    control_plane.files[path] = signed
+    allow(enrolled, publishers=(name_of(OKPKey.generate_key("Ed25519")),))
+    control_plane.offer(**own, app_download={"url": control_plane.store.url + path})
+    agent = start_agent()
+    wait_for(lambda: control_plane.declines, "a refusal")
+    assert "none of publishers has signed it" in control_plane.declines[0][1]
+    assert not [one for one in enrolled.apps.iterdir() if one.is_dir()], "nothing is unpacked"
+    allow(enrolled, publishers=(name_of(key),))
+    control_plane.orders = [control_plane.order(twelve, dataset_sha256=reference.sha256, **own)]
+    wait_for(lambda: control_plane.reports, "a report")
+    SitePolicy().save(enrolled)
+    control_plane.orders = [
+        control_plane.order(twelve, dataset_sha256=reference.sha256, round_number=2, **own)
+    ]
+    wait_for(lambda: control_plane.failures, "a refused order")
     agent.stop()
 
 

@@ -13,6 +13,7 @@ from flowerbed.cli.choosing import node_config
 from flowerbed.cli.main import app
 from flowerbed.contracts.bundle import read_bundle
 from flowerbed.runner.errors import BadInput
+from flowerbed.runner.publishers import signer_of
 from tests.support.apps import FILES, bundle, digest
 from tests.unit.cli.gateway_stub import StubGateway, run, stub_gateway
 
@@ -59,6 +60,25 @@ def test_a_bundle_that_is_built_already_goes_as_it_is(tmp_path: Path) -> None:
         assert done.exit_code == 0
         assert bundles(stub) == [bundle()]
         assert stub.asked[0][1] == "/apps?tenant=acme"
+
+
+def test_a_publisher_makes_a_key_once_and_signs_with_it(tmp_path: Path) -> None:
+    path = tmp_path / "publisher.pem"
+    made, shown = (CliRunner().invoke(app, ["app", "key", str(path)]) for _ in range(2))
+    assert made.exit_code == shown.exit_code == 0, made.output
+    name = shown.stdout.strip()
+    assert made.stdout.strip() == name and "a new key" in made.stderr and not shown.stderr
+    with stub_gateway() as stub:
+        stub.answer("POST /apps", PUSHED)
+        done = run(app, "app", "push", str(EXAMPLE), "--sign", str(path), url=stub.url)
+        assert done.exit_code == 0, done.output
+        (pushed,) = bundles(stub)
+        assert signer_of(read_bundle(pushed), [name]) == name
+        (tmp_path / "signed.fab").write_bytes(pushed)
+        for what, key in ((tmp_path / "signed.fab", path), (EXAMPLE, tmp_path / "none.pem")):
+            done = run(app, "app", "push", str(what), "--sign", str(key), url=stub.url)
+            assert done.exit_code == 2, done.output
+        assert len(bundles(stub)) == 1
 
 
 @pytest.mark.parametrize("name", ["nowhere", "empty", "x.fab"])
@@ -141,14 +161,19 @@ def test_a_site_says_what_may_run_there(tmp_path: Path) -> None:
     policy(tmp_path, "allow", own)
     policy(tmp_path, "set", "max-epochs=50", "max_clipping_norm=1.5")
     assert rules(tmp_path) == {
-        "apps": [own], "any_app": False, "builtin_apps": True, "tenants": ["acme"],
-        "max_local_epochs": None, "max_epochs": 50, "min_noise_multiplier": None,
-        "max_clipping_norm": 1.5,
+        "apps": [own], "any_app": False, "publishers": [], "builtin_apps": True,
+        "tenants": ["acme"], "max_local_epochs": None, "max_epochs": 50,
+        "min_noise_multiplier": None, "max_clipping_norm": 1.5,
     }  # fmt: skip
     assert json.loads(policy(tmp_path, "show", "-o", "json").stdout) == rules(tmp_path)
     policy(tmp_path, "deny", own, "--builtin", "--tenant", "acme")
     policy(tmp_path, "set", "max_epochs=none")
     after = rules(tmp_path)
+    trusted = f"ed25519:{'A' * 43}"
+    assert trusted in policy(tmp_path, "allow", "--publisher", trusted).stdout
+    assert rules(tmp_path)["publishers"] == [trusted]
+    policy(tmp_path, "deny", "--publisher", trusted)
+    assert rules(tmp_path) == after
     assert (after["apps"], after["builtin_apps"], after["tenants"]) == ([], False, [])
     assert after["max_epochs"] is None
 
@@ -158,7 +183,7 @@ def test_a_site_says_what_may_run_there(tmp_path: Path) -> None:
     [
         ["allow"], ["allow", "quickstart"], ["deny", "0" * 64], ["deny", "--tenant", "acme"],
         ["set", "epochs=3"], ["set", "max_epochs=0"], ["set", "max_epochs=many"],
-        ["set", "max_epochs"], ["allow", "--tenant", "a b"],
+        ["set", "max_epochs"], ["allow", "--tenant", "a b"], ["allow", "--publisher", "alice"],
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_rule_changes_nothing(tmp_path: Path, arguments: list[str]) -> None:

@@ -25,6 +25,9 @@ LARGEST_BUNDLE = 10 * 1024 * 1024
 LARGEST_UNPACKED = 100 * 1024 * 1024
 MOST_FILES = 10_000
 PROJECT = "pyproject.toml"
+SIGNATURE = ".info/SIGNATURE"
+"""Where a publisher's signature lies in a bundle that has one."""
+LARGEST_SIGNATURE = 4096
 
 _REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", re.ASCII)
 _WORD = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
@@ -41,7 +44,11 @@ class BadBundle(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """`config`: the app's own defaults, `[tool.flwr.app.config]`, nested keys joined with dots."""
+    """`config`: the app's own defaults, `[tool.flwr.app.config]`, nested keys joined with dots.
+
+    `content`: sha256 over the names and digests of all files but the signature: what is signed.
+    `signature`: what lies there, which nobody has checked.
+    """
 
     sha256: str
     size: int
@@ -50,6 +57,8 @@ class Bundle:
     publisher: str
     client_app: str
     config: Mapping[str, Scalar]
+    content: str
+    signature: str | None = None
 
 
 def read_bundle(raw: bytes) -> Bundle:
@@ -81,6 +90,20 @@ def unpack(raw: bytes, folder: Path) -> Bundle:
     finally:
         shutil.rmtree(there, ignore_errors=True)
     return bundle
+
+
+def with_signature(raw: bytes, signature: str) -> bytes:
+    """The bundle with that signature in it; the same bytes for the same two.
+
+    Raises:
+        BadBundle: it is signed already.
+    """
+    if SIGNATURE in _files(raw):
+        raise BadBundle("it is signed already")
+    buffer = io.BytesIO(raw)
+    with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo(SIGNATURE), signature)
+    return buffer.getvalue()
 
 
 def _files(raw: bytes) -> dict[str, bytes]:
@@ -145,7 +168,25 @@ def _described(raw: bytes, files: Mapping[str, bytes]) -> Bundle:
         publisher=_word(app, "publisher", "[tool.flwr.app]"),
         client_app=client_app,
         config=_flat(_table(app, "config")),
+        content=_content(files),
+        signature=_signature(files),
     )
+
+
+def _content(files: Mapping[str, bytes]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(files.keys() - {SIGNATURE}):
+        digest.update(f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n".encode())
+    return digest.hexdigest()
+
+
+def _signature(files: Mapping[str, bytes]) -> str | None:
+    raw = files.get(SIGNATURE)
+    if raw is None:
+        return None
+    if len(raw) > LARGEST_SIGNATURE or not raw.isascii():
+        raise BadBundle(f"its {SIGNATURE} is no signature")
+    return raw.decode()
 
 
 def _project(files: Mapping[str, bytes]) -> dict[str, Any]:

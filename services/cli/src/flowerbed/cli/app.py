@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from flowerbed.cli.api import Tenant
-from flowerbed.cli.calling import Asking, call, example
+from flowerbed.cli.calling import Asking, Shown, call, example
 from flowerbed.cli.output import print_json
 from flowerbed.cli.tables import moment, print_table
 
@@ -25,19 +25,49 @@ def push(
         str | None,
         typer.Option("--tenant", help="Whose app it is.", show_default="default, or your own"),
     ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            "--sign",
+            metavar="FILE",
+            help="Your key, of `app key`: sites that trust it allow the app.",
+            show_default="unsigned",
+        ),
+    ] = None,
 ) -> None:
     """Build the app with Flower's own builder and store it. Prints what a spec calls it.
 
     The same bytes are one app, however often they are pushed.
     """
-    from flowerbed.cli.bundling import bundle_of
+    from flowerbed.cli.bundling import bundle_of, signed_bundle_of
 
-    pushed = call().api().push(bundle_of(path), tenant)
+    raw = bundle_of(path) if key is None else signed_bundle_of(path, key)
+    pushed = call().api().push(raw, tenant)
     if call().as_json:
         print_json(pushed)
         return
     typer.echo(named(pushed))
     typer.echo(described(pushed), err=True)
+
+
+@app.command("key", cls=Shown, epilog=example("flowerbed app key publisher.pem"))
+def show_key(
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key lies.")],
+) -> None:
+    """Make a key to sign apps with, where there is none. Prints its public half, for sites.
+
+    A site allows all that the key signs: flowerbed client policy allow --publisher ed25519:…
+    """
+    from flowerbed.runner.publishers import load_key, make_key, name_of
+
+    there = path.exists()
+    name = name_of(load_key(path) if there else make_key(path))
+    if call().as_json:
+        print_json({"publisher": name, "is_new": not there})
+        return
+    typer.echo(name)
+    if not there:
+        typer.echo(f"a new key in {path}: who has it can sign in your name", err=True)
 
 
 @app.command("list", cls=Asking, epilog=example("flowerbed app list --tenant acme"))

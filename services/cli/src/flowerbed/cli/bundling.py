@@ -32,6 +32,23 @@ def bundle_of(path: Path) -> bytes:
     return raw
 
 
+def signed_bundle_of(path: Path, key: Path) -> bytes:
+    """The same, signed with that publisher's key.
+
+    Raises:
+        CommandFailed: there is no Flower app, or it is signed already.
+        BadInput: there is no key.
+    """
+    from flowerbed.contracts.bundle import BadBundle
+    from flowerbed.runner.publishers import load_key, sign
+
+    loaded, raw = load_key(key), bundle_of(path)
+    try:
+        return sign(raw, loaded)
+    except BadBundle as error:
+        raise CommandFailed(f"{path}: {error}", exit_code=BAD_INPUT) from error
+
+
 def _built(folder: Path) -> bytes:
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     import click

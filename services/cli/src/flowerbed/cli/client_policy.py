@@ -33,6 +33,15 @@ AnyApp: TypeAlias = Annotated[bool, typer.Option("--any-app", help="Every app th
 Builtin: TypeAlias = Annotated[
     bool, typer.Option("--builtin", help="The apps that ship with this version.")
 ]
+Publishers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--publisher",
+        metavar="ed25519:KEY",
+        help="Every app that its owner has signed; may be repeated.",
+        show_default="none",
+    ),
+]
 Tenants: TypeAlias = Annotated[
     list[str] | None,
     typer.Option("--tenant", metavar="NAME", help="May be repeated.", show_default="none"),
@@ -50,15 +59,17 @@ def allow(
     apps: AppArgument = None,
     any_app: AnyApp = False,
     builtin: Builtin = False,
+    signed_by: Publishers = None,
     tenants: Tenants = None,
     state_dir: StateDirOption = None,
 ) -> None:
     """Let apps run here, or tenants have work done here. With one tenant, no other may any more."""
-    _something(apps, any_app, builtin, tenants)
+    _something(apps, any_app, builtin, signed_by, tenants)
     state = StateDir.at(state_dir)
     policy = SitePolicy.load(state)
     changes = _switched(any_app, builtin, to=True)
     changes["apps"] = _with(policy.apps, _digests(apps))
+    changes["publishers"] = _with(policy.publishers, signed_by or [])
     if tenants:
         changes["tenants"] = _with(policy.tenants or (), tenants)
     _change(state, policy, changes)
@@ -69,15 +80,17 @@ def deny(
     apps: AppArgument = None,
     any_app: AnyApp = False,
     builtin: Builtin = False,
+    signed_by: Publishers = None,
     tenants: Tenants = None,
     state_dir: StateDirOption = None,
 ) -> None:
     """Take it back. Work under way ends with its order; the next one is refused."""
-    _something(apps, any_app, builtin, tenants)
+    _something(apps, any_app, builtin, signed_by, tenants)
     state = StateDir.at(state_dir)
     policy = SitePolicy.load(state)
     changes = _switched(any_app, builtin, to=False)
     changes["apps"] = _without(policy.apps, _digests(apps))
+    changes["publishers"] = _without(policy.publishers, signed_by or [])
     if tenants:
         if policy.tenants is None:
             raise BadInput("every tenant is allowed: name the ones that are with `policy allow`")
@@ -113,7 +126,7 @@ def _rule(text: str) -> tuple[str, int | float | None]:
 
 def _something(*given: object) -> None:
     if not any(given):
-        raise BadInput("name an app, or --any-app, --builtin or --tenant NAME")
+        raise BadInput("name an app, or --any-app, --builtin, --publisher KEY or --tenant NAME")
 
 
 def _switched(any_app: bool, builtin: bool, *, to: bool) -> dict[str, Any]:
@@ -156,6 +169,7 @@ def _print(policy: SitePolicy) -> None:
     tenants = ", ".join(policy.tenants or ()) or "none"
     rows = [
         ("apps", apps),
+        ("publishers", ", ".join(policy.publishers) or "none"),
         ("builtin apps", "allowed" if policy.builtin_apps else "refused"),
         ("tenants", "the one it was invited to" if policy.tenants is None else tenants),
     ]

@@ -169,6 +169,7 @@ class Agent:
             self._site.policy().check_offer(manifest)
             app = await site_app(self._site.state, self._site.store, manifest)
             try:
+                self._site.policy().check_claims(manifest, app.bundle)
                 held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
             except RunnerError:
                 forget_unpacked(self._site.state, key)

@@ -37,6 +37,7 @@ class LeaseWork:
         self.is_stopping = False
         self._site = site
         self._manifest = manifest
+        self._app = app
         self._lines = LogLines(
             lambda batch: site.door.log(self.key, batch),
             site.scrubber if site.hands_out_logs else None,
@@ -163,7 +164,7 @@ class LeaseWork:
         key = await patiently(lambda: self._site.keys.find(token))
         order = read_claims(token, key, WorkOrder)
         check_order(order, self._manifest, await self._site.terms())
-        self._site.policy().check_claims(order)
+        self._site.policy().check_claims(order, self._app.bundle)
         return order
 
     async def _report(self, work_id: str, report: WorkReport) -> None:

@@ -33,13 +33,18 @@ FETCH_SECONDS = 20.0
 class SiteApp:
     """`folder`: where it is unpacked; None for one that is installed here.
 
-    `config`: the run config, the app's own defaults and what the federation says instead.
+    `bundle`: what was unpacked there. `config`: the run config, the app's own defaults and what
+    the federation says instead.
     """
 
     name: str
     config: Mapping[str, Scalar]
     folder: Path | None = None
-    client_app: str = ""
+    bundle: Bundle | None = None
+
+    @property
+    def client_app(self) -> str:
+        return "" if self.bundle is None else self.bundle.client_app
 
 
 async def site_app(state: StateDir, store: httpx.AsyncClient, manifest: Manifest) -> SiteApp:
@@ -71,7 +76,7 @@ async def site_app(state: StateDir, store: httpx.AsyncClient, manifest: Manifest
         name=f"{bundle.name} {bundle.version}",
         config=config,
         folder=folder,
-        client_app=bundle.client_app,
+        bundle=bundle,
     )
 
 

@@ -6,11 +6,13 @@ each work order. It is checked in the agent, which runs no app's code.
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from flowerbed.contracts.apps import is_pushed
+from flowerbed.contracts.bundle import Bundle
 from flowerbed.contracts.signed import Claims, Manifest
 from flowerbed.contracts.values import Sha256, Token
+from flowerbed.runner import publishers
 from flowerbed.runner.errors import BadInput, Refused
 from flowerbed.runner.state import StateDir, write_json
 
@@ -21,10 +23,20 @@ Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
 
 
+def _publisher(name: str) -> str:
+    if not publishers.is_name(name):
+        raise ValueError(f"{name!r} is no publisher's key: `flowerbed app key FILE` prints one")
+    return name
+
+
+Publisher = Annotated[str, AfterValidator(_publisher)]
+
+
 class SitePolicy(BaseModel):
     """The rules of one site.
 
     `apps`: bundles that may run here, by sha256. `any_app`: every bundle may.
+    `publishers`: whose signed bundles may, by public key.
     `builtin_apps`: the apps that ship with this version may.
     `tenants`: whose federations may run here; None: of the tenant that the site was invited to.
     `max_local_epochs`: of one work order. `max_epochs`: of all work under one lease.
@@ -36,6 +48,7 @@ class SitePolicy(BaseModel):
 
     apps: tuple[Sha256, ...] = ()
     any_app: bool = False
+    publishers: tuple[Publisher, ...] = ()
     builtin_apps: bool = True
     tenants: tuple[Token, ...] | None = None
     max_local_epochs: Epochs | None = None
@@ -83,8 +96,11 @@ class SitePolicy(BaseModel):
                     f"{rule} is {wanted:g} here, and the federation gives no differential privacy",
                 )
 
-    def check_claims(self, claims: Claims) -> None:
+    def check_claims(self, claims: Claims, bundle: Bundle | None = None) -> None:
         """May this app run here, for this tenant? Of a manifest, and of each order.
+
+        `bundle`: the app, once it is here. Before, one that somebody may have signed is let
+        through: fetched, it is asked about again.
 
         Raises:
             Refused: with the first rule that forbids it.
@@ -95,7 +111,13 @@ class SitePolicy(BaseModel):
             if not self.builtin_apps:
                 raise _refused("app", f"builtin_apps is false, and the app is {claims.app}")
         elif not self.any_app and claims.code_hash not in self.apps:
-            raise _refused("app", f"{claims.app} is not among apps")
+            self._check_signed(claims.app, bundle)
+
+    def _check_signed(self, app: str, bundle: Bundle | None) -> None:
+        if not self.publishers:
+            raise _refused("app", f"{app} is not among apps")
+        if bundle is not None and publishers.signer_of(bundle, self.publishers) is None:
+            raise _refused("app", f"{app} is not among apps, and none of publishers has signed it")
 
     def check_epochs(self, ordered: int, trained: int) -> None:
         """May so many more passes over the data be trained under the lease?
