@@ -52,7 +52,12 @@ PUBLISHED = {
 }
 """By how the training images are dealt out; `dirichlet` is by label, concentration 0.5."""
 
-TRAIN = {"batch_size": 64, "learning_rate": 0.01, "weight_decay": 1e-5, "architecture": "lenet"}
+TRAIN: dict[str, int | float | str] = {
+    "batch_size": 64,
+    "learning_rate": 0.01,
+    "weight_decay": 1e-5,
+    "architecture": "lenet",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def run(options: argparse.Namespace, part: Part) -> dict[str, Any]:
 def compare(federation: dict[str, Any], partition: str) -> float:
     """Print what came out beside what was published; the difference in points."""
     rounds = [one for one in federation["rounds"] if one["status"] == "completed"]
-    reached = [100 * one["evaluation"]["accuracy"] for one in rounds]
+    reached: list[float] = [100 * one["evaluation"]["accuracy"] for one in rounds]
     published = PUBLISHED[partition].accuracy
     table = Table(title=f"Fashion-MNIST, {partition}, {N_CLIENTS} clients", title_justify="left")
     for column in ("accuracy, %", "rounds", "published", "here", "difference"):

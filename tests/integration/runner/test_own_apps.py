@@ -125,7 +125,7 @@ def test_a_site_runs_what_a_publisher_that_it_trusts_has_signed(
 ) -> None:
     key = make_key(tmp_path / "publisher.pem")
     signed = sign(RAW, key)
-    own = {"app": f"fab:{digest(signed)}", "code_hash": digest(signed)}
+    own: dict[str, Any] = {"app": f"fab:{digest(signed)}", "code_hash": digest(signed)}
     path = f"/apps/{digest(signed)}.fab"
     control_plane.files[path] = signed
     allow(enrolled, publishers=(name_of(OKPKey.generate_key("Ed25519")),))
