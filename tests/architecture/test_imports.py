@@ -57,8 +57,13 @@ LENT = {
     ("aggregator", "flower_apps"): {
         "flowerbed.flower_apps.registry",
         "flowerbed.flower_apps.messages",
+        "flowerbed.flower_apps.seeded",
     },
-    ("runner", "flower_apps"): {"flowerbed.flower_apps.registry", "flowerbed.flower_apps.messages"},
+    ("runner", "flower_apps"): {
+        "flowerbed.flower_apps.registry",
+        "flowerbed.flower_apps.messages",
+        "flowerbed.flower_apps.seeded",
+    },
     ("runner", "events"): {"flowerbed.events.destinations"},
 }
 """Where one service lends another a module: these modules alone."""

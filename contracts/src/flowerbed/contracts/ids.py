@@ -19,6 +19,11 @@ def work_id(federation: str, round_number: int, attempt: int, exchange: str, cli
     return f"{federation}.{round_number}.{attempt}.{exchange}.{client}"
 
 
+def flower_number(name: str) -> int:
+    """Flower's ids of runs and nodes are numbers of up to 63 bits: that of this name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
+
+
 def derive_seed(seed: int, *parts: str | int) -> int:
     """A seed in [0, 2^31) for one purpose, from the spec's seed and e.g. the round and a place.
 

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import os
-import random
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,18 +27,23 @@ def order_message(
     base: Path, config: Mapping[str, bool | float | int | str], message_type: str, node_id: int
 ) -> Message:
     """The message with the base's arrays and the round's config, for that node."""
+    return message_of(read_arrays(base), config, message_type, node_id)
+
+
+def read_arrays(base: Path) -> ArrayRecord:
+    """A checkpoint's arrays, as an app finds them in a message."""
     with safe_open(base, framework="np", backend="pread") as file:
-        arrays = {name: _array(file.get_tensor(name)) for name in _in_order(file.keys())}
-    content = RecordDict({"arrays": ArrayRecord(arrays), "config": ConfigRecord(dict(config))})
+        return ArrayRecord({name: _array(file.get_tensor(name)) for name in _in_order(file.keys())})
+
+
+def message_of(
+    arrays: ArrayRecord,
+    config: Mapping[str, bool | float | int | str],
+    message_type: str,
+    node_id: int,
+) -> Message:
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord(dict(config))})
     return Message(content, dst_node_id=node_id, message_type=message_type, ttl=TTL_SECONDS)
-
-
-def seed_all(seed: int) -> None:
-    """Also an app that forgets to seed must give the same bytes for the same order."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    if (torch := sys.modules.get("torch")) is not None:
-        torch.manual_seed(seed)
 
 
 def metrics_of(reply: Message) -> tuple[dict[str, float | int], tuple[str, ...]]:

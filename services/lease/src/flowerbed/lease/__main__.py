@@ -8,7 +8,7 @@ from flowerbed.contracts.catalogue import EVENTS
 from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
 from flowerbed.lease import federations, metrics
-from flowerbed.lease.app import internal_routes, log_routes
+from flowerbed.lease.app import internal_routes, log_routes, relay_routes
 from flowerbed.lease.consumers import consumer
 from flowerbed.lease.desk import Desk
 from flowerbed.lease.doors import client_door, enrol_door
@@ -17,6 +17,7 @@ from flowerbed.lease.log_lines import LogShelf, forget_old
 from flowerbed.lease.pki import Authority
 from flowerbed.lease.projections.clients import clients
 from flowerbed.lease.projections.leases import leases
+from flowerbed.lease.relaying import Relaying
 from flowerbed.lease.revocation import sweep
 from flowerbed.lease.settings import LeaseSettings
 from flowerbed.lease.signing import Signer
@@ -69,6 +70,7 @@ async def build(settings: LeaseSettings, shell: Shell) -> None:
         internal_routes(settings.internal_token, shell.database, store, enrolments)
     )
     shell.app.include_router(log_routes(settings.internal_token, shelf))
+    shell.app.include_router(relay_routes(settings.internal_token, Relaying(desk)))
     shell.serve(client_door(desk, enrolments, shelf), settings.client_socket)
     shell.serve(enrol_door(enrolments), settings.enrol_socket)
 

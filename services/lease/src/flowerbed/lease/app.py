@@ -1,4 +1,4 @@
-"""What other services forward: invites, revocation, log lines. Internal token only."""
+"""What other services ask: invites, revocation, log lines, work to relay. Internal token only."""
 
 from datetime import datetime, timedelta
 from typing import Annotated
@@ -6,6 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from flowerbed.contracts.relay import (
+    RelayAnswers,
+    RelayBeats,
+    RelayHeld,
+    RelayPoll,
+    RelayRefusals,
+    RelayWork,
+)
 from flowerbed.contracts.spec import Tag
 from flowerbed.contracts.values import Token, Words
 from flowerbed.events.database import Database
@@ -13,6 +21,7 @@ from flowerbed.events.http import Actor, internal_only
 from flowerbed.events.store import EventStore
 from flowerbed.lease.enrolment import Enrolments
 from flowerbed.lease.log_lines import LogLines, LogShelf, Wanted
+from flowerbed.lease.relaying import Relaying
 from flowerbed.lease.revocation import drop_leases
 
 
@@ -78,5 +87,25 @@ def log_routes(token: SecretStr, shelf: LogShelf) -> APIRouter:
     ) -> LogLines:
         wanted = Wanted(federation_id=federation_id, client=client, after=after, tail=tail)
         return await shelf.read(tenant, wanted)
+
+    return router
+
+
+def relay_routes(token: SecretStr, relaying: Relaying) -> APIRouter:
+    router = APIRouter(
+        prefix="/internal/relay/{federation_id}", dependencies=[Depends(internal_only(token))]
+    )
+
+    @router.post("/beats")
+    async def beats(federation_id: Token, request: RelayBeats) -> RelayHeld:
+        return await relaying.beat(federation_id, request)
+
+    @router.post("/work")
+    async def work(federation_id: Token, request: RelayPoll) -> RelayWork:
+        return await relaying.work(federation_id, request)
+
+    @router.post("/answers")
+    async def answers(federation_id: Token, request: RelayAnswers) -> RelayRefusals:
+        return await relaying.answer(federation_id, request)
 
     return router

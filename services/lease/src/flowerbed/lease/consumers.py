@@ -44,18 +44,21 @@ class Reactions:
         asked = [member.lease_id for member in recorded.event.cohort]
         for lease_id in await not_held(tx, asked):
             await miss(tx, self.store, lease_id, recorded.consequence())
-        for lease_id in asked:
-            after_commit(partial(self.waiting.wake, lease_id))
+        for key in (*asked, recorded.event.federation_id):
+            after_commit(partial(self.waiting.wake, key))
 
     async def on_replaced(self, tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
         if await work.replace_member(tx, recorded):
-            after_commit(partial(self.waiting.wake, recorded.event.replacement.lease_id))
+            for key in (recorded.event.replacement.lease_id, recorded.event.federation_id):
+                after_commit(partial(self.waiting.wake, key))
 
     async def on_completed(self, tx: Connection, recorded: Recorded[RoundCompleted]) -> None:
         await work.close(tx, recorded.event.federation_id, keep=recorded.event.owed)
+        after_commit(partial(self.waiting.wake, recorded.event.federation_id))
 
     async def on_failed(self, tx: Connection, recorded: Recorded[RoundFailed]) -> None:
         await work.close_attempt(tx, recorded.event)
+        after_commit(partial(self.waiting.wake, recorded.event.federation_id))
 
     async def on_ended(
         self,
@@ -66,6 +69,7 @@ class Reactions:
         event = recorded.event
         await work.close(tx, event.federation_id)
         await federations.forget(tx, event.federation_id)
+        after_commit(partial(self.waiting.wake, event.federation_id))
         reason = event.type.rsplit(".", 1)[-1]
         for one in await open_in(tx, event.federation_id):
             command = ReleaseLease(epoch=None, reason=f"federation {reason}")

@@ -1,5 +1,6 @@
 """Signs of life. They are overwritten, not recorded: only silence becomes an event."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -42,6 +43,24 @@ async def beat(tx: Connection, tenant: str, lease: Lease, at: datetime) -> None:
         tenant,
         at,
     )
+
+
+async def beat_all(
+    tx: Connection, federation_id: str, clients: Sequence[str], at: datetime
+) -> list[str]:
+    """A sign of life of each client that holds a lease in the federation: those."""
+    rows = await tx.fetch(
+        "WITH held AS (SELECT lease_id, tenant, client_id FROM leases"
+        " WHERE federation_id = $1 AND client_id = ANY ($2) AND status = 'held'),"
+        " beaten AS (INSERT INTO heartbeats (lease_id, tenant, seen_at)"
+        " SELECT lease_id, tenant, $3 FROM held ON CONFLICT (lease_id) DO UPDATE SET"
+        " seen_at = greatest(heartbeats.seen_at, EXCLUDED.seen_at))"
+        " SELECT client_id FROM held ORDER BY client_id",
+        federation_id,
+        list(clients),
+        at,
+    )
+    return [row["client_id"] for row in rows]
 
 
 async def silent(reader: Connection, at: datetime, awake_since: datetime) -> list[Silent]:

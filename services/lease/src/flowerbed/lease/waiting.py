@@ -25,7 +25,8 @@ TOGETHER = 1000
 
 
 class Waiting:
-    """Waiters by key; a key is a lease id, or a tenant for those who wait for a lease.
+    """Waiters by key: a lease id, a tenant for those who wait for a lease, or a federation's id for
+    those who carry its work.
 
     `tell`: passes keys on to the other replicas, which `hear` them.
     """

@@ -127,6 +127,17 @@ async def find(tx: Connection, lease_id: str, work: str) -> Work | None:
     return next(iter(await _works(tx, [] if row is None else [row])), None)
 
 
+async def open_in(tx: Connection, federation_id: str) -> list[tuple[str, Work]]:
+    """All open work of a federation with the lease that owes it, the oldest first."""
+    rows = await tx.fetch(
+        "SELECT w.lease_id, w.work_id, w.place, e.kind, e.exchange_id, e.traceparent FROM work w"
+        " JOIN exchanges e USING (exchange_id) WHERE w.federation_id = $1 ORDER BY w.place",
+        federation_id,
+    )
+    owing = {row["work_id"]: row["lease_id"] for row in rows}
+    return [(owing[one.work_id], one) for one in sorted(await _works(tx, rows), key=_age)]
+
+
 async def evaluations(tx: Connection, lease_id: str) -> list[Work]:
     """The evaluations that this lease owes."""
     works = await _works(tx, await tx.fetch(_WORK, lease_id))

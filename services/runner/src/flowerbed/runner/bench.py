@@ -5,7 +5,6 @@ run -> dataset unchanged? -> journal -> upload -> report
 """
 
 import asyncio
-import hashlib
 import logging
 import math
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from flowerbed.contracts.door import Measures, WorkReport
+from flowerbed.contracts.ids import flower_number
 from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner import clock, storage, transfer
@@ -73,8 +73,8 @@ class Bench:
             run_config=dict(app.config),
             node_config=dict(site.node_config),
             data_path=str(site.dataset.folder),
-            run_id=_number(manifest.federation_id),
-            node_id=_number(manifest.client_id),
+            run_id=flower_number(manifest.federation_id),
+            node_id=flower_number(manifest.client_id),
             is_traced=site.spans.is_on,
         )
         self.worker = Worker(hello, site.worker_command, listen)
@@ -352,8 +352,3 @@ async def _in_time(call: Callable[[], Awaitable[T]], order: WorkOrder, code: str
         return await patiently(call, until=order.exp)
     except NotReachable as error:
         raise Refused(code, f"until the deadline: {error}") from error
-
-
-def _number(name: str) -> int:
-    """Flower's ids are numbers of up to 63 bits."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1

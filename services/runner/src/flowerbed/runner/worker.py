@@ -31,9 +31,9 @@ from flowerbed.flower_apps.messages import (
     BadReply,
     metrics_of,
     order_message,
-    seed_all,
     write_arrays,
 )
+from flowerbed.flower_apps.seeded import seed_all
 from flowerbed.runner import app_state, storage
 from flowerbed.runner.pipe import AppFailed, Hello, Ready, Request, Result
 from flowerbed.runner.recorder import Recorder

@@ -124,3 +124,12 @@ async def open_in(tx: Connection, federation_id: str) -> list[Lease]:
         federation_id,
     )
     return [Lease(**dict(row)) for row in rows]
+
+
+async def held_in(tx: Connection, federation_id: str) -> dict[str, Lease]:
+    """The held leases of a federation, by id."""
+    rows = await tx.fetch(
+        f"SELECT {_COLUMNS} FROM leases WHERE federation_id = $1 AND status = 'held'",
+        federation_id,
+    )
+    return {row["lease_id"]: Lease(**dict(row)) for row in rows}
