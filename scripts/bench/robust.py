@@ -29,7 +29,7 @@ from flowerbed.aggregator.comparing import squared_distances
 from flowerbed.aggregator.fold import InTime
 from flowerbed.aggregator.robust import rule_of
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy
+from flowerbed.contracts.strategy import Strategy
 from scripts.bench.aggregation import peak_memory
 
 SIZE = 1e-3

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from flowerbed.aggregator.fold import InTime
 from flowerbed.aggregator.robust import rule_of
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from tests.support.models import Model, stored
 
 Matrix = NDArray[np.float64]

@@ -14,7 +14,7 @@ from flowerbed.aggregator.optimizers import Moments
 from flowerbed.aggregator.screening import Limits, screen_file
 from flowerbed.aggregator.strategies import strategy_of, weight_of
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from tests.support import flower
 from tests.support.models import Model, stored

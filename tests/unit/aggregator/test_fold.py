@@ -22,8 +22,8 @@ from flowerbed.aggregator.fold import (
 from flowerbed.aggregator.optimizers import Moments
 from flowerbed.aggregator.strategies import StrategyState, strategy_of, weight_of
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy as StrategySpec
 from flowerbed.contracts.strategies import Weighting
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
 from tests.support.models import Model, model, stored

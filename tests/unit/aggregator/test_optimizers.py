@@ -12,7 +12,7 @@ from flowerbed.aggregator.fold import Accumulator, InTime
 from flowerbed.aggregator.optimizers import Moments
 from flowerbed.aggregator.strategies import strategy_of
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from tests.support import flower
 from tests.support.models import Model, model, stored
 

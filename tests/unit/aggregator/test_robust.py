@@ -22,7 +22,7 @@ from flowerbed.aggregator.robust import (
     rule_of,
 )
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy as StrategySpec
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from tests.support import flower, robust
 from tests.support.byzfl import aggregators as byzfl
@@ -277,7 +277,7 @@ from pathlib import Path
 from flowerbed.aggregator.fold import InTime
 from flowerbed.aggregator.robust import rule_of
 from flowerbed.aggregator.tensors import TensorFile
-from flowerbed.contracts.spec import Strategy
+from flowerbed.contracts.strategy import Strategy
 
 folder, name, count = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -121,7 +121,7 @@ def test_the_document_writes_every_default_out() -> None:
             "app": "builtin:hospital",
             "model_ref": {"uri": "builtin:hospital", "sha256": None, "format": "safetensors"},
             "strategy": {
-                "name": "fedavg", "params": {},
+                "name": "fedavg", "custom": None, "params": {},
                 "weighting": {"examples": True, "recency": 0.0, "entropy": False},
             },
             "num_rounds": 2,

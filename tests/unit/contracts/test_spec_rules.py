@@ -172,7 +172,7 @@ NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"client_selector": {"embedding_query": "like ours"}}, "spec.client_selector.embedding_query"),
     ({"runtime": "superlink"}, "spec.runtime"),
     ({"runtime": "simulation"}, "spec.runtime"),
-    ({"strategy": {"name": "custom"}}, "spec.strategy.name"),
+    ({"strategy": {"name": "scaffold"}}, "spec.strategy.name"),
 ]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from flowerbed.contracts.problems import SpecRefused, parse_spec
 from flowerbed.contracts.strategies import (
+    CUSTOM,
     OF_ONE_BASE,
     PARAMETERS,
     SAID_ELSEWHERE,
@@ -53,9 +54,43 @@ def test_every_default_is_written_out_and_read_back(name: str) -> None:
 
 
 def test_what_is_not_built_is_refused_by_name() -> None:
-    for name in sorted(set(get_args(StrategyName)) - set(PARAMETERS)):
+    for name in sorted(set(get_args(StrategyName)) - {*PARAMETERS, CUSTOM}):
         allowed = told(strategy={"name": name})["spec.strategy.name"]
         assert allowed.startswith("not built yet: use bulyan, fedadagrad, ")
+
+
+PUSHED = {"app": f"fab:{'a' * 64}", "model_ref": {"uri": "app:mine:Net"}}
+NAMED = "MODULE:NAME of a Flower Strategy, with name custom and no other"
+
+
+def test_a_strategy_of_ones_own_is_named_by_its_object_and_takes_its_own_params() -> None:
+    given = {"custom": "mine.strategy:make", "params": {"pace": 0.5, "shape": "round"}}
+    spec = spec_of(**PUSHED, strategy=given)
+    assert (spec.spec.strategy.name, spec.spec.strategy.params) == ("custom", given["params"])
+    assert parse_spec(spec.document()) == spec == parse_spec(spec.brief())
+    assert spec.release == 2
+    spec_of(strategy={"custom": "flwr.serverapp.strategy:FedAdam"})
+    assert "custom" not in spec_of().brief()["spec"]["strategy"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "path", "allowed"),
+    [
+        ({"strategy": {"name": "custom"}}, "spec.strategy.custom", NAMED),
+        (
+            {"strategy": {"name": "fedavg", "custom": "mine:make"}, **PUSHED},
+            "spec.strategy.custom",
+            NAMED,
+        ),
+        (
+            {"strategy": {"custom": "mine:make"}},
+            "spec.strategy",
+            "flwr.serverapp.strategy:NAME, or an app of your own that has mine:make",
+        ),
+    ],
+)  # fmt: skip
+def test_one_that_no_app_has_is_refused(spec: dict[str, Any], path: str, allowed: str) -> None:
+    assert told(**spec) == {path: allowed}
 
 
 ABOVE_0, BELOW_1 = "a number greater than 0", "a number at least 0 and less than 1"
@@ -159,12 +194,19 @@ def test_it_is_refused_under_the_default_policy_too() -> None:
     ]
 
 
+def named(name: str) -> dict[str, Any]:
+    return {
+        "name": name,
+        **({"custom": "flwr.serverapp.strategy:FedAvg"} if name == CUSTOM else {}),
+    }
+
+
 @pytest.mark.parametrize(
     "policy", [{"mode": "buffered", "buffer_size": 5}, {"late_updates": "next_round"}]
 )
 @pytest.mark.parametrize("name", sorted(OF_ONE_BASE))
 def test_updates_of_other_bases_are_not_compared(name: str, policy: dict[str, Any]) -> None:
-    found = told(min_clients=5, strategy={"name": name}, round_policy=policy)
+    found = told(min_clients=5, strategy=named(name), round_policy=policy)
     allowed = f"{name} compares updates of one base: mode synchronous, late_updates refuse"
     assert found == {"spec.round_policy": allowed}
 
@@ -207,7 +249,7 @@ def test_a_weighting_is_refused_with_what_is_allowed(
 
 @pytest.mark.parametrize("name", sorted(OF_ONE_BASE))
 def test_who_weighs_by_a_rule_of_its_own_takes_no_weighting(name: str) -> None:
-    found = told(min_clients=5, strategy={"name": name, "weighting": {"examples": False}})
+    found = told(min_clients=5, strategy={**named(name), "weighting": {"examples": False}})
     allowed = f"{name} weighs by its own rule: leave weighting out"
     assert found == {"spec.strategy.weighting": allowed}
-    assert spec_of(min_clients=5, strategy={"name": name, "weighting": {"examples": True}})
+    assert spec_of(min_clients=5, strategy={**named(name), "weighting": {"examples": True}})

@@ -18,6 +18,8 @@ MODEL = "app:"
 _NAME = r"[A-Za-z_][A-Za-z0-9_.]{0,199}"
 APP_PATTERN = r"^(builtin:[a-z0-9-]+|fab:[0-9a-f]{64})$"
 MODEL_PATTERN = rf"app:{_NAME}:{_NAME}"
+OBJECT_PATTERN = rf"^{_NAME}:{_NAME}$"
+FLOWERS_STRATEGIES = "flwr.serverapp.strategy:"
 
 
 class AppPushed(Event):

@@ -8,8 +8,10 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
 from flowerbed.contracts.apps import APP_PATTERN
+from flowerbed.contracts.parameter import snake
 from flowerbed.contracts.policy import RoundPolicy
-from flowerbed.contracts.spec import FederationSpec, Strategy, Train, snake
+from flowerbed.contracts.spec import FederationSpec, Train
+from flowerbed.contracts.strategy import Strategy
 from flowerbed.contracts.telemetry import refused, without_secrets
 from flowerbed.contracts.values import Problem
 

@@ -5,77 +5,40 @@ Rules of v1 may only be loosened: an accepted spec is kept in `fl.federation.cre
 """
 
 import json
-import math
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     StringConstraints,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic.alias_generators import to_snake
 
 from flowerbed.contracts import strategies
-from flowerbed.contracts.apps import APP_PATTERN, BUILTIN, MODEL, MODEL_PATTERN, PUSHED, is_pushed
+from flowerbed.contracts.apps import (
+    APP_PATTERN,
+    BUILTIN,
+    FLOWERS_STRATEGIES,
+    MODEL,
+    MODEL_PATTERN,
+    PUSHED,
+    is_pushed,
+)
+from flowerbed.contracts.parameter import Parameter, ParameterName, Text, snake
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
-from flowerbed.contracts.strategies import StrategyName, Weighting
+from flowerbed.contracts.strategies import Weighting
+from flowerbed.contracts.strategy import Strategy
 from flowerbed.contracts.telemetry import Telemetry
 from flowerbed.contracts.values import Scalar, Sha256, Token
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
 Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.:=-]{1,64}$")]
-
-TOLD_BY_US = frozenset(("server_round", "proximal_mu"))
-"""What a client app hears from the control plane; no parameter of its own may hide it."""
-
-
-def _scalar(value: object) -> Scalar:
-    """One rule for one value: a union would complain once for each of its members."""
-    match value:
-        case bool():
-            return value
-        case int() if -(2**63) <= value < 2**63:
-            return value
-        case float() if math.isfinite(value):
-            return value
-        case str():
-            return _text(value)
-        case _:
-            raise ValueError("text, a finite number of at most 64 bits, or a boolean")
-
-
-def _text(text: str) -> str:
-    """What Postgres can keep and JSON can carry."""
-    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError("text without NUL and lone surrogates")
-    return text
-
-
-def _parameter_name(name: str) -> str:
-    if name in TOLD_BY_US:
-        raise ValueError("a name that is not the control plane's own")
-    if len(name) > 64 or not (name.isascii() and name.isidentifier()) or name != name.lower():
-        raise ValueError("a name in snake_case of at most 64 letters, digits and _")
-    return name
-
-
-Parameter = Annotated[Scalar, PlainValidator(_scalar, json_schema_input_type=Scalar)]
-ParameterName = Annotated[str, AfterValidator(_parameter_name)]
-Text = Annotated[str, AfterValidator(_text)]
-
-
-def snake(key: str) -> str:
-    """The snake_case spelling of a key that a person wrote in either."""
-    return key if key == key.lower() else to_snake(key)
 
 
 @cache
@@ -104,45 +67,6 @@ class ModelRef(Section):
     ]
     sha256: Sha256 | None = None
     format: Literal["safetensors"] = "safetensors"
-
-
-class Strategy(Section):
-    """How updates become an aggregate; `strategies.py` says which `params` each takes."""
-
-    name: StrategyName = "fedavg"
-    params: Annotated[dict[str, Parameter], Field(validate_default=True)] = {}
-    weighting: Weighting = Weighting()
-
-    @field_validator("name")
-    @classmethod
-    def _built(cls, name: str) -> str:
-        if (told := strategies.not_built(name)) is not None:
-            raise ValueError(told)
-        return name
-
-    @field_validator("params")
-    @classmethod
-    def _known_params(cls, params: dict[str, Scalar], info: ValidationInfo) -> dict[str, Scalar]:
-        params = {snake(key): value for key, value in params.items()}
-        name = info.data.get("name")
-        return params if name is None else strategies.checked(name, params)
-
-    @field_validator("weighting")
-    @classmethod
-    def _weighs(cls, weighting: Weighting, info: ValidationInfo) -> Weighting:
-        if told := strategies.refused_weighting(info.data.get("name", ""), weighting):
-            raise ValueError(told)
-        return weighting
-
-    def refusal_of(self, policy: RoundPolicy, min_clients: int) -> str | None:
-        """What is allowed instead, where it cannot work under that policy."""
-        return strategies.refused_policy(self.name, self.params, policy, min_clients)
-
-    @property
-    def proximal_mu(self) -> float | None:
-        """The weight of the proximal term (Li et al. 2020, eq. 2); None without one."""
-        mu = self.params.get("proximal_mu")
-        return None if mu is None else float(mu)
 
 
 class Train(Section):
@@ -263,6 +187,16 @@ class Spec(Section):
             raise ValueError(f"uri must be {app} or s3://…, not another app's architecture")
         return model
 
+    @field_validator("strategy")
+    @classmethod
+    def _strategy_of_the_app(cls, strategy: Strategy, info: ValidationInfo) -> Strategy:
+        app, custom = info.data.get("app"), strategy.custom
+        if app is None or custom is None or is_pushed(app):
+            return strategy
+        if not custom.startswith(FLOWERS_STRATEGIES):
+            raise ValueError(f"{FLOWERS_STRATEGIES}NAME, or an app of your own that has {custom}")
+        return strategy
+
     @field_validator("round_policy")
     @classmethod
     def _policy_of_the_strategy(cls, policy: RoundPolicy, info: ValidationInfo) -> RoundPolicy:
@@ -331,6 +265,8 @@ class FederationSpec(Section):
         for key in ADDED_LATER:
             if policy[key] == defaults[key]:
                 del policy[key]
+        if self.spec.strategy.custom is None:
+            del document["spec"]["strategy"]["custom"]
         if self.spec.strategy.weighting == Weighting():
             del document["spec"]["strategy"]["weighting"]
         if self.spec.telemetry is None:

@@ -31,7 +31,13 @@ OPTIMIZERS = frozenset(("fedavgm", "fedadagrad", "fedadam", "fedyogi"))
 ROBUST = frozenset(("fedmedian", "fedtrimmedavg", "krum", "multikrum", "bulyan"))
 """They compare the updates of a round with each other, so all must have started from one base."""
 
-OF_ONE_BASE = ROBUST | {"qfedavg"}
+CUSTOM = "custom"
+"""A strategy of somebody's own; its parameters are its own too."""
+
+WITH_STATE = OPTIMIZERS | {CUSTOM}
+"""What they keep of a round is an artifact that the next one begins with."""
+
+OF_ONE_BASE = ROBUST | {"qfedavg", CUSTOM}
 """A late update's step and loss are of another base than those it would be compared with."""
 
 TRAIN_LOSS = "train-loss"
@@ -141,7 +147,9 @@ def refused_weighting(name: str, weighting: Weighting) -> str | None:
 
 def not_built(name: str) -> str | None:
     """Why a strategy of that name is refused; None where it is built."""
-    return None if name in PARAMETERS else f"not built yet: use {_or(sorted(PARAMETERS))}"
+    if name == CUSTOM or name in PARAMETERS:
+        return None
+    return f"not built yet: use {_or(sorted(PARAMETERS))}"
 
 
 def checked(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -150,6 +158,8 @@ def checked(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
     Raises:
         ValueError: one is unknown, missing or out of its range; it names all of them.
     """
+    if name == CUSTOM:
+        return dict(params)
     known = PARAMETERS[name]
     told = []
     if unknown := sorted(set(params) - set(known)):

@@ -1,5 +1,6 @@
 """A round's fold, from the base to the stored checkpoint and state. Everything here blocks."""
 
+import asyncio
 import hashlib
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from pathlib import Path
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.checkpoints import write_checkpoint
 from flowerbed.aggregator.decider import Result
+from flowerbed.aggregator.driven import Driven
 from flowerbed.aggregator.fold import Fold
 from flowerbed.aggregator.optimizers import Moments
 from flowerbed.aggregator.projections.exchanges import Asked
@@ -49,13 +51,15 @@ class Aggregation:
     base: Path
     moments: ArtifactRef | None = None
     seconds: float = 0.0
-    fold: Fold | Together = field(init=False)
+    fold: Fold | Together | Driven = field(init=False)
     _made: Made | None = field(default=None, init=False)
     _late_bases: list[Sha256] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         strategy = self.asked.spec.spec.strategy
-        if (rule := rule_of(strategy)) is not None:
+        if strategy.custom is not None:
+            self.fold = Driven(self.bridge, self.asked, self, self.spool.folder)
+        elif (rule := rule_of(strategy)) is not None:
             self.fold = Together(strategy, rule, self)
         else:
             exponent, weigh = self.asked.terms.staleness_exponent, weight_of(strategy)
@@ -67,6 +71,26 @@ class Aggregation:
         self.fold.extend(due_for_fold(answers, terms))
         self._trim(in_fold_order(answers, terms))
         self.seconds += time.perf_counter() - began
+
+    async def drive(self, updates: list[UpdateAccepted]) -> None:
+        """Where the strategy is one of somebody's own, have it aggregate, before `finish`."""
+        if isinstance(self.fold, Driven):
+            began = time.perf_counter()
+            self.fold.extend(updates)
+            before = None
+            if self.moments is not None:
+                before = await asyncio.to_thread(self.spool.base, self.moments)
+            await self.fold.drive(self.base, before, self._after)
+            self.seconds += time.perf_counter() - began
+
+    @property
+    def metrics(self) -> dict[str, float] | None:
+        """What the strategy says of the round, if it is one that says something."""
+        return self.fold.metrics if isinstance(self.fold, Driven) else None
+
+    @property
+    def _after(self) -> Path:
+        return self.spool.folder / "moments.safetensors"
 
     def finish(self, answers: Answers, terms: Terms) -> Result:
         """Fold what is left, and store. Where storing fails it may be called again."""
@@ -82,13 +106,14 @@ class Aggregation:
         """Turn what was folded into the new checkpoint."""
         started, spec = self.asked.started, self.asked.spec.spec.strategy
         assert started is not None
-        folder = self.spool.folder
-        path, after = folder / "checkpoint.safetensors", folder / "moments.safetensors"
+        path, after = self.spool.folder / "checkpoint.safetensors", self._after
         # Before the sums become the mean: where this fails, all may be tried again.
         before = None if self.moments is None else self.spool.base(self.moments)
         with TensorFile(self.base) as base:
             if isinstance(self.fold, Together):
                 sha256, moments = self.fold.write(path, base), None
+            elif isinstance(self.fold, Driven):
+                sha256, moments = self.fold.write(path, base, after)
             else:
                 rate = self.asked.spec.spec.train.learning_rate
                 strategy = strategy_of(spec, started.round_number, self.fold.updates, rate)
@@ -103,6 +128,7 @@ class Aggregation:
             base=started.base.sha256,
             checkpoint=sha256,
             moments=moments,
+            custom=spec.custom,
         )
         selected = self.fold.selected if isinstance(self.fold, Together) else None
         return Made(path, sha256, after, state, selected)
@@ -148,7 +174,7 @@ class Aggregation:
     def _trim(self, updates: list[UpdateAccepted]) -> None:
         """Of the updates that wait, keep the next few here; the others wait in S3. Those that are
         compared with each other are all needed at once in the end."""
-        if isinstance(self.fold, Together):
+        if not isinstance(self.fold, Fold):
             return
         for update in updates[len(self.fold.places) + N_KEPT :]:
             self.drop(update)

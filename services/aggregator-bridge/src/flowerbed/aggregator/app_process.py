@@ -1,4 +1,5 @@
-"""An app's own code makes the base checkpoint, in a process of its own that knows nothing of us.
+"""An app's own code makes the base checkpoint, or aggregates a round, in a process of its own that
+knows nothing of us.
 
 It runs as this service's user all the same: what it may do to the machine is the operator's to
 decide (docs/security.md), who may have only bases from S3.
@@ -10,7 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.projections.exchanges import Asked
@@ -22,6 +23,13 @@ from flowerbed.events.errors import Rejected
 from flowerbed.flower_apps.registry import code_hash
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
+_SAME_BYTES = {
+    "PYTHONHASHSEED": "0",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+}
 
 
 class CodeDiffers(Rejected):
@@ -63,6 +71,33 @@ async def fetch_pushed(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path
         return await asyncio.to_thread(fetch)
     except BadBundle as error:
         raise AppFailed(f"{asked.spec.spec.app} cannot be unpacked: {error}") from error
+
+
+async def run_strategy(bridge: Bridge, asked: Asked, folder: Path, job: Mapping[str, Any]) -> None:
+    """Have the spec's own strategy aggregate an exchange, as `job` says.
+
+    Raises:
+        AppFailed: it broke, or cannot be driven.
+        AppNotRun: the operator lets no app run here that was pushed.
+    """
+    spec, unpacked, config = asked.spec.spec, None, {}
+    name = f"strategy {spec.strategy.custom}"
+    environment = {**_environment(), **_SAME_BYTES}
+    if is_pushed(spec.app):
+        if not bridge.runs_pushed_apps:
+            raise AppNotRun(f"this control plane runs no app that was pushed, nor its {name}")
+        unpacked, bundle = await fetch_pushed(bridge, asked, folder)
+        config = {**bundle.config, **_dashed(_said(spec.train))}
+        environment |= {"HOME": str(unpacked)}
+    told = {
+        "reference": spec.strategy.custom,
+        "folder": None if unpacked is None else str(unpacked),
+        "params": dict(spec.strategy.params),
+        "config": config,
+    }
+    path = folder / "job.json"
+    await asyncio.to_thread(path.write_text, json.dumps({**told, **job}))
+    await _run(bridge, name, ("aggregate_own", "--job", str(path)), environment)
 
 
 async def _run_builtin(bridge: Bridge, asked: Asked, path: Path) -> None:
@@ -109,7 +144,7 @@ async def _run(
         async with asyncio.timeout(bridge.initialize_timeout.total_seconds()):
             _, errors = await process.communicate()
     except TimeoutError as error:
-        raise AppFailed(f"{app} made no checkpoint in time") from error
+        raise AppFailed(f"{app} was not done in time") from error
     finally:
         if process.returncode is None:
             process.kill()

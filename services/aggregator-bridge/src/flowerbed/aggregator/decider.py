@@ -92,11 +92,15 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseExchange:
-    """`result` is None for an evaluation, which yields no checkpoint."""
+    """`result` is None for an evaluation, which yields no checkpoint.
+
+    `metrics`: the aggregate's; None for the weighted means.
+    """
 
     terms: Terms
     at: datetime
     result: Result | None = None
+    metrics: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +226,9 @@ def _close(state: ExchangeState, command: CloseExchange) -> list[ExchangeEvent]:
 
 def _completed(answers: Answers, command: CloseExchange) -> AggregateCompleted:
     terms, result = command.terms, command.result
-    updates = in_fold_order(answers, terms)
+    updates, metrics = in_fold_order(answers, terms), command.metrics
+    if metrics is None:
+        metrics = weighted_means([(update.n_examples, update.metrics) for update in updates])
     return AggregateCompleted(
         **_of(terms),
         checkpoint=None if result is None else result.checkpoint,
@@ -240,7 +246,7 @@ def _completed(answers: Answers, command: CloseExchange) -> AggregateCompleted:
             )
             for update in updates
         ),
-        metrics=weighted_means([(update.n_examples, update.metrics) for update in updates]),
+        metrics=metrics,
         train_seconds=max((update.train_seconds for update in updates), default=0.0),
         owing=owing(answers, terms) if terms.exchange == "train" else (),
     )

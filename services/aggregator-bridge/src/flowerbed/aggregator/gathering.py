@@ -24,12 +24,13 @@ from flowerbed.aggregator.decider import (
     RefuseLate,
     Result,
 )
+from flowerbed.aggregator.driven import evaluate
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
 from flowerbed.aggregator.kept import moments_before
 from flowerbed.aggregator.projections.exchanges import Asked, standing
 from flowerbed.aggregator.projections.submissions import Report
-from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, judge
+from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, in_fold_order, judge
 from flowerbed.aggregator.spool import Spool
 from flowerbed.artifact.blobs import StoreAway
 from flowerbed.contracts.trace import of_exchange
@@ -201,14 +202,24 @@ class Gathering:
             terms, number = self.terms, self.terms.round_number
             under = of_exchange(terms.federation_id, number, terms.attempt, terms.exchange)
             with span("fold updates", self.asked.context, under=under, round_num=number):
-                answers = self.log.state.answers
-                result = await asyncio.to_thread(self._aggregation.finish, answers, self.terms)
-                await self._record(CloseExchange(terms=self.terms, at=at, result=result))
+                answers, made = self.log.state.answers, self._aggregation
+                await made.drive(in_fold_order(answers, terms))
+                result = await asyncio.to_thread(made.finish, answers, terms)
+                close = CloseExchange(terms=terms, at=at, result=result, metrics=made.metrics)
+                await self._record(close)
             duration = metrics.aggregate_duration.labels(self.terms.exchange)
             duration.observe(self._aggregation.seconds, exemplar(under))
         else:
-            await self._record(CloseExchange(terms=self.terms, at=at))
+            said = await self._evaluated()
+            await self._record(CloseExchange(terms=self.terms, at=at, metrics=said))
         await self._measure()
+
+    async def _evaluated(self) -> dict[str, float] | None:
+        """What a strategy of somebody's own makes of an evaluation."""
+        if self.asked.spec.spec.strategy.custom is None:
+            return None
+        updates = in_fold_order(self.log.state.answers, self.terms)
+        return await evaluate(self.bridge, self.asked, self.folder, updates)
 
     async def _measure(self) -> None:
         """Show what the sites have measured; nobody waits for it, and nothing hangs on it."""

@@ -30,8 +30,8 @@ from flowerbed.aggregator.checkpoints import rounded, write_checkpoint
 from flowerbed.aggregator.comparing import sorted_values, squared_distances
 from flowerbed.aggregator.fold import Accumulator, InTime, Source
 from flowerbed.aggregator.tensors import Array, TensorFile, write
-from flowerbed.contracts.spec import Strategy as StrategySpec
 from flowerbed.contracts.strategies import ROBUST, least_updates, trimmed
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Sha256
 from flowerbed.events.errors import Rejected

@@ -16,8 +16,8 @@ from flowerbed.aggregator.fairness import fair_weight, share_of_step
 from flowerbed.aggregator.fold import n_examples, scale_of
 from flowerbed.aggregator.optimizers import ADAPTIVE, Adaptive, Moments, Momentum, Optimized
 from flowerbed.aggregator.tensors import TensorFile, Tensors
-from flowerbed.contracts.spec import Strategy as StrategySpec
 from flowerbed.contracts.strategies import Weighting
+from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Scalar, Sha256
 
@@ -36,6 +36,7 @@ class StrategyState:
     base: Sha256
     checkpoint: Sha256
     moments: Sha256 | None = None
+    custom: str | None = None
 
     def encode(self) -> bytes:
         """Canonical JSON: keys sorted, no space, no name that differs between runs."""
@@ -48,6 +49,7 @@ class StrategyState:
             "base": self.base,
             "checkpoint": self.checkpoint,
             **({} if self.moments is None else {"moments": self.moments}),
+            **({} if self.custom is None else {"custom": self.custom}),
         }
         return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 

@@ -14,9 +14,10 @@ from flowerbed.aggregator.initializing import make_base
 from flowerbed.aggregator.kept import moments_before
 from flowerbed.aggregator.projections.exchanges import Asked, read_exchange
 from flowerbed.aggregator.projections.outcomes import stream_that_made
-from flowerbed.aggregator.quorum import Answers, in_fold_order
+from flowerbed.aggregator.quorum import in_fold_order
 from flowerbed.aggregator.spool import Spool
 from flowerbed.contracts.aggregate import AggregateCompleted
+from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef, Sha256
 from flowerbed.events.errors import NotFound
 
@@ -61,7 +62,10 @@ async def verify(
         else:
             answers = exchange.replay(history).answers
             before = await moments_before(bridge, asked)
-            made = await asyncio.to_thread(_fold_again, bridge, asked, answers, folder, before)
+            aggregation = await asyncio.to_thread(_prepared, bridge, asked, folder, before)
+            updates = in_fold_order(answers, asked.terms)
+            await aggregation.drive(updates)
+            made = await asyncio.to_thread(_fold_again, aggregation, updates)
             checkpoint, moments = made.sha256, made.state.moments
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,11 +84,14 @@ async def verify(
     )
 
 
-def _fold_again(
-    bridge: Bridge, asked: Asked, answers: Answers, folder: Path, moments: ArtifactRef | None
-) -> Made:
+def _prepared(
+    bridge: Bridge, asked: Asked, folder: Path, moments: ArtifactRef | None
+) -> Aggregation:
     assert asked.started is not None
     spool = Spool(bridge.blobs, folder)
-    aggregation = Aggregation(bridge, asked, spool, spool.base(asked.started.base), moments)
-    aggregation.fold.extend(in_fold_order(answers, asked.terms))
+    return Aggregation(bridge, asked, spool, spool.base(asked.started.base), moments)
+
+
+def _fold_again(aggregation: Aggregation, updates: list[UpdateAccepted]) -> Made:
+    aggregation.fold.extend(updates)
     return aggregation.make()

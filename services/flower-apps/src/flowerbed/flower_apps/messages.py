@@ -76,11 +76,16 @@ def write_arrays(reply: Message, path: Path) -> tuple[str, int]:
     records = list(reply.content.array_records.values())
     if len(records) != 1 or not records[0]:
         raise BadReply(f"the reply has {len(records)} array records, expected one with arrays")
-    save_file({name: _elements(array) for name, array in records[0].items()}, path)
+    save_arrays(records[0], path)
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return digest, file.tell()
+
+
+def save_arrays(arrays: ArrayRecord, path: Path) -> None:
+    """The record as a safetensors file; the same arrays, the same bytes."""
+    save_file({name: _elements(array) for name, array in arrays.items()}, path)
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

@@ -1,0 +1,1 @@
+"""xgboost-hospital: a Flower app."""
