@@ -34,7 +34,7 @@ crash-matrix: setup ## kill each service at each step of each event (20 to 30 mi
 	@$(PY) -m scripts.crash_matrix
 
 bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup idle recovery \
-	recovery-flower policies) ## all of these (about 3 hours)
+	recovery-flower policies updates) ## all of these (about 3 hours)
 
 bench-setup: setup
 	@bash scripts/bench/setup.sh
@@ -82,6 +82,9 @@ bench-recovery-flower: setup ## what the same kills cost stock Flower
 bench-policies: setup ## accuracy and time of each round policy, with and without a slow site
 	@$(BENCH).policies --updates 40 --share 0.1
 
+bench-updates: setup ## accuracy against bytes: each form of update on trained steps, three seeds (10 min)
+	@$(BENCH).updates --rounds 15 --seeds 1,2,3
+
 check: setup ## formatting, lint and types
 	.venv/bin/ruff format --check -q .
 	.venv/bin/ruff check -q .
@@ -106,4 +109,4 @@ lock: setup ## make requirements.lock anew
 
 .PHONY: help setup demo demo-stop reproduce test screenshots chaos fuzz-api crash-matrix bench bench-setup \
 	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-robust bench-strategies bench-models bench-startup bench-idle bench-recovery \
-	bench-recovery-flower bench-policies check verify generate format lock
+	bench-recovery-flower bench-policies bench-updates check verify generate format lock

@@ -58,11 +58,14 @@ LENT = {
         "flowerbed.flower_apps.registry",
         "flowerbed.flower_apps.messages",
         "flowerbed.flower_apps.seeded",
+        "flowerbed.flower_apps.forms",
     },
     ("runner", "flower_apps"): {
         "flowerbed.flower_apps.registry",
         "flowerbed.flower_apps.messages",
         "flowerbed.flower_apps.seeded",
+        "flowerbed.flower_apps.forms",
+        "flowerbed.flower_apps.encoding",
     },
     ("runner", "events"): {"flowerbed.events.destinations"},
 }

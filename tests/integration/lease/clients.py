@@ -77,8 +77,11 @@ class Client:
         (offer,) = await asyncio.wait_for(self.poll(30), FIRST_ANSWER)
         return offer
 
-    async def claim(self, offer: dict[str, Any], **dataset: str) -> httpx.Response:
-        body = {"epoch": offer["epoch"], "dataset": {**DATASET, **dataset}}
+    async def claim(
+        self, offer: dict[str, Any], update_form: str | None = None, **dataset: str
+    ) -> httpx.Response:
+        form = {} if update_form is None else {"update_form": update_form}
+        body = {"epoch": offer["epoch"], "dataset": {**DATASET, **dataset}, **form}
         return await self.ask(f"/v1/leases/{offer['lease_id']}/claim", body)
 
     async def joined(self) -> dict[str, Any]:

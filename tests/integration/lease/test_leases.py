@@ -103,6 +103,26 @@ async def test_a_site_that_declines_says_so_once_and_may_claim_later(house: Hous
     ]  # fmt: skip
 
 
+async def test_who_has_not_read_the_form_of_updates_gets_no_lease(house: House) -> None:
+    """A runner of an earlier release knows nothing of forms: it would send what nobody can read."""
+    client = await house.client()
+    await house.create(update={"form": "int8", "block": 64})
+    offer = await client.offered()
+    terms = client.manifest(offer).update
+    assert terms is not None and (terms.form, terms.block) == ("int8", 64)
+    for _ in range(2):
+        refused = await client.claim(offer)
+        assert (refused.status_code, refused.json()["code"]) == (409, "update-form")
+    assert "int8, the client says nothing, as an earlier release" in refused.json()["detail"]
+    other = await client.claim(offer, update_form="top_k")
+    assert other.json()["code"] == "update-form"
+    assert (await client.claim(offer, update_form="int8")).status_code == 200
+    assert await house.types(client) == [
+        "client.lease_issued", "client.declined", "client.joined",
+    ]  # fmt: skip
+    assert (await house.lease_events(client))[1][1]["code"] == "update-form"
+
+
 async def test_while_an_older_replica_runs_declining_changes_nothing(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

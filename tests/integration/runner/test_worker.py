@@ -11,6 +11,9 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from safetensors.numpy import load
 
+from flowerbed.aggregator.decoding import decode_file
+from flowerbed.contracts.signed import UpdateTerms
+from flowerbed.flower_apps.forms import Form
 from flowerbed.flower_apps.initialize import write_initial_checkpoint
 from flowerbed.runner import app_state, worker
 from flowerbed.runner.pipe import AppFailed, Hello, Request, Result
@@ -232,3 +235,38 @@ def test_trace_tells_what_led_to_what() -> None:
     except ValueError as error:
         trace = worker.trace_of(error)
     assert trace.index("KeyError: 'label'") < trace.index("which led to") < trace.index("no label")
+
+
+def test_an_update_in_a_form_is_written_as_the_form_reads_it(
+    server: worker.AppServer, request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """Of `delta` the very bytes of a full one; of `top_k` the largest, and the rest stays here."""
+    base = tmp_path / "base"
+    folder = WorkFolder(tmp_path / "work" / "one")
+    sha256 = hashlib.sha256(base.read_bytes()).hexdigest()
+
+    def ask(form: Form, left: Path | None = None) -> Result:
+        terms = UpdateTerms(form=form.name, block=form.block, fraction=form.fraction)
+        more = {"form": terms, "base_sha256": sha256, "left_path": left and str(left)}
+        result = server.answer(request_for().model_copy(update=more))
+        assert isinstance(result, Result)
+        assert folder.finished() == result
+        return result
+
+    full = server.answer(request_for())
+    assert isinstance(full, Result)
+    exact = ask(Form("delta"))
+    assert (exact.form_error, exact.left_sha256) == (0, None)
+    decode_file(Form("delta"), folder.update, base, sha256, tmp_path / "read")
+    assert hashlib.sha256((tmp_path / "read").read_bytes()).hexdigest() == full.sha256
+
+    sparse = Form("top_k", fraction=0.25)
+    first = ask(sparse)
+    assert first.left_sha256 is not None and 0 < (first.form_error or 0) < 1
+    kept = load(folder.left.read_bytes())["weights"]
+    assert np.count_nonzero(kept) == 3, "one of four travelled"
+    left = tmp_path / f"{first.left_sha256}.bin"
+    folder.left.rename(left)
+    again = ask(sparse, left)
+    assert again.left_sha256 != first.left_sha256
+    assert ask(sparse, left).sha256 == again.sha256, "the same work, the same bytes"

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flowerbed.cli.backup import _size
 from flowerbed.cli.main import app
+from flowerbed.cli.output import sized
 
 run = CliRunner()
 
@@ -36,4 +36,4 @@ def test_without_a_backup_there_is_nothing_to_restore(tmp_path: Path) -> None:
     ],
 )
 def test_sizes_are_told_in_units_that_people_read(n_bytes: int, told: str) -> None:
-    assert _size(n_bytes) == told
+    assert sized(n_bytes) == told

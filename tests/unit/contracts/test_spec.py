@@ -142,6 +142,7 @@ def test_the_document_writes_every_default_out() -> None:
             "artifacts": {"bucket": "flowerbed", "prefix": "checkpoints"},
             "telemetry": None,
             "runtime": "bus",
+            "update": {"form": "full", "block": None, "fraction": None},
         },
     }  # fmt: skip
 

@@ -85,6 +85,13 @@ def test_signed_manifest_for_this_site_is_accepted() -> None:
     check(sign(claims(dataset_hashes=["e" * 64, "d" * 64])))
 
 
+def test_a_form_of_updates_that_is_not_known_here_is_declined() -> None:
+    check(sign(claims(update={"form": "int8", "block": 64, "later": 1})))
+    with pytest.raises(Refused, match="travel as sketch, known here are bfloat16") as refused:
+        check(sign(claims(update={"form": "sketch", "rows": 5})))
+    assert refused.value.code == "update-form"
+
+
 def test_no_byte_of_a_manifest_can_be_flipped() -> None:
     token = sign(claims()).encode()
     for place in range(len(token)):

@@ -12,6 +12,7 @@ import pytest
 from flowerbed.runner import work_folder
 from flowerbed.runner.errors import Refused
 from flowerbed.runner.journal import Journal
+from flowerbed.runner.memories import APP_STATE, LEFT_OUT
 from flowerbed.runner.pipe import Result
 from flowerbed.runner.storage import check_free, is_full, needed_for, refusal
 from flowerbed.runner.work_folder import KEPT_SECONDS, WorkFolder, prune
@@ -105,13 +106,13 @@ def test_app_remembers_each_work_once(tmp_path: Path) -> None:
     record(1, "s1")
     record(2, "s2")
     record(1, "s1 again")  # its result was lost
-    assert journal.app_state("lease-1") == "s2"
-    assert journal.app_state_after(key(round_number=2).digest) == "s2"
-    assert journal.app_state_after(key(round_number=1).digest) is None
+    assert journal.memory_of(APP_STATE, "lease-1") == "s2"
+    assert journal.memory_after(APP_STATE, key(round_number=2).digest) == "s2"
+    assert journal.memory_after(APP_STATE, key(round_number=1).digest) is None
     record(3, "other", lease="lease-2")
-    assert journal.needed_states() == {"s2", "other"}
+    assert journal.needed_memories() == {"s2", "other"}
     record(4, None)
-    assert (journal.app_state("lease-1"), journal.needed_states()) == (None, {"other"})
+    assert (journal.memory_of(APP_STATE, "lease-1"), journal.needed_memories()) == (None, {"other"})
 
 
 def test_journal_of_an_earlier_release_is_taken_on(tmp_path: Path) -> None:
@@ -156,3 +157,23 @@ def test_room_is_looked_for_before_it_is_needed(tmp_path: Path) -> None:
         check_free(tmp_path, needed_for(1 << 50))
     with pytest.raises(Refused, match="0 bytes free"):
         check_free(tmp_path / "nowhere", 1)
+
+
+def test_what_an_update_left_out_counts_once_and_evaluations_leave_it(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal.sqlite3")
+
+    def record(number: int, left: str | None, exchange: str = "train") -> None:
+        one = key(round_number=number, exchange=exchange)
+        run = journal.start_run(one, "lease-1")
+        done = replace(finished(f"r{number}"), left_sha256=left)
+        journal.record(one, done, run=run, epochs=1, tokens=1)
+
+    record(1, "l1")
+    record(1, None, "evaluate")
+    record(2, "l2")
+    record(2, "l2 again")  # its result was lost
+    second = key(round_number=2).digest
+    assert journal.memory_of(LEFT_OUT, "lease-1") == "l2"
+    assert journal.memory_after(LEFT_OUT, second) == "l2"
+    assert journal.memory_of(LEFT_OUT, "lease-1", before=second) is None, "it is in it already"
+    assert journal.needed_memories() == {"l2"}

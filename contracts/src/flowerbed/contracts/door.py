@@ -37,6 +37,7 @@ MOST_LOG_LINES = 100
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 Metric = Annotated[str, StringConstraints(pattern=r"^[^\x00]{1,200}$")]
+FormWord = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_+-]{0,63}$")]
 FailureCode = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 
 
@@ -129,8 +130,11 @@ class LeaseOffers(DoorAnswer):
 
 
 class LeaseClaim(DoorMessage):
+    """`update_form`: that of the manifest, which the client will keep; None where it names none."""
+
     epoch: int = Field(ge=1)
     dataset: DatasetRef
+    update_form: FormWord | None = Field(default=None, exclude_if=lambda form: form is None)
 
 
 class LeaseDecline(DoorMessage):
@@ -175,6 +179,7 @@ class Measures(DoorMessage):
     n_tokens: int | None = Field(default=None, ge=0, lt=2**63)
     joules: float | None = Field(default=None, ge=0)
     joules_reason: FailureCode | None = None
+    form_error: float | None = Field(default=None, ge=0, exclude_if=lambda error: error is None)
 
 
 class WorkReport(DoorMessage):

@@ -50,12 +50,22 @@ class Download(Payload):
     url: str
 
 
+class UpdateTerms(Payload):
+    """The form in which updates are wanted; see `forms.UpdateForm`. A site that has not heard of
+    `form` does not claim the lease."""
+
+    form: str
+    block: int | None = None
+    fraction: float | None = None
+
+
 class Manifest(Claims):
     """The terms of a lease, read by the site before it claims: what will run, on which data.
 
     `app_download`: where the bundle of an app that does not ship with this version lies.
     `otlp_endpoint`, `otlp_protocol`: where the spec wants the spans of its federation; whether any
     go there is the site's decision.
+    `update`: None is whole, as the first release sends it.
     """
 
     model_uri: str
@@ -69,6 +79,7 @@ class Manifest(Claims):
     app_download: Download | None = None
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
+    update: UpdateTerms | None = None
 
 
 class Upload(Payload):

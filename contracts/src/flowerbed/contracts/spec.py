@@ -29,6 +29,7 @@ from flowerbed.contracts.apps import (
     PUSHED,
     is_pushed,
 )
+from flowerbed.contracts.forms import UpdateForm
 from flowerbed.contracts.parameter import Parameter, ParameterName, Text, snake
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
@@ -164,6 +165,7 @@ class Spec(Section):
     artifacts: Artifacts = Artifacts()
     telemetry: Telemetry | None = None
     runtime: Literal["bus", "superlink", "simulation"] = "bus"
+    update: Annotated[UpdateForm, Field(validate_default=True)] = UpdateForm()
 
     @field_validator("app")
     @classmethod
@@ -233,6 +235,16 @@ class Spec(Section):
             raise ValueError(f"runtime {runtime} is not built yet: bus")
         return runtime
 
+    @field_validator("update")
+    @classmethod
+    def _form_of_the_strategy(cls, update: UpdateForm, info: ValidationInfo) -> UpdateForm:
+        strategy, runtime = info.data.get("strategy"), info.data.get("runtime")
+        if strategy is None or runtime is None:
+            return update
+        if told := update.refusal_of(strategy.name, runtime):
+            raise ValueError(told)
+        return update
+
 
 class FederationSpec(Section):
     """One federation, declared."""
@@ -255,7 +267,7 @@ class FederationSpec(Section):
         is_short = self.spec.lease.ttl_seconds < SHORTEST_TTL_AT_FIRST
         strategy = self.spec.strategy
         is_later = strategy.name not in strategies.AT_FIRST or strategy.weighting != Weighting()
-        is_later = is_later or self.spec.app not in APPS_AT_FIRST
+        is_later = is_later or self.spec.app not in APPS_AT_FIRST or not self.spec.update.is_full
         return 2 if says_more or is_short or is_later else 1
 
     def brief(self) -> dict[str, Any]:
@@ -271,4 +283,6 @@ class FederationSpec(Section):
             del document["spec"]["strategy"]["weighting"]
         if self.spec.telemetry is None:
             del document["spec"]["telemetry"]
+        if self.spec.update.is_full:
+            del document["spec"]["update"]
         return document

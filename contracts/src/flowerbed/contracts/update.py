@@ -29,6 +29,7 @@ class UpdateSubmitted(UpdateEvent):
     `download_seconds`, `upload_seconds`: between the site and S3, with every try.
     `n_tokens`: what the app counted itself.
     `joules`: used by the node's machine while the app ran. `joules_reason`: why there is none.
+    `form_error`: the relative L2 error of the form in which the update was written.
     """
 
     type: ClassVar[str] = "fl.update.submitted"
@@ -42,6 +43,7 @@ class UpdateSubmitted(UpdateEvent):
     n_tokens: int | None = Field(default=None, ge=0)
     joules: float | None = Field(default=None, ge=0)
     joules_reason: str | None = None
+    form_error: float | None = Field(default=None, ge=0)
 
 
 class UpdateFailed(UpdateEvent):
@@ -60,6 +62,8 @@ class UpdateAccepted(UpdateEvent):
     `norm`: the L2 distance of the update from its base; None for an evaluation.
     `staleness`: how many rounds passed since the update's `base` was current; 0 in time.
     `base`: what a late update was trained from; None for the exchange's own base.
+    `form`: in which it travelled, `artifact.size` bytes of it; `full_size`: what it would have had
+    as `full`. `form_error`: what that cost, as the site says. None of a full update.
     """
 
     type: ClassVar[str] = "fl.update.accepted"
@@ -71,6 +75,9 @@ class UpdateAccepted(UpdateEvent):
     norm: float | None = Field(default=None, ge=0)
     staleness: int = Field(default=0, ge=0)
     base: ArtifactRef | None = None
+    form: str | None = None
+    full_size: int | None = Field(default=None, ge=0)
+    form_error: float | None = Field(default=None, ge=0)
 
 
 class UpdateRejected(UpdateEvent):

@@ -160,7 +160,9 @@ class Aggregation:
         path = self.spool.update(update.work_id)
         if not path.exists():
             assert update.artifact is not None
-            self.bridge.transport.fetch(update.artifact, path)
+            assert self.asked.started is not None
+            base = update.base or self.asked.started.base
+            self.spool.fetch(self.bridge.transport, update.work_id, update.artifact, base)
         return path
 
     def fetch_base(self, base: ArtifactRef) -> Path:

@@ -48,7 +48,10 @@ WEIGHT_KEY = "num-examples"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptUpdate:
-    """Verified and screened. `norm`: the L2 distance of the update from what it started from."""
+    """Verified and screened. `norm`: the L2 distance of the update from what it started from.
+
+    The last three: see `fl.update.accepted`.
+    """
 
     terms: Terms
     client_id: str
@@ -58,6 +61,9 @@ class AcceptUpdate:
     metrics: dict[str, float]
     train_seconds: float
     norm: float | None
+    form: str | None = None
+    full_size: int | None = None
+    form_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,6 +200,9 @@ def _accepted(command: AcceptUpdate, place: int) -> UpdateAccepted:
         norm=command.norm,
         staleness=0 if owed is None else command.terms.round_number - owed.round_number,
         base=None if owed is None else owed.base,
+        form=command.form,
+        full_size=command.full_size,
+        form_error=command.form_error,
     )
 
 

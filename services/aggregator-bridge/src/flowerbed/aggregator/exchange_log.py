@@ -53,6 +53,7 @@ def _count(event: ExchangeEvent) -> None:
     match event:
         case UpdateAccepted():
             metrics.updates.labels(event.exchange, "accepted").inc()
+            _count_bytes(event)
         case UpdateRejected() | UpdateQuarantined():
             # Not its code: a node's own words would be labels without end.
             metrics.updates.labels(event.exchange, "rejected").inc()
@@ -60,3 +61,12 @@ def _count(event: ExchangeEvent) -> None:
             metrics.aggregates.labels(event.exchange, "completed").inc()
         case AggregateFailed():
             metrics.aggregates.labels(event.exchange, metrics.outcomes(event.code)).inc()
+
+
+def _count_bytes(event: UpdateAccepted) -> None:
+    if event.artifact is None:
+        return
+    form, size = event.form or "full", event.artifact.size
+    metrics.update_bytes.labels(form).inc(size)
+    if event.full_size is not None:
+        metrics.update_bytes_saved.labels(form).inc(max(0, event.full_size - size))

@@ -24,6 +24,7 @@ from flowerbed.aggregator.decider import (
     RefuseLate,
     Result,
 )
+from flowerbed.aggregator.decoding import form_of
 from flowerbed.aggregator.driven import evaluate
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
@@ -182,7 +183,8 @@ class Gathering:
     async def _prepare(self) -> Judge:
         """Fetch the base, once; an evaluation needs none."""
         if self._judge is None:
-            base, spool = None, Spool(self.bridge.blobs, self.folder)
+            form = form_of(self.asked.spec.spec.update)
+            base, spool = None, Spool(self.bridge.blobs, self.folder, form)
             if self.terms.exchange == "train":
                 assert self.asked.started is not None
                 base = self.asked.started.base

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import AcceptUpdate, RejectUpdate
@@ -16,6 +17,7 @@ from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import NotFound, Unavailable
 from flowerbed.events.telemetry import span
+from flowerbed.flower_apps.forms import BadEncoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +62,7 @@ class Judge:
             metrics=event.metrics,
             train_seconds=event.train_seconds,
             norm=norm,
+            **self._form(event, terms),
         )
 
     def _screen(self, report: Report, event: UpdateSubmitted, terms: Terms) -> float | None:
@@ -73,9 +76,10 @@ class Judge:
             screen_claims(event.n_examples, event.metrics, self.bridge.limits)
             if self.base is None:
                 return None
-            base, path = self._base_of(event, terms), self.spool.update(event.work_id)
+            path = self.spool.update(event.work_id)
             try:
-                self._fetch(event, path, base)
+                base = self._base_of(event, terms)
+                self._fetch(event, base, self._started_from(event, terms))
                 norm = screen_file(path, base, self.bridge.limits)
             except BaseException:
                 path.unlink(missing_ok=True)
@@ -83,18 +87,33 @@ class Judge:
             opened.set_attribute("norm", norm)
             return norm
 
-    def _base_of(self, event: UpdateSubmitted, terms: Terms) -> Path:
-        """The file of what the update was trained from."""
+    def _form(self, event: UpdateSubmitted, terms: Terms) -> dict[str, Any]:
+        """In which form the update came, and what that saved and cost; nothing of a full one."""
+        if self.spool.form is None or self.base is None:
+            return {}
+        return {
+            "form": self.spool.form.name,
+            "full_size": self._started_from(event, terms).size,
+            "form_error": event.form_error,
+        }
+
+    def _started_from(self, event: UpdateSubmitted, terms: Terms) -> ArtifactRef:
+        """What the update was trained from."""
+        assert self.base is not None
         owed = terms.owed_at(terms.places[event.work_id])
-        if owed is None:
-            assert self.base is not None
-            return self.spool.base(self.base)
+        return self.base if owed is None else owed.base
+
+    def _base_of(self, event: UpdateSubmitted, terms: Terms) -> Path:
+        """Its file."""
+        ref = self._started_from(event, terms)
         try:
-            return self.spool.base(owed.base)
+            return self.spool.base(ref)
         except (NotFound, DigestDiffers) as error:
+            if ref == self.base:
+                raise
             raise Refused("object-missing", f"what it was trained from: {error}") from error
 
-    def _fetch(self, event: UpdateSubmitted, path: Path, base: Path) -> None:
+    def _fetch(self, event: UpdateSubmitted, base: Path, started_from: ArtifactRef) -> None:
         if event.artifact is None:
             raise Refused("object-missing", "no update was reported")
         if not event.artifact.uri.startswith(self.prefix):
@@ -103,7 +122,11 @@ class Judge:
         if event.artifact.size > largest:
             raise Refused("too-large", f"{event.artifact.size} bytes, {largest} allowed")
         try:
-            self.bridge.transport.fetch(event.artifact, path, largest)
+            self.spool.fetch(
+                self.bridge.transport, event.work_id, event.artifact, started_from, largest
+            )
+        except BadEncoding as error:
+            raise Refused("wrong-form", str(error)) from error
         except NotFound as error:
             raise Refused("object-missing", str(error)) from error
         except DigestDiffers as error:

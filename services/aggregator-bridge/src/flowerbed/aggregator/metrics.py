@@ -16,6 +16,12 @@ aggregate_duration = Histogram(
     buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
 )
 updates = Counter("fl_updates", "Updates judged, by verdict.", ["exchange", "verdict"])
+update_bytes = Counter("fl_update_bytes", "Bytes of accepted updates, as they travelled.", ["form"])
+update_bytes_saved = Counter(
+    "fl_update_bytes_saved",
+    "Bytes that accepted updates have not sent, since they travelled in a form of fewer.",
+    ["form"],
+)
 tokens = Counter("fl_tokens", "Tokens in accepted updates, as apps counted them.", ["tenant"])
 tokens_per_second = Gauge(
     "fl_tokens_per_second",

@@ -23,7 +23,7 @@ from flowerbed.aggregator.tensors import (
 RefusalCode: TypeAlias = Literal[
     "bad-metrics", "bad-num-examples", "foreign-object", "hash-mismatch", "norm-exceeded",
     "not-finite", "not-safetensors", "object-missing", "store-unavailable", "too-large",
-    "wrong-dtype", "wrong-names", "wrong-shape",
+    "wrong-dtype", "wrong-form", "wrong-names", "wrong-shape",
 ]  # fmt: skip
 
 LARGEST_VALUE = 1e25

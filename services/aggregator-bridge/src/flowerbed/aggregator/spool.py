@@ -8,17 +8,50 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flowerbed.aggregator.decoding import decode_file
+from flowerbed.aggregator.transport import Transport
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.values import ArtifactRef
+from flowerbed.flower_apps.forms import Form
 
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """In `folder`, one file a piece of work, and one a base: as many as late updates have."""
+    """In `folder`, one file a piece of work, and one a base: as many as late updates have.
+
+    `form`: in which updates travel; None is as they are.
+    """
 
     blobs: Blobs
     folder: Path
+    form: Form | None = None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
+
+    def fetch(
+        self,
+        transport: Transport,
+        work_id: str,
+        update: ArtifactRef,
+        base: ArtifactRef,
+        max_bytes: int | None = None,
+    ) -> Path:
+        """The update's file, as its tensors are. Blocks.
+
+        Raises:
+            NotFound, DigestDiffers, TooLarge: the object is gone, or another.
+            BadEncoding: it is not in the form that is wanted.
+        """
+        path = self.update(work_id)
+        if self.form is None:
+            transport.fetch(update, path, max_bytes)
+            return path
+        encoded = path.with_suffix(".encoded")
+        try:
+            transport.fetch(update, encoded, max_bytes)
+            decode_file(self.form, encoded, self.base(base), base.sha256, path)
+        finally:
+            encoded.unlink(missing_ok=True)
+        return path
 
     def update(self, work_id: str) -> Path:
         """Where the update of this work lies, if it was fetched."""

@@ -74,7 +74,7 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self._file: BinaryIO = path.open("rb", buffering=0)
         try:
-            self.tensors = _read_layout(path, self._file)
+            self.tensors, self.metadata = _read_layout(path, self._file)
         except BaseException:
             self._file.close()
             raise
@@ -162,7 +162,7 @@ def _encoded(
             yield np.ascontiguousarray(block, tensor.dtype).view(np.uint8).data
 
 
-def _read_layout(path: Path, file: BinaryIO) -> dict[str, Tensor]:
+def _read_layout(path: Path, file: BinaryIO) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="np") as checked:
             names = set(checked.keys())
@@ -170,15 +170,16 @@ def _read_layout(path: Path, file: BinaryIO) -> dict[str, Tensor]:
         raise NotSafetensors(f"not a safetensors file: {error}") from error
     (length,) = struct.unpack("<Q", file.read(8))
     header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
+    metadata = header.pop("__metadata__", None) or {}
     if set(header) != names:
         raise NotSafetensors("not a safetensors file: its header is ambiguous")
     for name, entry in header.items():
         if entry["dtype"] not in _DTYPES:
             raise DtypeNotFolded(f"tensor {name} has dtype {entry['dtype']}, which has no mean")
-    return {
+    tensors = {
         name: Tensor(
             name, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
         )
         for name, entry in header.items()
     }
+    return tensors, metadata

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowerbed.cli.calling import Shown, call, example
-from flowerbed.cli.output import is_terminal, print_json
+from flowerbed.cli.output import is_terminal, print_json, sized
 from flowerbed.cli.stack import StateDir
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def backup(
     typer.echo(
         f"{folder} holds the stack as it was at {manifest.taken_at}: {manifest.n_events} events,"
         f" {manifest.n_submissions} submissions not taken up,"
-        f" {manifest.n_artifacts} artifacts ({_size(manifest.artifact_bytes)}"
+        f" {manifest.n_artifacts} artifacts ({sized(manifest.artifact_bytes)}"
         f"{'' if objects else ', listed alone'}); {time.monotonic() - began:.1f} s"
     )
     typer.echo("keep it as you keep the stack's secrets: it holds them")
@@ -115,12 +115,3 @@ class _Progress:
         if done == total or is_due:
             self._said = time.monotonic()
             typer.echo(f"{what:<18} {done} of {total}")
-
-
-def _size(n_bytes: int) -> str:
-    size, unit = float(n_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"

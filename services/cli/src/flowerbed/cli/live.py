@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowerbed.cli.api import Api, Unreachable
-from flowerbed.cli.output import FAILED
+from flowerbed.cli.output import FAILED, sized
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -158,7 +158,9 @@ def _clients(federation: Federation) -> Any:
 def rounds_table(rounds: Sequence[Federation]) -> Any:
     """One line an attempt: how many answered, what was measured, where the time went."""
     metrics = metric_names(rounds)
-    table = _plain_table("round", "status", "updates", *metrics, "seconds", "training", "overhead")
+    sent = ["sent"] if any(_sent(one) for one in rounds) else []
+    times_of = ("seconds", "training", "overhead")
+    table = _plain_table("round", "status", "updates", *metrics, *sent, *times_of)
     for column in table.columns[2:]:
         column.justify = "right"
     for one in rounds:
@@ -169,11 +171,21 @@ def rounds_table(rounds: Sequence[Federation]) -> Any:
             one["status"],
             f"{one['train_updates']['accepted']}/{one['n_cohort']}",
             *(f"{measured[name]:.4f}" if name in measured else "" for name in metrics),
+            *(_sent(one) for _ in sent),
             seconds(total),
             seconds(trained),
             seconds(overhead),
         )
     return table
+
+
+def _sent(one: Federation) -> str:
+    """What the updates had in bytes, and of what they would have had; nothing if sent in full."""
+    found = one.get("update_bytes") or {}
+    if not found.get("form"):
+        return ""
+    share = f" ({found['sent'] / found['full']:.1%})" if found["full"] else ""
+    return f"{sized(found['sent'])} {found['form']}{share}"
 
 
 def _plain_table(*columns: str) -> Any:

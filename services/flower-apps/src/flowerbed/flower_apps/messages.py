@@ -73,10 +73,20 @@ def write_arrays(reply: Message, path: Path) -> tuple[str, int]:
     Raises:
         BadReply: the reply holds no arrays, or more than one record of them.
     """
+    save_arrays(record_of(reply), path)
+    return settled(path)
+
+
+def record_of(reply: Message) -> ArrayRecord:
+    """Raises: BadReply: the reply holds no arrays, or more than one record of them."""
     records = list(reply.content.array_records.values())
     if len(records) != 1 or not records[0]:
         raise BadReply(f"the reply has {len(records)} array records, expected one with arrays")
-    save_arrays(records[0], path)
+    return records[0]
+
+
+def settled(path: Path) -> tuple[str, int]:
+    """The sha256 and the size of a file that is on disk when this returns."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -85,7 +95,12 @@ def write_arrays(reply: Message, path: Path) -> tuple[str, int]:
 
 def save_arrays(arrays: ArrayRecord, path: Path) -> None:
     """The record as a safetensors file; the same arrays, the same bytes."""
-    save_file({name: _elements(array) for name, array in arrays.items()}, path)
+    save_file(elements_of(arrays), path)
+
+
+def elements_of(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Each array, where it lies in memory already if it can be."""
+    return {name: _elements(array) for name, array in arrays.items()}
 
 
 def _in_order(names: Iterable[str]) -> list[str]:

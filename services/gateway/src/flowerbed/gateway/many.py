@@ -14,7 +14,7 @@ from flowerbed.events.errors import Rejected
 from flowerbed.gateway.feed import FeedEvent
 from flowerbed.gateway.lineage import lineage
 from flowerbed.gateway.places import decoded_place, encoded_place
-from flowerbed.gateway.rows import FEDERATIONS
+from flowerbed.gateway.rows import FEDERATIONS, UPDATE_BYTES
 from flowerbed.gateway.views import (
     Artifact,
     FederationSummary,
@@ -129,7 +129,8 @@ ROUNDS = Listing(
     RoundRow,
     "rounds",
     "x.*, extract(epoch FROM x.finished_at - x.started_at)::float8 AS total_seconds,"
-    + ", ".join(_COUNTS.format(exchange=exchange) for exchange in ("train", "evaluate")),
+    + ", ".join(_COUNTS.format(exchange=exchange) for exchange in ("train", "evaluate"))
+    + f", {UPDATE_BYTES}",
     _BY_ROUND,
     ("status", "round_number"),
 )
@@ -270,7 +271,7 @@ def _key(row: Any) -> FederationKey:
 _JSON = frozenset(
     (
         "spec", "problems", "training", "evaluation", "metrics", "data", "train_updates",
-        "evaluate_updates",
+        "evaluate_updates", "update_bytes",
     )
 )  # fmt: skip
 

@@ -26,7 +26,18 @@ WHERE NOT EXISTS (
     WHERE f.tenant = s.tenant AND f.federation_id = s.federation_id)
 """
 
-_JSON = frozenset({"spec", "problems", "training", "evaluation", "metrics", "data", "folded"})
+UPDATE_BYTES = """
+(SELECT json_build_object('form', max(u.form), 'sent', sum(u.size), 'full', sum(u.full_size),
+    'error', avg(u.form_error))::text FROM round_updates u
+    WHERE u.federation_id = x.federation_id AND u.tenant = x.tenant AND u.attempt = x.attempt
+        AND u.round_number = x.round_number AND u.exchange = 'train' AND u.status = 'accepted'
+) AS update_bytes
+"""
+"""Of a row `x` of rounds."""
+
+_JSON = frozenset(
+    ("spec", "problems", "training", "evaluation", "metrics", "data", "folded", "update_bytes")
+)
 
 
 def plain(row: Any) -> dict[str, Any]:
@@ -50,8 +61,8 @@ async def federation_row(connection: Connection, federation_id: str) -> dict[str
 
 async def rounds_of(connection: Connection, federation_id: str) -> list[Round]:
     rows = await connection.fetch(
-        "SELECT *, extract(epoch FROM finished_at - started_at)::float8 AS total_seconds"
-        " FROM rounds WHERE federation_id = $1 ORDER BY round_number, attempt",
+        "SELECT x.*, extract(epoch FROM finished_at - started_at)::float8 AS total_seconds,"
+        f"{UPDATE_BYTES} FROM rounds x WHERE federation_id = $1 ORDER BY round_number, attempt",
         federation_id,
     )
     counted = await connection.fetch(

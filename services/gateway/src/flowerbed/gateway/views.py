@@ -66,6 +66,18 @@ class UpdateCounts(View):
     failed: int = 0
 
 
+class UpdateBytes(View):
+    """Of an attempt's accepted updates: `sent` as they travelled, in that `form`, null for full.
+
+    `full`: what they would have had in full; `error`: the mean of their relative L2 errors.
+    """
+
+    form: str | None = None
+    sent: int | None = None
+    full: int | None = None
+    error: float | None = None
+
+
 class Round(View):
     """One attempt of a round. `train_seconds`: the slowest client's; the rest of it is ours.
 
@@ -96,13 +108,15 @@ class Round(View):
     finished_at: datetime | None
     train_updates: UpdateCounts = UpdateCounts()
     evaluate_updates: UpdateCounts = UpdateCounts()
+    update_bytes: UpdateBytes = UpdateBytes()
 
 
 class Update(View):
     """One client's answer in one exchange. What its site did not measure is null.
 
     `n_tokens`: counted by the app. `joules`: of the site's machine while the app ran;
-    `joules_reason`: why there are none.
+    `joules_reason`: why there are none. `size`: its bytes, in that `form`; null is full, else
+    `full_size` is what it would have had, and `form_error` the relative L2 error, as the site says.
     """
 
     round_number: int
@@ -123,6 +137,10 @@ class Update(View):
     metrics: dict[str, float] | None
     sha256: str | None
     uri: str | None
+    size: int | None = None
+    form: str | None = None
+    full_size: int | None = None
+    form_error: float | None = None
     code: str | None
     detail: str | None
     asked_at: datetime | None

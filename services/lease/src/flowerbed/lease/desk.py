@@ -21,6 +21,7 @@ from flowerbed.contracts.door import (
     WorkPoll,
     WorkReport,
 )
+from flowerbed.contracts.forms import UPDATE_FORM
 from flowerbed.contracts.ids import lease_id
 from flowerbed.contracts.trace import of_work
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
@@ -34,6 +35,7 @@ from flowerbed.events.telemetry import span
 from flowerbed.lease import federations, heartbeats, metrics, reports, terms, work
 from flowerbed.lease.clients import ClientNotAdmitted
 from flowerbed.lease.datasets import DatasetNotAdmitted, admit
+from flowerbed.lease.forms import FormNotKept, not_kept
 from flowerbed.lease.leases import (
     ClaimLease,
     DatasetChanged,
@@ -89,19 +91,26 @@ class Desk:
     async def claim(self, peer: Peer, lease_key: str, claim: LeaseClaim) -> LeaseHeld:
         command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset)
 
-        async def act(tx: Connection) -> Lease:
+        async def act(tx: Connection) -> Lease | FormNotKept:
             held = await own_lease(tx, peer, lease_key)
             federation = await federations.find(tx, held.federation_id)
             if federation is None:
                 raise LeaseLost("the federation is over")
             admit(federation.spec.spec.dataset_spec, claim.dataset)
+            if (told := not_kept(federation.spec, claim)) is not None:
+                decline = DeclineLease(epoch=claim.epoch, code=UPDATE_FORM, detail=told)
+                await self._command(tx, peer, held, decline)
+                return FormNotKept(told)  # once that is recorded
             await self._command(tx, peer, held, command)
             await heartbeats.beat(tx, peer.tenant, held, self.now())
             return held
 
         try:
-            return self._held(await retried(self.database, peer.tenant, act))
-        except (DatasetNotAdmitted, DatasetChanged) as refusal:
+            held = await retried(self.database, peer.tenant, act)
+            if isinstance(held, FormNotKept):
+                raise held
+            return self._held(held)
+        except (DatasetNotAdmitted, DatasetChanged, FormNotKept) as refusal:
             metrics.refused(refusal.code)
             raise
 

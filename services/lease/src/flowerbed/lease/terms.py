@@ -14,6 +14,7 @@ from flowerbed.contracts.signed import (
     Download,
     Limits,
     Manifest,
+    UpdateTerms,
     Upload,
     WorkOrder,
 )
@@ -59,7 +60,14 @@ def manifest(
         app_download=_bundle(federation, tenant, stored, at),
         otlp_endpoint=None if telemetry is None else telemetry.otlp_endpoint,
         otlp_protocol=None if telemetry is None else telemetry.otlp_protocol,
+        update=update_terms(federation.spec),
     )
+
+
+def update_terms(spec: FederationSpec) -> UpdateTerms | None:
+    """None where updates travel as the first release sends them."""
+    update = spec.spec.update
+    return None if update.is_full else UpdateTerms(**update.model_dump())
 
 
 def _bundle(

@@ -168,9 +168,10 @@ class Agent:
             check_offer(manifest, offer, terms)
             self._site.policy().check_offer(manifest)
             app = await site_app(self._site.state, self._site.store, manifest)
+            form = None if manifest.update is None else manifest.update.form
             try:
                 self._site.policy().check_claims(manifest, app.bundle)
-                held = await patiently(lambda: self._site.door.claim(key, terms.dataset))
+                held = await patiently(lambda: self._site.door.claim(key, terms.dataset, form))
             except RunnerError:
                 forget_unpacked(self._site.state, key)
                 raise

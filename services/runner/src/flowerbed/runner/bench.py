@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner import clock, storage, transfer
 from flowerbed.runner.errors import NotReachable, Refused
 from flowerbed.runner.journal import Finished, Measured, Spent, WorkKey
+from flowerbed.runner.memories import APP_STATE, LEFT_OUT, Memory
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.pipe import Hello, Request, Result
 from flowerbed.runner.site import Site
@@ -156,7 +157,7 @@ class Bench:
         result = None if run.is_new else look().result
         measured = Measured(joules_reason=CUT_SHORT)
         if result is None:
-            result, measured = await self._run_app(order, folder, look, needed)
+            result, measured = await self._run_app(order, key, folder, look)
         n_examples, metrics = _readings(result, order.work_id)
         tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
         try:
@@ -173,13 +174,14 @@ class Bench:
             metrics=metrics,
             train_seconds=result.seconds,
             state_sha256=result.state_sha256,
-            measured=measured,
+            left_sha256=result.left_sha256,
+            measured=replace(measured, form_error=result.form_error),
         )
         journal.record(key, finished, run=run, epochs=epochs, tokens=tokens)
         return finished
 
     async def _run_app(
-        self, order: WorkOrder, folder: WorkFolder, look: Callable[[], Left], needed: int
+        self, order: WorkOrder, key: WorkKey, folder: WorkFolder, look: Callable[[], Left]
     ) -> tuple[Result, Measured]:
         began = time.monotonic()
         with self._site.spans.of_work("download", order):
@@ -190,9 +192,12 @@ class Bench:
             base_path=str(base),
             folder=str(folder.path),
             has_update=order.message_type == "train",
-            state_path=await self._state_path(order.lease_id),
+            state_path=await self._memory(APP_STATE, order),
             config={**order.config, "seed": order.seed, "server-round": order.round_number},
             seed=order.seed,
+            form=self._manifest.update,
+            base_sha256=order.base.sha256,
+            left_path=await self._memory(LEFT_OUT, order, key.digest),
         )
         site, before = self._site, await self._site.power.reading()
         try:
@@ -202,6 +207,7 @@ class Bench:
             raise Refused("deadline-passed", "the app was still running at the deadline") from error
         except Refused as refusal:
             if refusal.code == storage.DISK_FULL:
+                needed = storage.needed_for(order.base.size)
                 raise storage.disk_full(self._site.state.root, needed) from refusal
             if refusal.code == "app-failed":  # perhaps because its data went away
                 check_order(order, self._manifest, await self._site.terms())
@@ -236,15 +242,20 @@ class Bench:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
 
-    async def _state_path(self, lease_id: str) -> str | None:
-        """The file of what the app remembers; None where there is nothing, or no more."""
-        sha256 = self._site.journal.app_state(lease_id)
+    async def _memory(
+        self, memory: Memory, order: WorkOrder, before: str | None = None
+    ) -> str | None:
+        """The file of what is remembered; None where there is nothing, or no more.
+
+        With `before`, nothing as well where that work is in it already.
+        """
+        sha256 = self._site.journal.memory_of(memory, order.lease_id, before)
         if sha256 is None:
             return None
         path = self._site.state_path(sha256)
         if await asyncio.to_thread(has_digest, path, sha256):
             return str(path)
-        message = "what the app remembered is gone from disk: it begins with nothing"
+        message = f"{memory.words} is gone from disk: it begins with nothing"
         logger.warning(message)
         self._site.board.error(message)
         return None
@@ -344,6 +355,7 @@ def _measures(finished: Finished, upload_seconds: float | None) -> Measures:
         n_tokens=int(tokens) if tokens is not None and is_count else None,
         joules=measured.joules,
         joules_reason=measured.joules_reason,
+        form_error=measured.form_error,
     )
 
 

@@ -72,8 +72,11 @@ class Door:
         within = wait_seconds + LATE_SECONDS
         return await self._post("/v1/leases/poll", message, LeaseOffers, within)
 
-    async def claim(self, lease: LeaseKey, dataset: DatasetRef) -> LeaseHeld:
-        message = LeaseClaim(epoch=lease.epoch, dataset=dataset)
+    async def claim(
+        self, lease: LeaseKey, dataset: DatasetRef, form: str | None = None
+    ) -> LeaseHeld:
+        """`form`: of updates, as the manifest names it."""
+        message = LeaseClaim(epoch=lease.epoch, dataset=dataset, update_form=form)
         return await self._post(f"{_path(lease)}/claim", message, LeaseHeld)
 
     async def decline(self, lease: LeaseKey, code: str, detail: str) -> Accepted:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from flowerbed.contracts.signed import WorkOrder
 from flowerbed.runner import clock
+from flowerbed.runner.memories import APP_STATE, LEFT_OUT, MEMORIES, Memory
 
 KEPT_RESULTS = 4
 """Result files that are kept for a lease: enough for any order that can still be repeated."""
@@ -28,9 +29,6 @@ KEPT_FOR = timedelta(days=1)
 """Of so many leases that are not held now the newest result file is kept, for so long: an agent
 that was started again, or was silent for too long, holds none of its leases at first, and work of
 theirs may be ordered again."""
-KEPT_STATES = 32
-"""Leases whose app's memory is kept: the newest."""
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS finished (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -62,12 +60,6 @@ CREATE TABLE IF NOT EXISTS runs (
     tokens INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS runs_by_lease ON runs (lease_id);
-CREATE TABLE IF NOT EXISTS app_states (
-    lease_id TEXT PRIMARY KEY,
-    sha256 TEXT NOT NULL,
-    work TEXT NOT NULL,
-    updated_at TEXT NOT NULL
-);
 """
 
 _LATER_COLUMNS = {
@@ -120,13 +112,15 @@ class Measured:
     download_seconds: float | None = None
     joules: float | None = None
     joules_reason: str | None = None
+    form_error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
     """What the app gave. `sha256` and `size` are of the result file; None where there is none.
 
-    `state_sha256`: of what the app remembers from then on.
+    `state_sha256`: of what the app remembers from then on. `left_sha256`: of what the update's form
+    has left out.
     """
 
     sha256: str | None
@@ -135,6 +129,7 @@ class Finished:
     metrics: dict[str, float]
     train_seconds: float
     state_sha256: str | None = None
+    left_sha256: str | None = None
     measured: Measured = Measured()
 
 
@@ -227,15 +222,18 @@ class Journal:
     def record(
         self, key: WorkKey, finished: Finished, *, run: Run, epochs: int, tokens: int
     ) -> None:
-        """Keep the result, what the app remembers, and the run's end, in one transaction.
+        """Keep the result, what is to be remembered, and the run's end, in one transaction.
 
         On disk when this returns. Work that is done again, since its result was lost, leaves what
-        the app remembers as it is: it has remembered that work already.
+        is remembered as it is: that work is in it already.
         """
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             if self.find(key.digest) is None:
-                self._remember(run, key.digest, finished.state_sha256)
+                what = (key.digest, run.number, _now())
+                APP_STATE.keep(self._connection, finished.state_sha256, *what)
+                if key.exchange == "train":
+                    LEFT_OUT.keep(self._connection, finished.left_sha256, *what)
             self.finish_run(run, epochs=epochs, tokens=tokens)
             self._connection.execute(
                 "INSERT OR REPLACE INTO finished (work, lease_id, federation_id, round_number,"
@@ -250,40 +248,19 @@ class Journal:
                 ),
             )  # fmt: skip
 
-    def _remember(self, run: Run, work: str, state_sha256: str | None) -> None:
-        if state_sha256 is None:
-            self._connection.execute(
-                "DELETE FROM app_states WHERE lease_id = (SELECT lease_id FROM runs WHERE id = ?)",
-                (run.number,),
-            )
-            return
-        self._connection.execute(
-            "INSERT OR REPLACE INTO app_states (lease_id, sha256, work, updated_at)"
-            " SELECT lease_id, ?, ?, ? FROM runs WHERE id = ?",
-            (state_sha256, work, _now(), run.number),
-        )
-        self._connection.execute(
-            "DELETE FROM app_states WHERE lease_id NOT IN"
-            " (SELECT lease_id FROM app_states ORDER BY updated_at DESC LIMIT ?)",
-            (KEPT_STATES,),
-        )
+    def memory_of(self, memory: Memory, lease_id: str, before: str | None = None) -> str | None:
+        """The sha256 of what is remembered in this lease's federation.
 
-    def app_state(self, lease_id: str) -> str | None:
-        """The sha256 of what the app remembers in this lease's federation."""
-        row = self._connection.execute(
-            "SELECT sha256 FROM app_states WHERE lease_id = ?", (lease_id,)
-        ).fetchone()
-        return None if row is None else str(row[0])
+        With `before`, None if that work is in it already.
+        """
+        return memory.of(self._connection, lease_id, before)
 
-    def app_state_after(self, work: str) -> str | None:
-        """The same, if this work was the last that it remembers."""
-        row = self._connection.execute(
-            "SELECT sha256 FROM app_states WHERE work = ?", (work,)
-        ).fetchone()
-        return None if row is None else str(row[0])
+    def memory_after(self, memory: Memory, work: str) -> str | None:
+        """The same, if this work was the last that is remembered."""
+        return memory.after(self._connection, work)
 
-    def needed_states(self) -> set[str]:
-        return {str(row[0]) for row in self._connection.execute("SELECT sha256 FROM app_states")}
+    def needed_memories(self) -> set[str]:
+        return {one for memory in MEMORIES for one in memory.all(self._connection)}
 
     def spent(self, lease_id: str) -> Spent:
         epochs, tokens = self._connection.execute(
@@ -331,7 +308,7 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA busy_timeout=5000")
-        connection.executescript(_SCHEMA)
+        connection.executescript(_SCHEMA + "".join(memory.schema for memory in MEMORIES))
         for table, columns in _LATER_COLUMNS.items():
             there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
             for column in columns.keys() - there:

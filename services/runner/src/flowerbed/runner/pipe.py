@@ -4,6 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from flowerbed.contracts.signed import UpdateTerms
 from flowerbed.contracts.values import Scalar
 
 LONGEST_LINE = 16 << 20
@@ -41,6 +42,8 @@ class Request(_Line):
     """One Flower message, done in `folder` (see `work_folder`).
 
     `state_path`: a file named by its sha256, with what the app remembers; None is nothing yet.
+    `form`: in which the update is written, None as it is; it steps from the base `base_sha256`.
+    `left_path`: a file of what the lease's earlier updates have left out; None is nothing.
     """
 
     message_type: Literal["train", "evaluate", "query"]
@@ -50,6 +53,9 @@ class Request(_Line):
     state_path: str | None = None
     config: dict[str, Scalar]
     seed: int
+    form: UpdateTerms | None = None
+    base_sha256: str = ""
+    left_path: str | None = None
 
 
 class SpanLine(_Line):
@@ -70,7 +76,8 @@ class Ready(_Line):
 
 
 class Result(_Line):
-    """`sha256` and `size` are of the update, `state_sha256` of what the app remembers from now on.
+    """`sha256` and `size` are of the update, `state_sha256` of what the app remembers from now on,
+    `left_sha256` of what the update has left out. `form_error`: of its form.
 
     Their files are on disk, and so is this line: an agent that was not there to read it finds it.
     """
@@ -82,6 +89,8 @@ class Result(_Line):
     left_out: tuple[str, ...] = ()
     seconds: float
     state_sha256: str | None = None
+    left_sha256: str | None = None
+    form_error: float | None = None
     spans: tuple[SpanLine, ...] = ()
 
 

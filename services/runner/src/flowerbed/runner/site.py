@@ -17,6 +17,7 @@ from flowerbed.runner.door import Door
 from flowerbed.runner.errors import BadInput, Refused
 from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
+from flowerbed.runner.memories import APP_STATE, LEFT_OUT
 from flowerbed.runner.power import Power
 from flowerbed.runner.scrub import Scrubber, scrub
 from flowerbed.runner.site_policy import CODE, SitePolicy
@@ -130,9 +131,10 @@ class Site:
         left: _Left = []
         if finished.sha256 is not None:
             left.append((folder.update, self.result_path(finished.sha256), finished.sha256))
-        state_sha256 = self.journal.app_state_after(work)
-        if state_sha256 is not None:
-            left.append((folder.app_state, self.state_path(state_sha256), state_sha256))
+        for here, memory in ((folder.app_state, APP_STATE), (folder.left, LEFT_OUT)):
+            sha256 = self.journal.memory_after(memory, work)
+            if sha256 is not None:
+                left.append((here, self.state_path(sha256), sha256))
         return left
 
     def tidy(self) -> None:
@@ -150,10 +152,10 @@ class Site:
             logger.warning("the state directory is not tidied up: %s", error)
 
     def forget_results(self) -> None:
-        """Remove result files that no order can ask for any more, and memories of no app."""
+        """Remove result files that no order can ask for any more, and memories of no lease."""
         for folder, needed in (
             (self.state.results, self.journal.needed_results(self.held)),
-            (self.state.states, self.journal.needed_states()),
+            (self.state.states, self.journal.needed_memories()),
         ):
             for path in folder.iterdir():
                 if path.stem not in needed:

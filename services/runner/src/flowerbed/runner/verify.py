@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from flowerbed.contracts.apps import BUILTIN, PUSHED, is_pushed
 from flowerbed.contracts.door import LeaseOffer
+from flowerbed.contracts.forms import KNOWN, UPDATE_FORM
 from flowerbed.contracts.signed import (
     ALGORITHM,
     ISSUER,
@@ -149,6 +150,15 @@ def check_offer(manifest: Manifest, offer: LeaseOffer, terms: Terms) -> None:
     _admitted("uris", manifest.dataset_uris, terms.dataset_uri)
     _admitted("shards", manifest.dataset_shards, terms.dataset.label)
     _admitted("hashes", manifest.dataset_hashes, terms.dataset.sha256)
+    check_form(manifest)
+
+
+def check_form(manifest: Manifest) -> None:
+    """Raises: Refused: updates are wanted in a form that this release has not heard of."""
+    if manifest.update is not None and manifest.update.form not in KNOWN:
+        names = ", ".join(sorted(KNOWN))
+        told = f"updates are to travel as {manifest.update.form}, known here are {names}"
+        raise Refused(UPDATE_FORM, told)
 
 
 def check_order(order: WorkOrder, manifest: Manifest, terms: Terms) -> None:

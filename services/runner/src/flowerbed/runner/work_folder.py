@@ -4,6 +4,7 @@ work/<digest of its WorkKey>/
     checkpoint/            the app's own, offered to it as `checkpoint-dir`
     update.safetensors     what the app gave,
     state.bin              and what it remembers from then on
+    left.bin               what the update's form has left out
     result.json            written last: with it, the work is finished
 """
 
@@ -47,6 +48,10 @@ class WorkFolder:
         return self.path / "state.bin"
 
     @property
+    def left(self) -> Path:
+        return self.path / "left.bin"
+
+    @property
     def result(self) -> Path:
         return self.path / "result.json"
 
@@ -65,7 +70,11 @@ class WorkFolder:
             result = Result.model_validate_json(self.result.read_bytes())
         except (FileNotFoundError, ValidationError):
             return None
-        wanted = ((self.update, result.sha256), (self.app_state, result.state_sha256))
+        wanted = (
+            (self.update, result.sha256),
+            (self.app_state, result.state_sha256),
+            (self.left, result.left_sha256),
+        )
         is_whole = all(has_digest(path, sha256) for path, sha256 in wanted if sha256 is not None)
         return result if is_whole else None
 

@@ -18,19 +18,25 @@ import time
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import flwr
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
+from safetensors.numpy import save_file
 
 from flowerbed.contracts.values import Scalar
 from flowerbed.flower_apps import registry
+from flowerbed.flower_apps.encoding import NotOfTheBase, write_encoded
+from flowerbed.flower_apps.forms import Form
 from flowerbed.flower_apps.messages import (
     BadReply,
+    elements_of,
     metrics_of,
     order_message,
+    record_of,
+    settled,
     write_arrays,
 )
 from flowerbed.flower_apps.seeded import seed_all
@@ -163,7 +169,7 @@ class AppServer:
             seconds = time.perf_counter() - started
             del message
             gc.collect()  # Flower's records refer to themselves, and hold a model each
-            result = _result(reply, request.has_update, folder, self._context.state, seconds)
+            result = _result(reply, request, folder, self._context.state, seconds)
             if self._recorder is not None:
                 result = result.model_copy(update={"spans": self._recorder.take()})
             folder.finish(result)
@@ -209,24 +215,45 @@ def _recorder() -> Recorder | None:
 
 
 def _result(
-    reply: Message, has_update: bool, folder: WorkFolder, state: RecordDict, seconds: float
+    reply: Message, request: Request, folder: WorkFolder, state: RecordDict, seconds: float
 ) -> Result:
     metrics, left_out = metrics_of(reply)
-    sha256, size = None, 0
-    if has_update:
-        sha256, size = write_arrays(reply, folder.update)
+    update = _update(reply, request, folder) if request.has_update else {}
     try:
         state_sha256 = app_state.save(state, folder.app_state)
     except app_state.TooLarge as error:
         raise BadReply(str(error)) from error
     return Result(
-        sha256=sha256,
-        size=size,
+        **{"sha256": None, **update},
         metrics=metrics,
         left_out=left_out,
         seconds=seconds,
         state_sha256=state_sha256,
     )
+
+
+def _update(reply: Message, request: Request, folder: WorkFolder) -> dict[str, Any]:
+    """Write the reply's arrays, in the form that is wanted; what the result says of them.
+
+    Raises:
+        BadReply: there are none, or none that have a step from the base.
+    """
+    if request.form is None:
+        sha256, size = write_arrays(reply, folder.update)
+        return {"sha256": sha256, "size": size}
+    left = None if request.left_path is None else Path(request.left_path)
+    base = (Path(request.base_path), request.base_sha256)
+    form, arrays = Form.named(**request.form.model_dump()), elements_of(record_of(reply))
+    try:
+        error, rest = write_encoded(form, arrays, base, folder.update, left)
+    except NotOfTheBase as trouble:
+        raise BadReply(str(trouble)) from trouble
+    sha256, size = settled(folder.update)
+    told = {"sha256": sha256, "size": size, "form_error": error}
+    if rest:
+        save_file(rest, folder.left)
+        told["left_sha256"] = settled(folder.left)[0]
+    return told
 
 
 def trace_of(error: BaseException) -> str:

@@ -22,8 +22,11 @@ Long = NewType("Long", int)
 BEGINNING = Long(0)
 LARGEST = 2**63 - 1
 LONG = frozenset(
-    ("position", "next_after", "size", "weight", "n_examples", "n_tokens", "last_position")
-)
+    (
+        "position", "next_after", "size", "full_size", "sent", "full", "weight", "n_examples",
+        "n_tokens", "last_position",
+    )
+)  # fmt: skip
 """Fields that may outgrow 32 bits."""
 
 _known: dict[type[BaseModel], Any] = {}

@@ -106,7 +106,7 @@ def _values(recorded: Recorded[Any], event: UpdateEvent) -> tuple[dict[str, Any]
             return failed | {"reported_at": at}, True
         case UpdateAccepted():
             accepted = {"status": "accepted", "place": event.place, "decided_at": at}
-            return accepted | _work(event), True
+            return accepted | _work(event) | _form(event), True
         case UpdateRejected():
             refused = {"status": "rejected", "code": event.code, "detail": event.detail}
             return refused | {"place": event.place, "decided_at": at}, False
@@ -136,10 +136,18 @@ def _measures(event: UpdateSubmitted) -> dict[str, Any]:
     }
 
 
+def _form(event: UpdateAccepted) -> dict[str, Any]:
+    return {
+        "form": event.form,
+        "full_size": event.full_size,
+        "form_error": event.form_error,
+    }
+
+
 def _ref(artifact: ArtifactRef | None) -> dict[str, Any]:
     if artifact is None:
         return {}
-    return {"sha256": artifact.sha256, "uri": artifact.uri}
+    return {"sha256": artifact.sha256, "uri": artifact.uri, "size": artifact.size}
 
 
 round_updates = Projection("round_updates", ("round_updates",), apply)
