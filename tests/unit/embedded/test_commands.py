@@ -51,8 +51,8 @@ def test_up_tells_each_step_and_where_things_are(
 ) -> None:
     def up(state_dir: Path, *, progress: object, **size: int | None) -> Stack:
         assert callable(progress)
-        given = {"replicas": 2, "nats_nodes": None, "observability": None, "issuers": None}
-        assert size == given
+        others = ("nats_nodes", "observability", "superlink", "issuers")
+        assert size == {"replicas": 2, **dict.fromkeys(others)}
         progress(Progress(component="nats", step="starting"))
         progress(Progress(component="nats", step="ready", seconds=0.4))
         return stack

@@ -38,7 +38,7 @@ https://:{client_port} {{
             trust_pool file "{secrets}/ca.pem"
         }}
     }}
-    @open path /v1/* /.well-known/jwks.json
+{superlink}    @open path /v1/* /.well-known/jwks.json
     handle @open {{
         request_body {{
             max_size 1MB
@@ -98,6 +98,33 @@ http://:{gateway_port} {{
     }}
 }}
 """
+
+SUPERLINK = """\
+    # Of Flower's SuperLink what a SuperNode that is registered asks for, and nothing else.
+    @fleet {{
+        method POST
+        path {routes}
+    }}
+    handle @fleet {{
+        request_body {{
+            max_size 64MB
+        }}
+        reverse_proxy https://127.0.0.1:{port} {{
+            header_up -Client-Cert
+            lb_try_duration {seconds}s
+            lb_try_interval 100ms
+            transport http {{
+                dial_timeout 1s
+                tls_server_name localhost
+                tls_trust_pool file "{secrets}/ca.pem"
+            }}
+        }}
+    }}
+"""
+FLEET_ROUTES = (
+    "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages",
+    "get-run", "get-fab", "push-object", "pull-object", "confirm-message-received",
+)  # fmt: skip
 
 TRY_SECONDS = 10
 """How long a request looks for a replica that takes it."""
@@ -161,6 +188,7 @@ def render(setup: Setup) -> str:
     keys, ca = "/.well-known/jwks.json", "/ca.pem"  # served without I/O
     return CADDYFILE.format(
         client_port=setup.ports["client_door"],
+        superlink=_superlink(setup),
         enrol_port=setup.ports["enrol_door"],
         gateway_port=setup.ports["gateway_door"],
         secrets=setup.layout.secrets,
@@ -178,6 +206,17 @@ def render(setup: Setup) -> str:
                 _balance("command", many, "/healthz", COMMAND_SECONDS, _SAFE),
             )
         ),
+    )
+
+
+def _superlink(setup: Setup) -> str:
+    if not setup.shape.superlink:
+        return ""
+    return SUPERLINK.format(
+        routes=" ".join(f"/v1/fleet/{route}" for route in FLEET_ROUTES),
+        port=setup.ports["superlink"],
+        seconds=TRY_SECONDS,
+        secrets=setup.layout.secrets,
     )
 
 

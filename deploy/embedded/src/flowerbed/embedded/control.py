@@ -40,6 +40,7 @@ def up(
     nats_nodes: int | None = None,
     links: Links | None = None,
     observability: bool | None = None,
+    superlink: bool | None = None,
     issuers: Path | None = None,
 ) -> Stack:
     """Return when the stack runs and all of it is ready; one that runs already is left as it is.
@@ -48,6 +49,7 @@ def up(
     not given, and at first 1. `links`: ports (of proxies, say) that services and clients are told
     in place of those of `postgres`, `nats`, `s3` and `client_door`; `{}` ends them.
     `observability`: Prometheus, and Alertmanager where there is one, watch the services.
+    `superlink`: Flower's SuperLink runs beside the services, for sites that have SuperNodes.
     `issuers`: a file with the OIDC issuers whose tokens the gateway takes; else those of before.
 
     Raises:
@@ -65,7 +67,7 @@ def up(
             f"a restore into {layout.root} was cut short; delete it and restore into it again"
         )
     layout.make()
-    shape = wanted_shape(layout, replicas, nats_nodes, links, observability)
+    shape = wanted_shape(layout, replicas, nats_nodes, links, observability, superlink)
     if services and shape.observability:
         refuse_missing()
     trusted = wanted_issuers(layout, issuers)
@@ -136,6 +138,7 @@ def _refuse_another_shape(layout: Layout, wanted: Shape) -> None:
         ("--nats-nodes", runs.nats_nodes, wanted.nats_nodes),
         ("links", dict(runs.links), dict(wanted.links)),
         ("--observability", runs.observability, wanted.observability),
+        ("--superlink", runs.superlink, wanted.superlink),
     ):
         if is_now != asked:
             raise BadInput(

@@ -10,9 +10,9 @@ from flowerbed.embedded.shape import base_of
 logger = logging.getLogger(__name__)
 
 STOP_ORDER = (
-    frozenset({"prometheus", "alertmanager"}),
+    frozenset({"prometheus", "alertmanager", "superexec"}),
     frozenset({"caddy"}),
-    frozenset({"s3", "nats"}),
+    frozenset({"s3", "nats", "superlink"}),
     frozenset({"postgres"}),
 )
 """After the services, which need all of them."""

@@ -33,7 +33,8 @@ def port_names(shape: Shape) -> tuple[str, ...]:
     routes = [f"{node}_route" for node in nodes if shape.nats_nodes > 1]
     replicas = [name for service in SERVICES for name in numbered(service, shape.replicas)]
     observers = ("prometheus", "alertmanager") if shape.observability else ()
-    return ("postgres", *nodes, *routes, *_DOORS, *S3_PARTS, *replicas, *observers)
+    superlink = ("superlink",) if shape.superlink else ()
+    return ("postgres", *nodes, *routes, *_DOORS, *S3_PARTS, *replicas, *observers, *superlink)
 
 
 def ensure_ports(layout: Layout, shape: Shape | None = None) -> Ports:

@@ -103,7 +103,7 @@ def _own(setup: Setup, component: str) -> dict[str, object]:
                 "server_certificate_file": str(secrets / "server.pem"),
             }
         case "aggregator":
-            return {"spool_directory": str(_spool(setup, component))}
+            return {"spool_directory": str(_spool(setup, component)), **_superlink(setup)}
         case "gateway":
             others = ("lease", "aggregator", "artifact", "orchestrator")
             urls = {f"{other}_url": _urls(setup, other) for other in others}
@@ -115,6 +115,16 @@ def _own(setup: Setup, component: str) -> dict[str, object]:
 
 def _urls(setup: Setup, service: str) -> list[str]:
     return [f"http://{setup.address(replica)}" for replica in setup.replicas(service)]
+
+
+def _superlink(setup: Setup) -> dict[str, object]:
+    if not setup.shape.superlink:
+        return {}
+    return {
+        "superlink_address": f"localhost:{setup.ports['superlink']}",
+        "superlink_ca_file": str(setup.layout.secrets / "ca.pem"),
+        "lease_url": _urls(setup, "lease"),
+    }
 
 
 def _spool(setup: Setup, component: str) -> Path:

@@ -25,6 +25,8 @@ class Shape:
     """Ports that services and clients are told in place of a server's own."""
     observability: bool = False
     """Prometheus and Alertmanager run beside the services."""
+    superlink: bool = False
+    """Flower's SuperLink runs beside the services, for federations with `runtime: superlink`."""
 
 
 def numbered(name: str, count: int) -> tuple[str, ...]:
@@ -54,8 +56,9 @@ def to_json(shape: Shape) -> str:
 def _content(shape: Shape) -> dict[str, object]:
     """An earlier release can read it, unless it holds what that one does not have."""
     content = asdict(shape)
-    if not shape.observability:
-        del content["observability"]
+    for later in ("observability", "superlink"):
+        if not content[later]:
+            del content[later]
     return content
 
 
@@ -71,6 +74,7 @@ def wanted_shape(
     nats_nodes: int | None = None,
     links: Links | None = None,
     observability: bool | None = None,
+    superlink: bool | None = None,
 ) -> Shape:
     """The kept shape with what is asked for in its place; None keeps.
 
@@ -83,6 +87,7 @@ def wanted_shape(
         nats_nodes=kept.nats_nodes if nats_nodes is None else nats_nodes,
         links=kept.links if links is None else _ports(links),
         observability=kept.observability if observability is None else observability,
+        superlink=kept.superlink if superlink is None else superlink,
     )
     if not 1 <= shape.replicas <= MOST_REPLICAS:
         raise BadInput(f"a stack has 1 to {MOST_REPLICAS} replicas, not {shape.replicas}")

@@ -16,6 +16,7 @@ from flowerbed.embedded.ports import Ports, read_ports
 from flowerbed.embedded.probes import NotReady
 from flowerbed.embedded.record import ComponentRecord, Kind, StackState, read_record
 from flowerbed.embedded.shape import base_of
+from flowerbed.embedded.superlink import is_healthy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,10 @@ def _probe(
                 return {"alerts_firing": n_firing(port)}
             case "alertmanager":
                 is_ready(port)
+            case "superlink":
+                is_healthy(port, layout.secrets / "ca.pem")
+            case "superexec":
+                pass  # it listens nowhere; that it is alive was looked at
             case _:
                 return _service_lags(port)
         return {}

@@ -44,6 +44,7 @@ from flowerbed.embedded.services import check_installed, service_spec
 from flowerbed.embedded.setup import Setup
 from flowerbed.embedded.shape import Shape, from_json, read_shape
 from flowerbed.embedded.streams import declare_streams, retire_streams
+from flowerbed.embedded.superlink import superlink_specs
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +131,7 @@ class Supervisor:
             self._start_nats(setup),
             self._start_s3(setup),
             self._start_child(caddy_spec(setup)),
+            *(self._start_child(spec) for spec in superlink_specs(setup)),
         )
         await _all(*(self._start_child(spec) for spec in self._service_specs(setup)))
         await finish_migrations(setup, self._services)
@@ -143,6 +145,7 @@ class Supervisor:
             *nats_specs(setup),
             s3_spec(setup),
             caddy_spec(setup),
+            *superlink_specs(setup),
         )
         known = {item.name: item for item in earlier.components}
         for spec in (*servers, *self._service_specs(setup)):

@@ -66,6 +66,16 @@ def up(
             show_default=False,
         ),
     ] = None,
+    superlink: Annotated[
+        bool | None,
+        typer.Option(
+            "--superlink/--no-superlink",
+            envvar="FLOWERBED_SUPERLINK",
+            help="Flower's SuperLink beside the services, for `runtime: superlink`; kept, at first"
+            " without.",
+            show_default=False,
+        ),
+    ] = None,
     issuers: Annotated[
         Path | None,
         typer.Option(
@@ -90,6 +100,7 @@ def up(
                 replicas=replicas,
                 nats_nodes=nats_nodes,
                 observability=observability,
+                superlink=superlink,
                 issuers=issuers,
             )
     except KeyboardInterrupt:
