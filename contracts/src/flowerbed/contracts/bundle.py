@@ -67,7 +67,7 @@ def read_bundle(raw: bytes) -> Bundle:
     Raises:
         BadBundle: it is too large, no zip, would write elsewhere, or holds no Flower app.
     """
-    return _described(raw, _files(raw))
+    return _described(raw, files_of(raw))
 
 
 def unpack(raw: bytes, folder: Path) -> Bundle:
@@ -76,7 +76,7 @@ def unpack(raw: bytes, folder: Path) -> Bundle:
     Raises:
         BadBundle: it may not be used; nothing was written.
     """
-    files = _files(raw)
+    files = files_of(raw)
     bundle = _described(raw, files)
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     there = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".unpacking-"))
@@ -98,7 +98,7 @@ def with_signature(raw: bytes, signature: str) -> bytes:
     Raises:
         BadBundle: it is signed already.
     """
-    if SIGNATURE in _files(raw):
+    if SIGNATURE in files_of(raw):
         raise BadBundle("it is signed already")
     buffer = io.BytesIO(raw)
     with zipfile.ZipFile(buffer, "a", zipfile.ZIP_DEFLATED) as archive:
@@ -106,8 +106,28 @@ def with_signature(raw: bytes, signature: str) -> bytes:
     return buffer.getvalue()
 
 
-def _files(raw: bytes) -> dict[str, bytes]:
-    """Each file by its name, which stays below the folder that it is unpacked into."""
+def run_config(
+    defaults: Mapping[str, Scalar], hyper_parameters: Mapping[str, Scalar]
+) -> dict[str, Scalar]:
+    """What the app finds in `context.run_config`: its defaults, and the spec's words over them.
+
+    A number stays of the kind that the app gave it: `lr: 1` is a float where its default is one.
+    """
+    config = dict(defaults)
+    for name, value in hyper_parameters.items():
+        key = name.replace("_", "-")
+        is_float = isinstance(config.get(key), float)
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        config[key] = float(value) if is_float and whole else value
+    return config
+
+
+def files_of(raw: bytes) -> dict[str, bytes]:
+    """Each file by its name, which stays below the folder that it is unpacked into.
+
+    Raises:
+        BadBundle: it is too large, no zip, or would write elsewhere.
+    """
     if len(raw) > LARGEST_BUNDLE:
         raise BadBundle(f"it has {len(raw)} bytes, at most {LARGEST_BUNDLE} are taken")
     try:

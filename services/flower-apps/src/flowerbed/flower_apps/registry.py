@@ -77,6 +77,11 @@ def load_client_app(name: str) -> "ClientApp":
     return app
 
 
+def bridge() -> dict[str, bytes]:
+    """The modules that run an app over a SuperLink; they travel in the run's bundle."""
+    return {name: (HERE / name).read_bytes() for name in ("bridge.py", "seeded.py")}
+
+
 def code_hash(name: str) -> str:
     """Name an app's code: sha256 over its source files, by path and content."""
     return hash_folder(find(name).folder)

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 
 from flowerbed.contracts.apps import is_pushed
-from flowerbed.contracts.bundle import BadBundle, Bundle, unpack
+from flowerbed.contracts.bundle import BadBundle, Bundle, run_config, unpack
 from flowerbed.contracts.door import LeaseKey
 from flowerbed.contracts.signed import Manifest
 from flowerbed.contracts.values import Scalar
@@ -71,27 +71,13 @@ async def site_app(state: StateDir, store: httpx.AsyncClient, manifest: Manifest
         "%s is %s %s, which says that %s publishes it",
         manifest.app, bundle.name, bundle.version, bundle.publisher,
     )  # fmt: skip
-    config = run_config(bundle, manifest)
+    config = run_config(bundle.config, manifest.hyper_parameters)
     return SiteApp(
         name=f"{bundle.name} {bundle.version}",
         config=config,
         folder=folder,
         bundle=bundle,
     )
-
-
-def run_config(bundle: Bundle, manifest: Manifest) -> dict[str, Scalar]:
-    """What the app finds in `context.run_config`: its defaults, and the spec's words over them.
-
-    A number stays of the kind that the app gave it: `lr: 1` is a float where its default is one.
-    """
-    config = dict(bundle.config)
-    for name, value in manifest.hyper_parameters.items():
-        key = name.replace("_", "-")
-        is_float = isinstance(config.get(key), float)
-        whole = isinstance(value, int) and not isinstance(value, bool)
-        config[key] = float(value) if is_float and whole else value
-    return config
 
 
 async def _fetched(state: StateDir, store: httpx.AsyncClient, manifest: Manifest) -> Path:
