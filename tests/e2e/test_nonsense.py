@@ -40,7 +40,7 @@ MALFORMED: list[tuple[Any, list[str]]] = [
     (spec(lease={"ttl_seconds": 14}), ["spec.lease.ttl_seconds"]),
     (spec(strategy={"name": "fedmagic"}), ["spec.strategy.name"]),
     (spec(model_ref={"uri": "builtin:hospital", "sha256": "abc"}), ["spec.model_ref.sha256"]),
-    (spec(dp={"epsilon": 1.0}, secure_agg=True, runtime="superlink"),
+    (spec(dp={"epsilon": 1.0}, secure_agg=True, runtime="simulation"),
      ["spec.dp", "spec.secure_agg", "spec.runtime"]),
     (spec(client_selector={"tenant": "other", "embedding_query": "x"}, colour="red"),
      ["spec.client_selector.embedding_query", "spec.colour", "spec.client_selector.tenant"]),

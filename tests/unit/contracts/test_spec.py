@@ -46,7 +46,7 @@ def test_the_examples_are_accepted(path: Path) -> None:
         written["spec"]["app"] = f"fab:{'0' * 64}"  # as the command line names it
         assert parse_spec(written).spec.model_ref.uri.startswith("app:")
         return
-    assert parse_spec(written).spec.app == f"builtin:{path.stem}"
+    assert parse_spec(written).spec.app.startswith("builtin:")
 
 
 def in_camel_case(value: Any) -> Any:

@@ -22,6 +22,7 @@ from flowerbed.lease.leases import (
     LeaseEvent,
     LeaseLost,
     MissWork,
+    NodeChanged,
     ReleaseLease,
     SubmitUpdate,
     lease,
@@ -80,6 +81,19 @@ def test_claiming_again_with_another_dataset_is_refused() -> None:
     given(lease, *HELD).when(ClaimLease(epoch=1, dataset=OTHER)).then_rejected(
         DatasetChanged, match="claimed with dataset aaaaaaaaaaaa, not bbbbbbbbbbbb"
     )
+
+
+def test_a_lease_keeps_its_supernode_for_as_long_as_it_is_held() -> None:
+    key = f"ecdsa-sha2-nistp384 {'A' * 180}"
+    claim = ClaimLease(epoch=1, dataset=DATA, node_key=key)
+    with_node = joined().model_copy(update={"node_key": key})
+    given(lease, issued()).when(claim).then(with_node)
+    given(lease, issued(), with_node).when(claim).then_nothing()
+    for other in (key.replace("A", "B"), None):
+        again = ClaimLease(epoch=1, dataset=DATA, node_key=other)
+        given(lease, issued(), with_node).when(again).then_rejected(
+            NodeChanged, match="another SuperNode's key"
+        )
 
 
 def test_an_old_epoch_claims_and_reports_nothing() -> None:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from flowerbed.contracts.event import Event
-from flowerbed.contracts.values import DatasetRef, Sha256, Timestamp
+from flowerbed.contracts.values import DatasetRef, NodeKey, Sha256, Timestamp
 
 
 class ClientEvent(Event):
@@ -61,10 +61,14 @@ class ClientLeaseIssued(LeaseEvent):
 
 
 class ClientJoined(LeaseEvent):
-    """The client claimed its lease, with this dataset."""
+    """The client claimed its lease, with this dataset.
+
+    `node_key`: of its SuperNode, where the federation's runtime is `superlink`.
+    """
 
     type: ClassVar[str] = "fl.client.joined"
     dataset: DatasetRef
+    node_key: NodeKey | None = Field(default=None, exclude_if=lambda key: key is None)
 
 
 class ClientDeclined(LeaseEvent):

@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from flowerbed.contracts.values import ArtifactRef, DatasetRef, Timestamp, Token, Words
+from flowerbed.contracts.values import ArtifactRef, DatasetRef, NodeKey, Timestamp, Token, Words
 
 INVITE_PREFIX = "fbi_"
 MAX_WAIT_SECONDS = 50.0
@@ -130,11 +130,14 @@ class LeaseOffers(DoorAnswer):
 
 
 class LeaseClaim(DoorMessage):
-    """`update_form`: that of the manifest, which the client will keep; None where it names none."""
+    """`node_key`: of the SuperNode that works under the lease, where its runtime has one.
+    `update_form`: that of the manifest, which the client will keep; None where it names none.
+    """
 
     epoch: int = Field(ge=1)
     dataset: DatasetRef
     update_form: FormWord | None = Field(default=None, exclude_if=lambda form: form is None)
+    node_key: NodeKey | None = Field(default=None, exclude_if=lambda key: key is None)
 
 
 class LeaseDecline(DoorMessage):
@@ -146,7 +149,10 @@ class LeaseDecline(DoorMessage):
 
 
 class LeaseBeat(DoorMessage):
+    """`idle_seconds`: how long ago a SuperNode last asked for a message and was given none."""
+
     epoch: int = Field(ge=1)
+    idle_seconds: float | None = Field(default=None, ge=0, exclude_if=lambda idle: idle is None)
 
 
 class LeaseHeld(DoorAnswer):

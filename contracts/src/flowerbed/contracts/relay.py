@@ -6,6 +6,7 @@ lease service hands it what is open, and takes its answers as if each client had
     POST /internal/relay/{federation_id}/beats      RelayBeats -> RelayHeld
     POST /internal/relay/{federation_id}/work       RelayPoll -> RelayWork      (long poll)
     POST /internal/relay/{federation_id}/answers    RelayAnswers -> RelayRefusals
+    POST /internal/relay/{federation_id}/nodes      RelayQuestion -> RelayNodes
 
 A federation that is over answers 410 with code `lease-lost`. Every call may be repeated.
 """
@@ -21,7 +22,7 @@ from flowerbed.contracts.door import (
     WorkFailure,
     WorkReport,
 )
-from flowerbed.contracts.values import ArtifactRef, Exchange, Scalar, Timestamp, Token
+from flowerbed.contracts.values import ArtifactRef, Exchange, NodeKey, Scalar, Timestamp, Token
 
 MOST_AT_ONCE = 1000
 """Clients or answers in one call."""
@@ -47,6 +48,27 @@ class RelayPoll(DoorMessage):
     tenant: Token
     wait_seconds: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = 0
     known: tuple[str, ...] = ()
+
+
+class RelayQuestion(DoorMessage):
+    tenant: Token
+
+
+class RelayNode(DoorAnswer):
+    """The SuperNode that a client works with. `idle_at`: when it last asked for a message and was
+    given none; what was sent to it before then is done, or lost."""
+
+    client_id: str
+    lease_id: str
+    node_key: NodeKey
+    idle_at: Timestamp | None = None
+
+
+class RelayNodes(DoorAnswer):
+    """Of the leases that are held, at the moment `now`."""
+
+    nodes: tuple[RelayNode, ...] = ()
+    now: Timestamp
 
 
 class RelayOrder(DoorAnswer):

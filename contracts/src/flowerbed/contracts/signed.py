@@ -66,6 +66,7 @@ class Manifest(Claims):
     `otlp_endpoint`, `otlp_protocol`: where the spec wants the spans of its federation; whether any
     go there is the site's decision.
     `update`: None is whole, as the first release sends it.
+    `runtime`: how its work travels; over a `superlink` the site's SuperNode fetches it.
     """
 
     model_uri: str
@@ -80,6 +81,7 @@ class Manifest(Claims):
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
     update: UpdateTerms | None = None
+    runtime: str = "bus"
 
 
 class Upload(Payload):

@@ -129,6 +129,10 @@ SHORTEST_TTL_AT_FIRST = 60
 APPS_AT_FIRST = frozenset(("builtin:hospital", "builtin:vision"))
 
 
+RUNTIMES = ("bus", "superlink")
+"""How a federation's work can travel by now."""
+
+
 class LeaseLimits(Section):
     """`ttl_seconds`: how long a silent client keeps its lease. The rest bounds all its work."""
 
@@ -231,8 +235,8 @@ class Spec(Section):
     @field_validator("runtime")
     @classmethod
     def _runtime_built(cls, runtime: str) -> str:
-        if runtime != "bus":
-            raise ValueError(f"runtime {runtime} is not built yet: bus")
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime {runtime} is not built yet: {', '.join(RUNTIMES)}")
         return runtime
 
     @field_validator("update")
@@ -244,6 +248,18 @@ class Spec(Section):
         if told := update.refusal_of(strategy.name, runtime):
             raise ValueError(told)
         return update
+
+    @property
+    def hyper_parameters(self) -> dict[str, Scalar]:
+        """What a lease's manifest says of the training."""
+        train = self.train
+        return {
+            **train.app_parameters,
+            "local_epochs": train.local_epochs,
+            "batch_size": train.batch_size,
+            "learning_rate": train.learning_rate,
+            "seed": train.seed,
+        }
 
 
 class FederationSpec(Section):
@@ -268,6 +284,7 @@ class FederationSpec(Section):
         strategy = self.spec.strategy
         is_later = strategy.name not in strategies.AT_FIRST or strategy.weighting != Weighting()
         is_later = is_later or self.spec.app not in APPS_AT_FIRST or not self.spec.update.is_full
+        is_later = is_later or self.spec.runtime != "bus"
         return 2 if says_more or is_short or is_later else 1
 
     def brief(self) -> dict[str, Any]:

@@ -12,6 +12,11 @@ Sha256: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Token: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 """A name that can be one token of a subject."""
 
+NodeKey: TypeAlias = Annotated[
+    str, StringConstraints(pattern=r"^ecdsa-sha2-nistp384 [A-Za-z0-9+/]{100,300}={0,2}$")
+]
+"""The public key of a Flower SuperNode, as OpenSSH writes it, without a comment."""
+
 
 def _storable(text: str) -> str:
     return text.replace("\0", "\ufffd")

@@ -10,7 +10,9 @@ from flowerbed.contracts.relay import (
     RelayAnswers,
     RelayBeats,
     RelayHeld,
+    RelayNodes,
     RelayPoll,
+    RelayQuestion,
     RelayRefusals,
     RelayWork,
 )
@@ -103,6 +105,10 @@ def relay_routes(token: SecretStr, relaying: Relaying) -> APIRouter:
     @router.post("/work")
     async def work(federation_id: Token, request: RelayPoll) -> RelayWork:
         return await relaying.work(federation_id, request)
+
+    @router.post("/nodes")
+    async def nodes(federation_id: Token, request: RelayQuestion) -> RelayNodes:
+        return await relaying.nodes(federation_id, request)
 
     @router.post("/answers")
     async def answers(federation_id: Token, request: RelayAnswers) -> RelayRefusals:

@@ -6,10 +6,11 @@ or tenant is answered like one that does not exist.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.door import (
+    LeaseBeat,
     LeaseClaim,
     LeaseDecline,
     LeaseHeld,
@@ -32,7 +33,7 @@ from flowerbed.events.database import Connection, Database
 from flowerbed.events.errors import Rejected
 from flowerbed.events.store import EventStore
 from flowerbed.events.telemetry import span
-from flowerbed.lease import federations, heartbeats, metrics, reports, terms, work
+from flowerbed.lease import federations, heartbeats, metrics, nodes, reports, terms, work
 from flowerbed.lease.clients import ClientNotAdmitted
 from flowerbed.lease.datasets import DatasetNotAdmitted, admit
 from flowerbed.lease.forms import FormNotKept, not_kept
@@ -89,7 +90,7 @@ class Desk:
         return found or LeaseOffers()
 
     async def claim(self, peer: Peer, lease_key: str, claim: LeaseClaim) -> LeaseHeld:
-        command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset)
+        command = ClaimLease(epoch=claim.epoch, dataset=claim.dataset, node_key=claim.node_key)
 
         async def act(tx: Connection) -> Lease | FormNotKept:
             held = await own_lease(tx, peer, lease_key)
@@ -97,6 +98,7 @@ class Desk:
             if federation is None:
                 raise LeaseLost("the federation is over")
             admit(federation.spec.spec.dataset_spec, claim.dataset)
+            nodes.check_named(federation, claim.node_key)
             if (told := not_kept(federation.spec, claim)) is not None:
                 decline = DeclineLease(epoch=claim.epoch, code=UPDATE_FORM, detail=told)
                 await self._command(tx, peer, held, decline)
@@ -128,10 +130,13 @@ class Desk:
 
         await retried(self.database, peer.tenant, act)
 
-    async def beat(self, peer: Peer, lease_key: str, epoch: int) -> LeaseHeld:
+    async def beat(self, peer: Peer, lease_key: str, beat: LeaseBeat) -> LeaseHeld:
         async with self.database.transaction(peer.tenant) as tx:
-            held = await self._held_by(tx, peer, lease_key, epoch)
-            await heartbeats.beat(tx, peer.tenant, held, self.now())
+            held = await self._held_by(tx, peer, lease_key, beat.epoch)
+            now = self.now()
+            await heartbeats.beat(tx, peer.tenant, held, now)
+            if beat.idle_seconds is not None:
+                await nodes.was_idle(tx, lease_key, now - timedelta(seconds=beat.idle_seconds))
         return self._held(held)
 
     async def next_work(self, peer: Peer, lease_key: str, poll: WorkPoll) -> WorkOffer:
@@ -253,8 +258,8 @@ class Desk:
                 return None
             federation = await federations.find(tx, held.federation_id)
             takes_measures = await release.reached(tx)
-        if federation is None:
-            return None
+        if federation is None or federation.is_over_superlink:
+            return None  # over a SuperLink a relay hands it out
         context = Context(
             tenant=peer.tenant, correlation_id=held.federation_id, actor=peer.client_id
         )

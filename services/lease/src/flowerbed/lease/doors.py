@@ -86,7 +86,7 @@ def client_door(desk: Desk, enrolments: Enrolments, shelf: LogShelf) -> FastAPI:
 
     @app.post("/v1/leases/{lease_id}/heartbeat")
     async def heartbeat(lease_id: Name, request: LeaseBeat, peer: KnownPeer) -> LeaseHeld:
-        return await desk.beat(peer, lease_id, request.epoch)
+        return await desk.beat(peer, lease_id, request)
 
     @app.post("/v1/leases/{lease_id}/work/next")
     async def next_work(lease_id: Name, request: WorkPoll, peer: KnownPeer) -> WorkOffer:

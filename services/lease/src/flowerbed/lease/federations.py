@@ -20,6 +20,10 @@ class OpenFederation:
     spec: FederationSpec
     code_hash: str
 
+    @property
+    def is_over_superlink(self) -> bool:
+        return self.spec.spec.runtime == "superlink"
+
 
 async def remember(tx: Connection, tenant: str, created: FederationCreated) -> None:
     """In words that a replica of the release before reads too, where the spec allows it."""

@@ -39,6 +39,7 @@ class IssueLease:
 class ClaimLease:
     epoch: int
     dataset: DatasetRef
+    node_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,13 +132,15 @@ class Offered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """`answered`: the work ids that were reported, so that a repeated report changes nothing."""
+    """`answered`: the work ids that were reported, so that a repeated report changes nothing.
+    `node_key`: of the SuperNode that works under it, if one does."""
 
     identity: Identity
     epoch: int
     dataset: DatasetRef
     answered: frozenset[str]
     declined: str = ""
+    node_key: str | None = None
 
 
 LeaseState: TypeAlias = Free | Offered | Held
@@ -152,6 +155,10 @@ class LeaseLost(Rejected):
 
 class DatasetChanged(Rejected):
     code = "dataset-changed"
+
+
+class NodeChanged(Rejected):
+    code = "node-changed"
 
 
 # --- decide -----------------------------------------------------------------
@@ -203,10 +210,13 @@ def _claim(state: LeaseState, command: ClaimLease) -> list[LeaseEvent]:
                     lease_id=state.identity.lease_id,
                     epoch=state.epoch,
                     dataset=command.dataset,
+                    node_key=command.node_key,
                 )
             ]
-        case Held(epoch=command.epoch, dataset=command.dataset):
+        case Held(epoch=command.epoch, dataset=command.dataset, node_key=command.node_key):
             return []  # claiming again is the same claim
+        case Held(epoch=command.epoch, dataset=command.dataset):
+            raise NodeChanged("the lease was claimed with another SuperNode's key")
         case Held(epoch=command.epoch):
             raise DatasetChanged(
                 f"the lease was claimed with dataset {state.dataset.sha256[:12]},"
@@ -300,6 +310,7 @@ def evolve(state: LeaseState, event: LeaseEvent) -> LeaseState:
                 epoch=event.epoch,
                 dataset=event.dataset,
                 answered=state.answered,
+                node_key=event.node_key,
             )
         case ClientDeclined():
             return state if isinstance(state, Free) else replace(state, declined=event.code)

@@ -15,15 +15,17 @@ from flowerbed.contracts.relay import (
     RelayAnswers,
     RelayBeats,
     RelayHeld,
+    RelayNodes,
     RelayOrder,
     RelayPoll,
+    RelayQuestion,
     RelayRefusal,
     RelayRefusals,
     RelayWork,
 )
 from flowerbed.events.connection import Connection
 from flowerbed.events.errors import NotFound, Rejected
-from flowerbed.lease import federations, heartbeats, terms, work
+from flowerbed.lease import federations, heartbeats, nodes, terms, work
 from flowerbed.lease.desk import Desk
 from flowerbed.lease.federations import OpenFederation
 from flowerbed.lease.leases import LeaseLost
@@ -67,6 +69,17 @@ class Relaying:
 
         found = await self.desk.waiting.until(federation_id, look, poll.wait_seconds)
         return found or RelayWork()
+
+    async def nodes(self, federation_id: str, question: RelayQuestion) -> RelayNodes:
+        """The SuperNodes of those who hold a lease.
+
+        Raises:
+            LeaseLost: the federation is over.
+        """
+        async with self.desk.database.transaction(question.tenant) as tx:
+            await _open(tx, federation_id)
+            found = await nodes.held_in(tx, federation_id)
+        return RelayNodes(nodes=tuple(found), now=self.desk.now())
 
     async def answer(self, federation_id: str, answers: RelayAnswers) -> RelayRefusals:
         """Record each answer; one that is refused does not hold up the others."""

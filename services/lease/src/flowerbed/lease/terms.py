@@ -19,7 +19,6 @@ from flowerbed.contracts.signed import (
     WorkOrder,
 )
 from flowerbed.contracts.spec import FederationSpec
-from flowerbed.contracts.values import Scalar
 from flowerbed.lease.federations import OpenFederation
 from flowerbed.lease.projections.leases import Lease
 from flowerbed.lease.work import Work
@@ -48,7 +47,7 @@ def manifest(
         model_uri=spec.model_ref.uri,
         model_sha256=spec.model_ref.sha256,
         strategy=spec.strategy.name,
-        hyper_parameters=_hyper_parameters(federation.spec),
+        hyper_parameters=spec.hyper_parameters,
         dataset_uris=spec.dataset_spec.uris,
         dataset_shards=spec.dataset_spec.shards,
         dataset_hashes=spec.dataset_spec.hashes,
@@ -61,6 +60,7 @@ def manifest(
         otlp_endpoint=None if telemetry is None else telemetry.otlp_endpoint,
         otlp_protocol=None if telemetry is None else telemetry.otlp_protocol,
         update=update_terms(federation.spec),
+        runtime=spec.runtime,
     )
 
 
@@ -149,15 +149,4 @@ def _claims(
         "lease_epoch": lease.epoch,
         "app": federation.spec.spec.app,
         "code_hash": federation.code_hash,
-    }
-
-
-def _hyper_parameters(spec: FederationSpec) -> dict[str, Scalar]:
-    train = spec.spec.train
-    return {
-        **train.app_parameters,
-        "local_epochs": train.local_epochs,
-        "batch_size": train.batch_size,
-        "learning_rate": train.learning_rate,
-        "seed": train.seed,
     }

@@ -165,12 +165,13 @@ def _to_find_clients(facts: Facts) -> tuple[str, ...]:
 
 
 def _to_allow(facts: Facts) -> tuple[str, ...]:
-    """For the operators of sites whose policy has no place for the app."""
+    """For the operators of sites whose policy has no place for the app, or without SuperNodes."""
     codes = {client.declined.code for client in facts.clients if client.declined is not None}
-    if facts.spec is None or "policy-app" not in codes:
-        return ()
-    app = facts.spec.app
-    return (f"flowerbed client policy allow {app if is_pushed(app) else '--builtin'}",)
+    hints = ["flowerbed client start --superlink"] if "no-supernode" in codes else []
+    if facts.spec is not None and "policy-app" in codes:
+        app = facts.spec.app
+        hints.append(f"flowerbed client policy allow {app if is_pushed(app) else '--builtin'}")
+    return tuple(hints)
 
 
 def _is_past(until: datetime | None, at: datetime) -> bool:

@@ -59,11 +59,12 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
         case ClientJoined() as joined:
             await tx.execute(
                 "UPDATE leases SET status = 'held', since = $2, dataset_label = $3,"
-                " dataset_sha256 = $4 WHERE lease_id = $1",
+                " dataset_sha256 = $4, node_key = $5 WHERE lease_id = $1",
                 joined.lease_id,
                 recorded.recorded_at,
                 joined.dataset.label,
                 joined.dataset.sha256,
+                joined.node_key,
             )
         case ClientDropped() as dropped:
             await _end(tx, dropped.lease_id, "dropped", recorded.recorded_at)
