@@ -20,6 +20,7 @@ from flowerbed.runner.enrol import enrol
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.identity import IdentityStore
 from flowerbed.runner.launch import open_site
+from flowerbed.runner.lease_work import LeaseWork
 from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.state import StateDir
 from tests.integration.runner.control_plane import ControlPlane
@@ -114,7 +115,8 @@ class AgentThread:
 
     def warm_worker(self) -> int | None:
         """The process of a worker that has loaded its app, and has nothing to do."""
-        workers = [work._bench.worker for work, _ in list(self.agent._leases.values())]
+        works = [work for work, _ in list(self.agent._leases.values())]
+        workers = [work._bench.worker for work in works if isinstance(work, LeaseWork)]
         return next((one.pid for one in workers if not one._turn.locked()), None)
 
     def pester(self) -> None:

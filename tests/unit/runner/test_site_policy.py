@@ -43,6 +43,14 @@ def test_what_the_rules_allow_may_be_claimed(rules: dict[str, Any]) -> None:
     SitePolicy.model_validate(rules).check_offer(manifest())
 
 
+def test_a_bound_on_all_epochs_is_refused_where_nobody_counts_them() -> None:
+    policy = SitePolicy(max_epochs=100)
+    policy.check_offer(manifest("builtin:hospital"))
+    with pytest.raises(Refused, match="nobody counts those of a SuperNode") as refused:
+        policy.check_offer(manifest("builtin:hospital", runtime="superlink"))
+    assert refused.value.code == "policy-epochs"
+
+
 @pytest.mark.parametrize(
     ("rules", "app", "code", "words"),
     [

@@ -105,6 +105,14 @@ def start(
             show_default="nothing",
         ),
     ] = None,
+    superlink: Annotated[
+        bool | None,
+        typer.Option(
+            "--superlink/--no-superlink",
+            help="Run a SuperNode for each lease of a federation with `runtime: superlink`; kept.",
+            show_default="as before, at first --no-superlink",
+        ),
+    ] = None,
     foreground: Annotated[
         bool, typer.Option("--foreground", help="Run here, not in the background.")
     ] = False,
@@ -121,6 +129,7 @@ def start(
         "logs": logs,
         "python": python,
         "node_config": node_config,
+        "superlink": superlink,
     }
     before = _kept(state) if dataset is None else _first(state, dataset, task)
     settings = replace(before, **chosen(given))

@@ -11,6 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from flowerbed.contracts.door import LeaseKey, LeaseOffer
@@ -25,6 +26,7 @@ from flowerbed.runner.errors import (
 )
 from flowerbed.runner.identity import IdentityStore
 from flowerbed.runner.lease_work import LeaseWork
+from flowerbed.runner.node_work import NodeWork, node_key
 from flowerbed.runner.patience import patiently
 from flowerbed.runner.renewal import keep_renewed
 from flowerbed.runner.site import MAY_PASS, Site
@@ -48,7 +50,7 @@ class Agent:
     def __init__(self, site: Site, store: IdentityStore) -> None:
         self._site = site
         self._store = store
-        self._leases: dict[LeaseKey, tuple[LeaseWork, asyncio.Task[None]]] = {}
+        self._leases: dict[LeaseKey, tuple[LeaseWork | NodeWork, asyncio.Task[None]]] = {}
         self._left_alone: dict[LeaseKey, float] = {}
         self._declined: dict[LeaseKey, str] = {}
 
@@ -159,7 +161,7 @@ class Agent:
         else:
             self._declined[key] = refusal.code
 
-    async def _claimed(self, key: LeaseKey, offer: LeaseOffer) -> LeaseWork:
+    async def _claimed(self, key: LeaseKey, offer: LeaseOffer) -> LeaseWork | NodeWork:
         signing_key = await patiently(lambda: self._site.keys.find(offer.manifest))
         manifest = read_claims(offer.manifest, signing_key, Manifest)
         self._site.spans.learn(manifest)
@@ -167,18 +169,22 @@ class Agent:
             terms = await self._site.ready()
             check_offer(manifest, offer, terms)
             self._site.policy().check_offer(manifest)
+            node = node_key(self._site, manifest)
             app = await site_app(self._site.state, self._site.store, manifest)
             form = None if manifest.update is None else manifest.update.form
             try:
                 self._site.policy().check_claims(manifest, app.bundle)
-                held = await patiently(lambda: self._site.door.claim(key, terms.dataset, form))
+                claim = partial(self._site.door.claim, key, terms.dataset, form, node)
+                held = await patiently(claim)
             except RunnerError:
                 forget_unpacked(self._site.state, key)
                 raise
         logger.info("claimed lease %s of %s", key.lease_id, manifest.federation_id)
+        if node is not None:
+            return NodeWork(self._site, manifest, held, app, terms.dataset)
         return LeaseWork(self._site, manifest, held, app)
 
-    async def _begin(self, work: LeaseWork) -> None:
+    async def _begin(self, work: LeaseWork | NodeWork) -> None:
         for key, (_, older) in list(self._leases.items()):
             if key.lease_id == work.key.lease_id:
                 older.cancel()
@@ -187,7 +193,7 @@ class Agent:
         task = asyncio.create_task(self._work(work))
         self._leases[work.key] = (work, task)
 
-    async def _work(self, work: LeaseWork) -> None:
+    async def _work(self, work: LeaseWork | NodeWork) -> None:
         """The outermost place of a lease's work: whatever happens there ends only that lease."""
         key = work.key
         try:

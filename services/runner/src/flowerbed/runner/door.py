@@ -36,6 +36,7 @@ A = TypeVar("A", bound=BaseModel)
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 15.0
+HANDED_ON_SECONDS = 60.0
 LATE_SECONDS = 8.0
 """A long poll is answered when its time is up; later than this, nobody is there."""
 
@@ -73,19 +74,27 @@ class Door:
         return await self._post("/v1/leases/poll", message, LeaseOffers, within)
 
     async def claim(
-        self, lease: LeaseKey, dataset: DatasetRef, form: str | None = None
+        self,
+        lease: LeaseKey,
+        dataset: DatasetRef,
+        form: str | None = None,
+        node_key: str | None = None,
     ) -> LeaseHeld:
         """`form`: of updates, as the manifest names it."""
-        message = LeaseClaim(epoch=lease.epoch, dataset=dataset, update_form=form)
+        message = LeaseClaim(
+            epoch=lease.epoch, dataset=dataset, update_form=form, node_key=node_key
+        )
         return await self._post(f"{_path(lease)}/claim", message, LeaseHeld)
 
     async def decline(self, lease: LeaseKey, code: str, detail: str) -> Accepted:
         message = LeaseDecline(epoch=lease.epoch, code=code, detail=detail)
         return await self._post(f"{_path(lease)}/decline", message, Accepted)
 
-    async def heartbeat(self, lease: LeaseKey, within: float = ANSWER_SECONDS) -> LeaseHeld:
+    async def heartbeat(
+        self, lease: LeaseKey, within: float = ANSWER_SECONDS, idle_seconds: float | None = None
+    ) -> LeaseHeld:
         """`within`: a lease that is short cannot wait long for an answer that does not come."""
-        message = LeaseBeat(epoch=lease.epoch)
+        message = LeaseBeat(epoch=lease.epoch, idle_seconds=idle_seconds)
         return await self._post(f"{_path(lease)}/heartbeat", message, LeaseHeld, within)
 
     async def next_work(
@@ -111,6 +120,20 @@ class Door:
 
     async def renew(self, csr_pem: str) -> Certificate:
         return await self._post("/v1/certificate", CertificateRequest(csr_pem=csr_pem), Certificate)
+
+    async def hand_on(self, path: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+        """What a SuperNode asks for, as it is; the answer too.
+
+        Raises:
+            NotReachable: there was none.
+        """
+        async with self._borrowed() as http:
+            try:
+                return await http.post(
+                    self.url + path, content=body, headers=headers, timeout=HANDED_ON_SECONDS
+                )
+            except httpx.RequestError as error:
+                raise NotReachable(f"{self.url} did not answer: {_words(error)}") from error
 
     async def jwks(self) -> dict[str, Any]:
         answer = await self._call("GET", "/.well-known/jwks.json", None, ANSWER_SECONDS)

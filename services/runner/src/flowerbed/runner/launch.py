@@ -31,6 +31,7 @@ from flowerbed.runner.settings import AgentSettings
 from flowerbed.runner.site import Site
 from flowerbed.runner.state import StateDir
 from flowerbed.runner.status import Status, StatusBoard
+from flowerbed.runner.supernode import become_reaper, flower_programs
 from flowerbed.runner.telemetry import exported_spans
 from flowerbed.runner.transfer import open_store
 from flowerbed.runner.verify import KeyRing
@@ -125,6 +126,9 @@ async def open_site(
         store.save(replace(identity, jwks=jwks))
         return jwks
 
+    if settings.superlink:
+        become_reaper()
+        flower_programs(settings.python)
     endpoint, protocol = settings.otlp_endpoint, settings.otlp_protocol
     try:
         allowed = settings.otlp_allowed
@@ -141,6 +145,8 @@ async def open_site(
                 worker_command=worker_command or own_command(settings.python),
                 node_config=settings.node_config,
                 hands_out_logs=settings.logs,
+                python=settings.python,
+                has_supernodes=settings.superlink,
                 spans=spans,
             )
     finally:

@@ -13,6 +13,7 @@ class AgentSettings:
 
     `logs`: the app's log lines are handed out.
     `python`: the interpreter that runs the apps; None is ours.
+    `superlink`: the site runs a SuperNode for each lease of a federation over a SuperLink.
     `node_config`: what each app finds in its context besides what it is told anyway.
     `otlp_endpoint`: the collector that spans are sent to; None is what the standard variables say.
     `otlp_allowed`: origins of collectors that a federation may have its spans sent to.
@@ -22,6 +23,7 @@ class AgentSettings:
     task: str | None = None
     logs: bool = True
     python: str | None = None
+    superlink: bool = False
     node_config: dict[str, Scalar] = field(default_factory=dict)
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None

@@ -51,6 +51,8 @@ class Site:
     worker_command: Sequence[str] = WORKER_COMMAND
     node_config: Mapping[str, Scalar] = field(default_factory=dict)
     hands_out_logs: bool = True
+    python: str | None = None
+    has_supernodes: bool = False
     held: set[str] = field(default_factory=set)
     under_way: set[str] = field(default_factory=set)
     spans: Spans = field(default_factory=Spans)

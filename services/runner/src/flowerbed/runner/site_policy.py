@@ -19,6 +19,8 @@ from flowerbed.runner.state import StateDir, write_json
 CODE = "policy"
 """Refusals by these rules have a code `policy-<rule>`."""
 
+SUPERLINK = "superlink"
+
 Epochs = Annotated[int, Field(ge=1, le=1_000_000)]
 Positive = Annotated[float, Field(gt=0)]
 
@@ -89,6 +91,11 @@ class SitePolicy(BaseModel):
         self.check_claims(manifest)
         ordered = manifest.hyper_parameters.get("local_epochs", 1)
         self.check_epochs(int(ordered) if isinstance(ordered, int | float) else 1, 0)
+        if self.max_epochs is not None and manifest.runtime == SUPERLINK:
+            raise _refused(
+                "epochs",
+                f"max_epochs is {self.max_epochs} here, and nobody counts those of a SuperNode",
+            )
         for rule in ("min_noise_multiplier", "max_clipping_norm"):
             if (wanted := getattr(self, rule)) is not None:
                 raise _refused(

@@ -11,6 +11,7 @@ policy.json                   what the site's operator allows: see `site_policy`
 apps/<sha256>.fab             bundles of apps, and each unpacked for a lease in a folder
 results/  bases/<lease_id>/   files of finished work; checkpoints to start from
 states/                       what apps remember between orders
+supernodes/<lease_id>/        keys and logs of SuperNodes: see `node_files`
 work/<digest>/                work under way: see `work_folder`
 """
 
@@ -106,6 +107,10 @@ class StateDir:
     def apps(self) -> Path:
         return self.root / "apps"
 
+    @property
+    def supernodes(self) -> Path:
+        return self.root / "supernodes"
+
     def unpacked(self, lease_id: str, epoch: int) -> Path:
         return self.apps / f"{lease_id}-{epoch}"
 
@@ -129,14 +134,18 @@ class StateDir:
             raise BadInput(f"{self.root} cannot hold a client: {error.strerror}") from error
 
     def clear_leftovers(self) -> None:
-        """Remove base checkpoints that nobody has used for long, and apps that were unpacked for
-        leases; call before any work begins."""
+        """Remove base checkpoints and SuperNodes that nobody has used for long, and apps that were
+        unpacked for leases; call before any work begins."""
         for left in self.apps.glob("*/"):
             shutil.rmtree(left, ignore_errors=True)
+        old = clock.machine() - BASES_KEPT_SECONDS
         for base in (self.root / "bases").glob("*/*"):
             with suppress(OSError):
-                if base.stat().st_mtime < clock.machine() - BASES_KEPT_SECONDS:
+                if base.stat().st_mtime < old:
                     base.unlink()
+        for node in self.supernodes.glob("*"):
+            if node.stat().st_mtime < old:
+                shutil.rmtree(node, ignore_errors=True)
 
 
 def write_private(path: Path, content: str | bytes, *, is_durable: bool = True) -> None:
