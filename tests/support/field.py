@@ -51,6 +51,7 @@ class Site:
     home: Path
     otlp_endpoint: str = ""
     otlp_allowed: str = ""
+    superlink: bool = False
 
     def start(self, invite: str = "") -> "subprocess.Popen[str]":
         command = [FLOWERBED, "client", "start", "--dataset", f"local:{self.folder}"]
@@ -59,6 +60,8 @@ class Site:
             command += ["--otlp-endpoint", self.otlp_endpoint]
         if self.otlp_allowed:
             command += ["--otlp-allow", self.otlp_allowed]
+        if self.superlink:
+            command += ["--superlink"]
         if invite:
             command += ["--invite", "-"]
         process = subprocess.Popen(

@@ -4,6 +4,7 @@ import asyncio
 import copy
 import itertools
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from flwr.superlink.federation import NoOpFederationManager
 from flwr.superlink.grid.inmemory_grid import InMemoryGrid
 from safetensors.numpy import load, save_file
 
+from flowerbed.aggregator import relay as relaying
 from flowerbed.aggregator.relay import Relay
 from flowerbed.aggregator.relay_works import FederationOver
 from flowerbed.artifact.blobs import Blobs, hash_file, split_uri
@@ -409,3 +411,41 @@ async def test_flowers_own_grid_carries_it_too(ground: Ground) -> None:
     found = [one.answer for (one,) in works.answers.values()]
     assert len(found) == 3
     assert all(isinstance(one, WorkReport) for one in found)
+
+
+async def test_what_an_idle_node_has_not_answered_is_lost_and_sent_again(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the others train: no time-out guesses."""
+    monkeypatch.setattr(relaying, "SURE_SECONDS", 0.0)
+    idle: dict[str, float] = {}
+    grid = FakeGrid(lost=2)
+
+    async def node_1_is_idle() -> None:
+        async def was_sent() -> bool:
+            return len(grid.pushed) == 2
+
+        await eventually(was_sent, "both are sent")
+        await asyncio.sleep(0.1)
+        idle["client-1"] = time.monotonic()
+        await eventually(is_again, "it is sent again")
+        idle["client-0"] = time.monotonic()
+
+    async def is_again() -> bool:
+        return len(grid.pushed) == 3
+
+    telling = asyncio.create_task(node_1_is_idle())
+    orders = [ground.order(f"client-{n}") for n in range(2)]
+    works = await ground.relayed(grid, *orders, idle_since=idle.get)
+    await telling
+    again = [message.metadata.dst_node_id for message in grid.pushed[2:]]
+    assert again == [flower_number("client-1"), flower_number("client-0")]
+    assert len(works.answers) == 2
+
+
+async def test_a_node_that_was_idle_before_it_was_asked_is_left_alone(ground: Ground) -> None:
+    grid, since = FakeGrid(lost=1), time.monotonic()
+    with pytest.raises(TimeoutError):
+        order = ground.order()
+        await asyncio.wait_for(ground.relayed(grid, order, idle_since=lambda _: since), 1)
+    assert len(grid.pushed) == 1

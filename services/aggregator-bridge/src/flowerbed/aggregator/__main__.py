@@ -9,6 +9,7 @@ from flowerbed.aggregator.app import routes
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.consumers import consumers
 from flowerbed.aggregator.exchanges import AllExchanges
+from flowerbed.aggregator.flower_runs import Beats, FlowerRuns
 from flowerbed.aggregator.projections.answers import answers
 from flowerbed.aggregator.projections.exchanges import TELEMETRY
 from flowerbed.aggregator.projections.outcomes import outcomes
@@ -37,6 +38,7 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
         limits=Limits(max_examples=settings.max_examples, max_norm=settings.max_norm),
         initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
         runs_pushed_apps=settings.runs_pushed_apps,
+        has_superlink=settings.superlink_address is not None,
         screening=asyncio.Semaphore(settings.n_screenings),
         has_heard_all=partial(_has_heard_all, shell),
     )
@@ -47,7 +49,20 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
     shell.in_partitions("exchanges", exchanges.run)
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(exchanges))
-    shell.app.include_router(routes(bridge, settings.internal_token))
+    beats = Beats()
+    shell.app.include_router(routes(bridge, settings.internal_token, beats))
+    if settings.superlink_address is not None and settings.superlink_ca_file is not None:
+        from flowerbed.aggregator.superlink import SuperLink
+
+        runs = FlowerRuns(
+            bridge=bridge,
+            superlink=SuperLink(settings.superlink_address, settings.superlink_ca_file),
+            lease_url=settings.lease_url,
+            token=settings.internal_token,
+            beats=beats,
+        )
+        shell.in_partitions("flower runs", runs.run)
+        shell.background("flower runs", runs.sweep, leader=True)
     return exchanges
 
 

@@ -6,7 +6,9 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from flowerbed.aggregator.bridge import Bridge
+from flowerbed.aggregator.flower_runs import Beats
 from flowerbed.aggregator.verify import Verification, verify
+from flowerbed.contracts.values import Token
 from flowerbed.events.http import internal_only
 
 
@@ -18,8 +20,20 @@ class VerifyRequest(BaseModel):
     round_number: Annotated[int, Field(ge=0)]
 
 
-def routes(bridge: Bridge, token: SecretStr) -> APIRouter:
+class Beat(BaseModel):
+    """Of a ServerApp, to say that it lives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    attempt: Annotated[int, Field(ge=1)]
+
+
+def routes(bridge: Bridge, token: SecretStr, beats: Beats) -> APIRouter:
     router = APIRouter(dependencies=[Depends(internal_only(token))])
+
+    @router.post("/flower-runs/{federation_id}/beats", status_code=204)
+    async def hear(federation_id: Token, beat: Beat) -> None:
+        beats.hear(federation_id, beat.attempt)
 
     @router.post("/verify")
     async def verify_round(request: VerifyRequest) -> Verification:

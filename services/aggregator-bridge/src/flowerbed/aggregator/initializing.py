@@ -14,6 +14,7 @@ from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import Closed, CloseExchange, FailExchange, Result
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.projections.exchanges import Asked
+from flowerbed.aggregator.run_fab import RUNTIME, check_run
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
 from flowerbed.contracts.apps import is_pushed
@@ -83,9 +84,12 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         CodeDiffers: the app's code here is not the code that the federation was created with.
         AppFailed: the app could not make its initial checkpoint.
         DigestDiffers: the spec names another digest.
+        NoSuperLink: the spec needs one, and there is none.
         AppNotRun: the operator lets no app run here that was pushed.
         NotSafetensors, DtypeNotFolded, NotFound: the model or app that the spec names is no use.
     """
+    if asked.spec.spec.runtime == RUNTIME:
+        await check_run(bridge, asked, folder)
     model, path = asked.spec.spec.model_ref, folder / "base.safetensors"
     if model.uri.startswith("s3://"):
         if is_pushed(asked.spec.spec.app):

@@ -11,7 +11,7 @@ is still open, and sends it out again. Whatever is answered twice counts once.
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 30.0
 FIRST_WAIT, LAST_WAIT = 0.2, 5.0
+SURE_SECONDS = 2.0
+"""By so much may what is known of a node's last moment without work be wrong."""
 SENT_AGAIN_SECONDS = 3.0
 """After Flower lost a message, or did not take it."""
 LOST = frozenset(
@@ -55,10 +57,18 @@ class _Sent:
     message_ids: list[str] = field(default_factory=list)
     due_at: float = 0.0
     """On the monotonic clock: when it is to be sent, or sent again."""
+    sent_at: float = 0.0
+
+
+def _never(client_id: str) -> float | None:
+    return None
 
 
 class Relay:
     """Of one federation. `nodes`: Flower's node of each client that can be reached now.
+
+    `idle_since`: when, on the monotonic clock, a client's node was last seen without any work: what
+    was sent to it before then and has no reply is lost.
 
     `pace`: seconds between two looks for replies. `patience`: seconds after which a message that
     nobody answered is sent again; None where no message is ever lost.
@@ -74,6 +84,7 @@ class Relay:
         *,
         pace: float = 0.05,
         patience: float | None = None,
+        idle_since: Callable[[str], float | None] = _never,
     ) -> None:
         self._grid = grid
         self._works = works
@@ -82,6 +93,8 @@ class Relay:
         self._folder = folder
         self._pace = pace
         self._patience = patience
+        self._idle_since = idle_since
+        self._looked_at = 0.0
         self._sent: dict[str, _Sent] = {}
         self._bases: dict[str, ArrayRecord] = {}
 
@@ -128,7 +141,7 @@ class Relay:
         now = time.monotonic()
         for sent in tuple(self._sent.values()):
             node = self._nodes.get(sent.order.client_id)
-            if node is None or now < sent.due_at:
+            if node is None or (now < sent.due_at and not self._is_lost(sent)):
                 continue
             arrays = await self._base(sent.order)
             if arrays is None:
@@ -142,7 +155,15 @@ class Relay:
             else:
                 logger.warning("the grid did not take %s", sent.order.work_id)
                 patience = SENT_AGAIN_SECONDS
-            sent.due_at = time.monotonic() + patience
+            sent.sent_at = time.monotonic()
+            sent.due_at = sent.sent_at + patience
+
+    def _is_lost(self, sent: _Sent) -> bool:
+        """The node was idle after the order was sent, and a later look has found no reply."""
+        idle = self._idle_since(sent.order.client_id)
+        if idle is None or not sent.message_ids:
+            return False
+        return sent.sent_at + SURE_SECONDS < idle < self._looked_at
 
     def _push(self, order: RelayOrder, arrays: ArrayRecord, node: int) -> str | None:
         config = {**order.config, "seed": order.seed, "server-round": order.round_number}
@@ -158,6 +179,7 @@ class Relay:
         }
         if not sent_by:
             return []
+        looks_at = time.monotonic()
         found: dict[str, tuple[_Sent, Message]] = {}
         for reply in self._grid.pull_messages(list(sent_by)):
             sent = sent_by.get(reply.metadata.reply_to_message_id)
@@ -169,6 +191,7 @@ class Relay:
                 sent.due_at = min(sent.due_at, time.monotonic() + SENT_AGAIN_SECONDS)
                 continue
             found.setdefault(sent.order.work_id, (sent, reply))
+        self._looked_at = looks_at
         return list(found.values())
 
     async def _answers(self, replies: list[tuple[_Sent, Message]]) -> list[RelayAnswer]:

@@ -12,7 +12,9 @@ from flowerbed.contracts.relay import (
     RelayAnswers,
     RelayBeats,
     RelayHeld,
+    RelayNodes,
     RelayPoll,
+    RelayQuestion,
     RelayRefusal,
     RelayRefusals,
     RelayWork,
@@ -78,6 +80,10 @@ class LeaseWorks:
         return await self._ask(
             "/beats", RelayBeats(tenant=self._tenant, clients=tuple(clients)), RelayHeld
         )
+
+    async def nodes(self) -> RelayNodes:
+        """The SuperNodes of those who hold a lease."""
+        return await self._ask("/nodes", RelayQuestion(tenant=self._tenant), RelayNodes)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -12,6 +12,8 @@ class AggregatorSettings(ServiceSettings):
     """`spool_directory` belongs to one process alone: it is emptied when the service starts.
 
     `runs_pushed_apps`: an app of somebody's own may make its base checkpoint here.
+    `superlink_address`: HOST:PORT of Flower's SuperLink, where there is one; `superlink_ca_file`:
+    whom it is certified by; `lease_url`: of the lease service's replicas, asked for SuperNodes.
     `max_norm`: how far an update may be from its base (L2); None is no limit.
     """
 
@@ -27,3 +29,6 @@ class AggregatorSettings(ServiceSettings):
     initialize_timeout_seconds: float = Field(default=300.0, gt=0)
     runs_pushed_apps: bool = True
     n_screenings: int = Field(default=2, ge=1)
+    superlink_address: str | None = None
+    superlink_ca_file: Path | None = None
+    lease_url: tuple[str, ...] = ()

@@ -46,6 +46,11 @@ SELECT federation_id, created #> '{spec,spec,telemetry}' AS telemetry FROM feder
 WHERE federation_id = ANY ($1)
 """
 
+_OPEN_OVER = """
+SELECT tenant, created FROM federations
+WHERE NOT is_ended AND created #>> '{spec,spec,runtime}' = $1
+"""
+
 _REPLACED = TypeAdapter(tuple[RoundMemberReplaced, ...])
 _STARTED: dict[str, type[ExchangeStarted]] = {
     cls.type: cls for cls in (RoundStarted, RoundEvaluationStarted)
@@ -206,6 +211,13 @@ async def open_exchanges(
     async with database.read_all() as connection:
         rows = await connection.fetch(_OPEN, None if streams is None else list(streams), with_ended)
     return {row["stream"]: _asked(row) for row in rows}
+
+
+async def open_federations(database: Database, runtime: str) -> list[tuple[str, FederationCreated]]:
+    """Those over that runtime that have not ended, each with its tenant."""
+    async with database.read_all() as connection:
+        rows = await connection.fetch(_OPEN_OVER, runtime)
+    return [(row["tenant"], FederationCreated.model_validate_json(row["created"])) for row in rows]
 
 
 async def standing(database: Database, stream: str) -> Standing:

@@ -1,0 +1,119 @@
+"""Four stock SuperNodes, a stock SuperLink: whatever is killed, the model is that of the bus."""
+
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flowerbed.aggregator.superlink import SuperLink
+from flowerbed.cli.api import Api
+from flowerbed.embedded.control import down, up
+from flowerbed.runner.supernode import MARK
+from scripts.prepare_data import prepare
+from tests.e2e.documents import hospital
+from tests.support.field import Field, Site, until
+
+pytestmark = pytest.mark.timeout(900)
+
+LONG = 300.0
+
+
+@pytest.fixture(scope="module")
+def garden(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
+    """A stack with a SuperLink, and four hospitals that run SuperNodes."""
+    scratch = tmp_path_factory.mktemp("superlink")
+    names = [site["name"] for site in prepare("hospital", scratch / "data", 7)["sites"]]
+    sites = [Site(name, scratch / "data" / name, scratch / name, superlink=True) for name in names]
+    try:
+        stack = up(scratch / "stack", superlink=True)
+        field = Field(stack, Api(stack.gateway_url, stack.api_token), sites)
+        starting = [site.start(field.invite("acme", "hospital")) for site in field.sites]
+        for process in starting:
+            assert process.wait(120) == 0, process.stderr and process.stderr.read()
+        yield field
+    finally:
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(Site.stop, sites))
+        down(scratch / "stack")
+
+
+def spec(runtime: str) -> dict[str, Any]:
+    return hospital(
+        app="builtin:synthetic",
+        model_ref={"uri": "builtin:synthetic"},
+        num_rounds=2,
+        runtime=runtime,
+        train={"seed": 5, "elements": 5001, "tensors": 4, "train_seconds": 3.0},
+        dataset_spec={},
+    )
+
+
+def processes(program: str, mark: Path) -> list[psutil.Process]:
+    """Of Flower's, those that belong to that site or stack."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        environment = process.info["environ"] or {}
+        place = environment.get(MARK) or environment.get("FLWR_HOME") or ""
+        if place.startswith(str(mark)) and any(
+            Path(word).name == program for word in (process.info["cmdline"] or [])[:2]
+        ):
+            found.append(process)
+    return found
+
+
+def kill(program: str, mark: Path) -> int:
+    (process,) = until(lambda: processes(program, mark), f"{program} runs")
+    process.send_signal(signal.SIGKILL)
+    return int(process.pid)
+
+
+def trains(site: Site) -> bool:
+    return bool(processes("flwr-clientapp", site.home))
+
+
+def is_at(field: Field, identity: str, number: int, status: str) -> bool:
+    rounds = field.api.federation(identity)["rounds"]
+    return any(one["round_number"] == number and one["status"] == status for one in rounds)
+
+
+async def test_it_survives_kill_9_of_each_part_and_gives_the_bytes_of_the_bus(
+    garden: Field,
+) -> None:
+    expected = garden.completed(garden.submit(spec("bus")))["final"]["sha256"]
+    stack, (first, *others) = garden.stack, garden.sites
+    identity = garden.submit(spec("superlink"))
+
+    until(lambda: trains(first), "a SuperNode trains", LONG)
+    kill("flower-supernode", first.home)
+    until(lambda: is_at(garden, identity, 2, "training"), "round 2 trains", LONG)
+
+    until(lambda: any(map(trains, others)), "a SuperNode trains", LONG)
+    kill("flower-superlink", stack.state_dir)
+    until(lambda: is_at(garden, identity, 2, "evaluating"), "round 2 is evaluated", LONG)
+
+    killed = kill("flwr-serverapp", stack.state_dir)
+    done = garden.completed(identity, LONG)
+
+    assert done["final"]["sha256"] == expected
+    history = [one["data"] | {"type": one["type"]} for one in
+               await garden.history("aggregator", identity)]  # fmt: skip
+    accepted = [one for one in history if one["type"] == "fl.update.accepted"]
+    counts = Counter((one["exchange"], one["round_number"], one["attempt"]) for one in accepted)
+    assert counts == {
+        (exchange, number, 1): 4 for exchange in ("train", "evaluate") for number in (1, 2)
+    }
+    assert not [one for one in history if one["type"] == "fl.aggregate.failed"]
+
+    link = SuperLink(f"localhost:{stack.port('superlink')}", stack.ca_file)
+    runs = {run.attempt: run for run in link.runs() if run.federation_id == identity}
+    assert sorted(runs) == [1, 2], "the run whose ServerApp was killed was taken up in another"
+    until(lambda: link.nodes() == [], "no SuperNode is let in any more")
+    until(lambda: not any(run.ended is None for run in link.runs()), "no run is on")
+    assert not psutil.pid_exists(killed) or psutil.Process(killed).status() == "zombie"
+    for site in garden.sites:
+        until(lambda: not processes("flower-supernode", site.home), "its SuperNode has ended")  # noqa: B023
