@@ -14,6 +14,8 @@ from flwr.serverapp.strategy import (
     FedMedian,
     FedProx,
     FedTrimmedAvg,
+    FedXgbBagging,
+    FedXgbCyclic,
     FedYogi,
     Krum,
     MultiKrum,
@@ -26,7 +28,7 @@ STRATEGIES: dict[str, type[FedAvg]] = {
     one.__name__.lower(): one
     for one in (
         Bulyan, FedAdagrad, FedAdam, FedAvg, FedAvgM, FedMedian, FedProx, FedTrimmedAvg, FedYogi,
-        Krum, MultiKrum, QFedAvg,
+        FedXgbBagging, FedXgbCyclic, Krum, MultiKrum, QFedAvg,
     )
 }  # fmt: skip
 """By the names that they have in a spec."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy.strategy_utils import aggregate_bagging
 from safetensors.numpy import load, save
 
 from flowerbed.aggregator.aggregation import Aggregation, Made
@@ -15,6 +16,7 @@ from tests.integration.aggregator.conftest import Garden, model
 from tests.integration.aggregator.test_trouble import bridge_process, verify
 from tests.support import flower
 from tests.support.models import Model
+from tests.support.trees import trained as trees
 
 FEDADAM: dict[str, Any] = {"name": "fedadam", "params": {"eta": 0.02, "tau": 0.01}}
 WEIGHTS = (5, 7, 11)
@@ -176,3 +178,36 @@ async def test_an_exchange_with_too_few_updates_for_the_rule_fails(garden: Garde
     ended = await garden.outcome(stream)
     assert (ended["type"], ended["code"]) == ("aggregate.failed", "too-few-updates")
     assert ended["reason"] == "multikrum needs 5 updates, 3 are accepted"
+
+
+def packed(content: bytes) -> bytes:
+    return save({"0": np.frombuffer(content, np.uint8)})
+
+
+async def test_trees_of_several_clients_are_put_together_and_anything_else_is_refused(
+    garden: Garden,
+) -> None:
+    garden.base = garden.put(packed(b""))
+    model_ref = {"uri": garden.base.uri, "sha256": garden.base.sha256}
+    policy = {"quorum": 0.5}
+    await garden.create(
+        strategy={"name": "fedxgbbagging"}, model_ref=model_ref, round_policy=policy
+    )
+    await garden.outcome(garden.stream(0, 1, "initialize"))
+    stream = await garden.start_round(("a", "b", "c"), n_required=2)
+    await garden.submit("b", garden.put(packed(b"no trees")))
+    for name, seed in (("c", 3), ("a", 1)):
+        await garden.submit(name, garden.put(packed(trees(b"", seed))))
+    ended = await garden.outcome(stream)
+    assert ended["type"] == "aggregate.completed", ended
+    merged = aggregate_bagging(trees(b"", 1), trees(b"", 3))
+    assert load(read(garden, ended["checkpoint"]))["0"].tobytes() == merged
+    (refused,) = [one for kind, one in await garden.events(stream) if kind == "update.rejected"]
+    assert (refused["client_id"], refused["code"]) == ("b", "not-trees")
+    assert (await verify(garden)).json()["identical"]
+
+
+async def test_a_base_that_is_no_tree_fails_a_federation_of_trees(garden: Garden) -> None:
+    await garden.create(strategy={"name": "fedxgbcyclic"})
+    ended = await garden.outcome(garden.stream(0, 1, "initialize"))
+    assert (ended["type"], ended["code"]) == ("aggregate.failed", "not-trees")

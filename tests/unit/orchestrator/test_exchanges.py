@@ -1,5 +1,7 @@
 """Cohorts are seeded, stable between runs, and sized by the policy."""
 
+from typing import Any
+
 from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, training_exchange
 from flowerbed.orchestrator.state import Member, Pool
 from tests.support.federations import BASE, FED, NOON, pool, spec_of
@@ -67,6 +69,17 @@ def test_the_app_is_told_its_own_parameters_and_fedprox_its_mu() -> None:
         "server-round": 4, "local-epochs": 3, "batch-size": 32, "learning-rate": 0.01,
         "proximal-mu": 0.1, "weight-decay": 0.5,
     }  # fmt: skip
+
+
+def test_under_fedxgbcyclic_the_joined_train_in_turn_one_a_round() -> None:
+    asked: dict[str, Any] = {"strategy": {"name": "fedxgbcyclic"}}
+    three = pool(*"abc")
+    turns = [cohort(three, number=number, **asked) for number in range(1, 5)]
+    assert [len(one) for one in turns] == [1, 1, 1, 1]
+    assert sorted(name for one in turns[:3] for name in one) == [one.client_id for one in three]
+    assert turns[3] == turns[0] == cohort(three, attempt=2, **asked)
+    started = training_exchange(FED, spec_of(**asked), (1, 1), BASE, three, NOON)
+    assert (started.goal, started.n_required) == (1, 1)
 
 
 def test_everybody_joined_evaluates() -> None:

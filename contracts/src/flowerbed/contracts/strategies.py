@@ -37,7 +37,11 @@ CUSTOM = "custom"
 WITH_STATE = OPTIMIZERS | {CUSTOM}
 """What they keep of a round is an artifact that the next one begins with."""
 
-OF_ONE_BASE = ROBUST | {"qfedavg", CUSTOM}
+CYCLIC = "fedxgbcyclic"
+TREES = frozenset(("fedxgbbagging", CYCLIC))
+"""Their models are XGBoost's, which have another size in each round."""
+
+OF_ONE_BASE = ROBUST | TREES | {"qfedavg", CUSTOM}
 """A late update's step and loss are of another base than those it would be compared with."""
 
 TRAIN_LOSS = "train-loss"
@@ -115,6 +119,8 @@ PARAMETERS: dict[str, dict[str, Number]] = {
         "num_nodes_to_select": Number(default=1, is_whole=True, at_least=1),
     },
     "bulyan": {"num_malicious_nodes": _MALICIOUS},
+    "fedxgbbagging": {},
+    "fedxgbcyclic": {},
 }
 """Of each strategy that is built."""
 

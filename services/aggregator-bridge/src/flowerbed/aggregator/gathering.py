@@ -34,6 +34,7 @@ from flowerbed.aggregator.projections.submissions import Report
 from flowerbed.aggregator.quorum import Missed, Ripe, Terms, Waiting, in_fold_order, judge
 from flowerbed.aggregator.spool import Spool
 from flowerbed.artifact.blobs import StoreAway
+from flowerbed.contracts.strategies import TREES
 from flowerbed.contracts.trace import of_exchange
 from flowerbed.events.context import Context
 from flowerbed.events.errors import Unavailable
@@ -193,7 +194,11 @@ class Gathering:
                 self._aggregation = Aggregation(self.bridge, self.asked, spool, path, moments)
             to = self.asked.spec.spec.artifacts
             self._judge = Judge(
-                bridge=self.bridge, spool=spool, base=base, prefix=f"s3://{to.bucket}/{to.prefix}/"
+                bridge=self.bridge,
+                spool=spool,
+                base=base,
+                prefix=f"s3://{to.bucket}/{to.prefix}/",
+                holds_trees=self.asked.spec.spec.strategy.name in TREES,
             )
         return self._judge
 

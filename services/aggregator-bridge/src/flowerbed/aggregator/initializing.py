@@ -16,8 +16,10 @@ from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.run_fab import RUNTIME, check_run
 from flowerbed.aggregator.tensors import TensorFile
+from flowerbed.aggregator.trees import read_model
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
 from flowerbed.contracts.apps import is_pushed
+from flowerbed.contracts.strategies import TREES
 from flowerbed.contracts.trace import of_exchange
 from flowerbed.contracts.values import Sha256
 from flowerbed.events.errors import Unavailable
@@ -86,7 +88,8 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         DigestDiffers: the spec names another digest.
         NoSuperLink: the spec needs one, and there is none.
         AppNotRun: the operator lets no app run here that was pushed.
-        NotSafetensors, DtypeNotFolded, NotFound: the model or app that the spec names is no use.
+        NotSafetensors, DtypeNotFolded, NotTrees, NotFound: the model or app that the spec names is
+            no use.
     """
     if asked.spec.spec.runtime == RUNTIME:
         await check_run(bridge, asked, folder)
@@ -97,12 +100,14 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         await asyncio.to_thread(bridge.blobs.download, model.uri, path, sha256=model.sha256)
     else:
         await run_app(bridge, asked, folder, path)
-    return path, await asyncio.to_thread(_verified, path, model.sha256)
+    holds_trees = asked.spec.spec.strategy.name in TREES
+    return path, await asyncio.to_thread(_verified, path, model.sha256, holds_trees)
 
 
-def _verified(path: Path, wanted: Sha256 | None) -> Sha256:
-    with TensorFile(path):
-        pass
+def _verified(path: Path, wanted: Sha256 | None, holds_trees: bool) -> Sha256:
+    with TensorFile(path) as base:
+        if holds_trees:
+            read_model(base)
     sha256 = hash_file(path)
     if wanted is not None and sha256 != wanted:
         raise DigestDiffers(f"the base checkpoint has sha256 {sha256}, model_ref says {wanted}")

@@ -9,8 +9,15 @@ from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import AcceptUpdate, RejectUpdate
 from flowerbed.aggregator.projections.submissions import Report
 from flowerbed.aggregator.quorum import Terms
-from flowerbed.aggregator.screening import HEADER_SLACK, Refused, screen_claims, screen_file
+from flowerbed.aggregator.screening import (
+    HEADER_SLACK,
+    Refused,
+    screen_claims,
+    screen_file,
+    screen_trees,
+)
 from flowerbed.aggregator.spool import Spool
+from flowerbed.aggregator.trees import LARGEST
 from flowerbed.artifact.blobs import DigestDiffers, TooLarge
 from flowerbed.contracts.trace import of_screening
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
@@ -25,6 +32,7 @@ class Judge:
     """`base`: the checkpoint that updates are compared with; None where none are asked for.
     A late update is compared with its own base.
 
+    `holds_trees`: updates are XGBoost models, which have no distance and no fixed size.
     `prefix`: what every update's URI begins with; a client may not point to other objects.
     """
 
@@ -32,6 +40,7 @@ class Judge:
     spool: Spool
     base: ArtifactRef | None
     prefix: str
+    holds_trees: bool = False
 
     async def judge(
         self, report: Report, terms: Terms, *, is_last_chance: bool
@@ -80,6 +89,9 @@ class Judge:
             try:
                 base = self._base_of(event, terms)
                 self._fetch(event, base, self._started_from(event, terms))
+                if self.holds_trees:
+                    screen_trees(path, base)
+                    return None
                 norm = screen_file(path, base, self.bridge.limits)
             except BaseException:
                 path.unlink(missing_ok=True)
@@ -118,7 +130,7 @@ class Judge:
             raise Refused("object-missing", "no update was reported")
         if not event.artifact.uri.startswith(self.prefix):
             raise Refused("foreign-object", f"{event.artifact.uri} is not below {self.prefix}")
-        largest = base.stat().st_size + HEADER_SLACK
+        largest = base.stat().st_size + HEADER_SLACK + (LARGEST if self.holds_trees else 0)
         if event.artifact.size > largest:
             raise Refused("too-large", f"{event.artifact.size} bytes, {largest} allowed")
         try:

@@ -26,6 +26,7 @@ from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 
+from flowerbed.aggregator import trees
 from flowerbed.aggregator.checkpoints import rounded, write_checkpoint
 from flowerbed.aggregator.comparing import sorted_values, squared_distances
 from flowerbed.aggregator.fold import Accumulator, InTime, Source
@@ -114,7 +115,7 @@ class Bulyan:
 
 
 def rule_of(spec: StrategySpec) -> Rule | None:
-    """None of a strategy that is not robust."""
+    """Of a strategy that sees a round's updates together; None of the others."""
     number = {key: float(value) for key, value in spec.params.items()}
     n_malicious = int(number.get("num_malicious_nodes", 0))
     match spec.name:
@@ -128,6 +129,10 @@ def rule_of(spec: StrategySpec) -> Rule | None:
             return MultiKrum(n_malicious, int(number["num_nodes_to_select"]))
         case "bulyan":
             return Bulyan(n_malicious)
+        case "fedxgbbagging":
+            return trees.Bagging()
+        case "fedxgbcyclic":
+            return trees.Cyclic()
         case name:
             assert name not in ROBUST
             return None

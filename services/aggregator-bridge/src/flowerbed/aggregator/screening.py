@@ -19,11 +19,12 @@ from flowerbed.aggregator.tensors import (
     Tensor,
     TensorFile,
 )
+from flowerbed.aggregator.trees import NotTrees, check_update
 
 RefusalCode: TypeAlias = Literal[
     "bad-metrics", "bad-num-examples", "foreign-object", "hash-mismatch", "norm-exceeded",
-    "not-finite", "not-safetensors", "object-missing", "store-unavailable", "too-large",
-    "wrong-dtype", "wrong-form", "wrong-names", "wrong-shape",
+    "not-finite", "not-safetensors", "not-trees", "object-missing", "store-unavailable",
+    "too-large", "wrong-dtype", "wrong-form", "wrong-names", "wrong-shape",
 ]  # fmt: skip
 
 LARGEST_VALUE = 1e25
@@ -80,6 +81,21 @@ def screen_file(path: Path, base: Path, limits: Limits) -> float:
             "norm-exceeded", f"distance {norm:.6g} from the base, {limits.max_norm:g} allowed"
         )
     return norm
+
+
+def screen_trees(path: Path, base: Path) -> None:
+    """The same of an XGBoost model, of any size.
+
+    Raises:
+        Refused: it is none, or its trees do not fit into the base.
+    """
+    try:
+        with TensorFile(path) as update, TensorFile(base) as reference:
+            check_update(update, reference)
+    except (NotTrees, NotSafetensors) as error:
+        raise Refused("not-trees", str(error)) from error
+    except DtypeNotFolded as error:
+        raise Refused("wrong-dtype", str(error)) from error
 
 
 def _same_layout(update: Layout, base: Layout) -> None:

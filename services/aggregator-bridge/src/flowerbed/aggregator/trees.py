@@ -137,21 +137,15 @@ def _words(error: Exception) -> str:
 @dataclass(frozen=True, slots=True)
 class Bagging:
     def write(self, path: Path, base: TensorFile, updates: Sequence[InTime]) -> tuple[Sha256, None]:
-        merged = read_model(base)
-        for one in updates:
-            model = read_model(one.update)
-            assert model is not None
-            if merged is None:
-                merged = model
-                content = one.update.read(NAME)
-            else:
-                _same_kind(model, merged)
-                merged.add(model)
-        if len(updates) > 1 or read_model(base) is not None:
-            content = np.frombuffer(
-                json.dumps(merged.document if merged else {}).encode(), np.uint8
-            )
-        return _write(path, content), None
+        found = [read_model(one) for one in (base, *(one.update for one in updates))]
+        merged, *more = [model for model in found if model is not None]
+        if not more:  # the first model of all, as it is
+            return _write(path, updates[0].update.read(NAME)), None
+        for model in more:
+            _same_kind(model, merged)
+            merged.add(model)
+        content = json.dumps(merged.document).encode()
+        return _write(path, np.frombuffer(content, np.uint8)), None
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,6 +140,11 @@ def cohort(before: Cohort, free: Pool, n: int, seed: int, attempt: int) -> Cohor
     return (*seats, *(_seat(one, next(seeds)) for one in new))
 
 
+def in_turn(members: Pool, round_number: int) -> Pool:
+    """The one whose turn it is in this round, in stable order; nobody where nobody is."""
+    return stable(members)[(round_number - 1) % max(1, len(members)) :][:1]
+
+
 def everybody(members: Pool, seed: int) -> Cohort:
     return tuple(map(_seat, stable(members), _unused_seeds(seed, ())))
 

@@ -7,8 +7,17 @@ from flowerbed.contracts.ids import derive_seed
 from flowerbed.contracts.policy import Budget
 from flowerbed.contracts.round import RoundEvaluationStarted, RoundStarted
 from flowerbed.contracts.spec import FederationSpec
+from flowerbed.contracts.strategies import CYCLIC
 from flowerbed.contracts.values import ArtifactRef, Scalar
-from flowerbed.orchestrator.cohorts import cohort, everybody, idle, round_seed, share, sizes
+from flowerbed.orchestrator.cohorts import (
+    cohort,
+    everybody,
+    idle,
+    in_turn,
+    round_seed,
+    share,
+    sizes,
+)
 from flowerbed.orchestrator.state import Cohort, Owed, Pool
 
 
@@ -41,6 +50,8 @@ def training_exchange(
     round_number, attempt = place
     policy, budget = spec.spec.round_policy, Budget.of(spec.spec.round_policy)
     free = idle(pool, owed)
+    if spec.spec.strategy.name == CYCLIC:
+        free = in_turn(free, round_number)
     counts = sizes(spec.spec, n_joined=len(pool), n_idle=len(free), n_owed=len(owed))
     seed = round_seed(spec, round_number)
     return RoundStarted(
