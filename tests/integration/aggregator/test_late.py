@@ -298,7 +298,7 @@ async def heard(garden: Garden, place: int, event: Event) -> Woken:
         context=Context(tenant="acme", correlation_id=garden.federation_id),
         recorded_at=datetime.now(UTC),
     )
-    handlers = consumers(cast(AllExchanges, woken))[place].handlers
+    handlers = consumers(cast(AllExchanges, woken), lambda federation_id: None)[place].handlers
     async with garden.made.database.transaction("acme") as tx:
         await handlers[type(event)](tx, recorded)
     return woken

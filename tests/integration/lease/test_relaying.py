@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +14,16 @@ from flowerbed.contracts.relay import RelayOrder, RelayWork
 from flowerbed.contracts.round import RoundCompleted
 from tests.integration.lease.clients import Client
 from tests.integration.lease.conftest import BASE, FED, House
+from tests.integration.lease.test_silence import sweep_for
 from tests.integration.lease.test_work import joined
 from tests.support.servers import eventually
+
+__all__ = ["sweep_for"]
+
+
+@dataclass(frozen=True)
+class Named:
+    client_id: str
 
 
 async def ask(house: House, path: str, tenant: str = "acme", **body: Any) -> httpx.Response:
@@ -136,6 +146,84 @@ async def test_a_federation_that_is_over_or_another_tenants_is_gone(house: House
         return (await ask(house, "work")).status_code == 410
 
     await eventually(is_gone, "the federation is over")
+
+
+SIMULATED: dict[str, Any] = {
+    "runtime": "simulation",
+    "simulation": {"clients": 3},
+    "lease": {"ttl_seconds": 60},
+}
+DATASET = {"label": "partition-0f7a1f4e-6a0e-4b3c-8a8e-1c2d3e4f5a6b", "sha256": "d" * 64}
+
+
+def virtual(n: int = 3) -> list[dict[str, Any]]:
+    return [{"client_id": f"sim-{number:05d}", "dataset": DATASET} for number in range(n)]
+
+
+async def lease_of(house: House, number: int) -> list[tuple[str, dict[str, Any]]]:
+    return await house.events(f"lease-{FED}-sim-{number:05d}")
+
+
+async def test_virtual_clients_join_once_and_again_once_they_were_dropped(
+    house: House, sweep_for: Callable[..., Any]
+) -> None:
+    await house.create(**SIMULATED)
+
+    async def joined() -> bool:
+        return (await ask(house, "members", members=virtual())).status_code == 200
+
+    await eventually(joined, "the federation is known")
+    told = (await ask(house, "members", members=virtual())).json()
+    assert told["clients"] == ["sim-00000", "sim-00001", "sim-00002"]
+    types = [event_type for event_type, _ in await lease_of(house, 1)]
+    assert types == ["client.lease_issued", "client.joined"]
+    await sweep_for(70)
+    assert (await lease_of(house, 1))[-1][0] == "client.dropped"
+    assert (await ask(house, "beats", clients=["sim-00001"])).json()["clients"] == []
+    assert await joined()
+    assert [data.get("epoch") for _, data in await lease_of(house, 1)] == [1, 1, 1, 2, 2]
+
+
+async def test_virtual_clients_work_as_sites_do_and_no_site_is_offered_a_lease(
+    house: House,
+) -> None:
+    site = await house.client()
+    await house.create(**SIMULATED)
+
+    async def joined() -> bool:
+        return (await ask(house, "members", members=virtual(1))).status_code == 200
+
+    await eventually(joined, "the federation is known")
+    assert await site.poll() == []
+    clients = [Named("sim-00000")]
+    await house.say(house.round_started(*clients))  # type: ignore[arg-type]  # a name is enough
+    (order,) = (await work(house, seconds=30)).orders
+    assert (await ask(house, "answers", answers=[report(order)])).json() == {"refused": []}
+    assert [event_type for event_type, _ in await lease_of(house, 0)][2:] == ["update.submitted"]
+
+
+async def test_virtual_clients_that_cannot_take_part_say_why_once(house: House) -> None:
+    await house.create(**SIMULATED)
+    member = {"client_id": "sim-00000", "code": "dataset-gone", "detail": "no such folder"}
+
+    async def told() -> bool:
+        return (await ask(house, "members", members=[member])).status_code == 200
+
+    await eventually(told, "the federation is known")
+    assert await told()
+    (_, (event_type, data)) = await lease_of(house, 0)
+    assert (event_type, data["code"]) == ("client.declined", "dataset-gone")
+
+
+async def test_a_federation_of_sites_has_no_virtual_clients(house: House) -> None:
+    await joined(house)
+    answer = await ask(house, "members", members=virtual())
+    assert (answer.status_code, answer.json()["code"]) == (409, "not-simulated")
+
+
+async def test_only_names_of_virtual_clients_join(house: House) -> None:
+    members = [{"client_id": "client-0123456789ab", "dataset": DATASET}]
+    assert (await ask(house, "members", members=members)).status_code == 422
 
 
 async def test_a_relay_needs_the_internal_token(house: House) -> None:

@@ -142,6 +142,7 @@ def test_the_document_writes_every_default_out() -> None:
             "artifacts": {"bucket": "flowerbed", "prefix": "checkpoints"},
             "telemetry": None,
             "runtime": "bus",
+            "simulation": None,
             "update": {"form": "full", "block": None, "fraction": None},
         },
     }  # fmt: skip
@@ -169,6 +170,14 @@ def test_a_spec_that_names_a_later_app_is_not_for_the_first_release() -> None:
     assert spec_of().release == 1
     model = {"uri": "builtin:synthetic"}
     assert spec_of(app="builtin:synthetic", model_ref=model).release == 2
+
+
+def test_a_simulated_spec_expects_all_its_clients_and_is_not_for_the_first_release() -> None:
+    spec = spec_of(runtime="simulation", simulation={"clients": 100}, min_clients=3)
+    assert (spec.release, spec.spec.n_expected) == (2, 100)
+    assert spec_of(min_clients=3).spec.n_expected == 3
+    assert "simulation" not in spec_of().brief()["spec"]
+    assert spec.brief()["spec"]["simulation"]["ray_address"] == "local"
 
 
 def test_a_spec_that_names_a_collector_is_not_for_the_first_release() -> None:

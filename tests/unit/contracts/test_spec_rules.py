@@ -165,12 +165,47 @@ def test_a_broken_rule_is_named_by_path_and_what_is_allowed(
     assert found[f"spec.{path}"][1] == allowed
 
 
+TEN = {"clients": 10}
+SIMULATED: list[tuple[dict[str, Any], str, str]] = [
+    ({"runtime": "simulation"}, "simulation", "{clients: N} with runtime simulation"),
+    ({"simulation": TEN}, "simulation", "none with runtime bus"),
+    (
+        {"runtime": "simulation", "simulation": TEN, "min_clients": 11},
+        "simulation",
+        "clients: at least min_clients, which is 11",
+    ),
+    (
+        {"runtime": "simulation", "simulation": TEN, "lease": {"max_epochs": 3}},
+        "simulation",
+        "none with lease.max_epochs or max_tokens: sites keep to those",
+    ),
+    (
+        {"runtime": "simulation", "simulation": {**TEN, "data": "here"}},
+        "simulation.data",
+        r"text matching ^/[^\x00-\x1f]{0,1000}$",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spec", "path", "allowed"), SIMULATED)
+def test_what_cannot_be_simulated_is_refused(spec: dict[str, Any], path: str, allowed: str) -> None:
+    found = problems(document(**spec))
+    assert found.keys() == {f"spec.{path}"}
+    assert found[f"spec.{path}"][1] == allowed
+
+
+@pytest.mark.parametrize("address", ["localhost", "http://a:1", "a:b", "ray://a", "a:123456"])
+def test_what_is_no_address_of_ray_is_refused(address: str) -> None:
+    simulation = {**TEN, "ray_address": address}
+    found = problems(document(runtime="simulation", simulation=simulation))
+    assert found.keys() == {"spec.simulation.ray_address"}
+
+
 NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"dp": {"epsilon": 1.0, "delta": 1e-5}}, "spec.dp"),
     ({"dp": {"epsilon": [1]}}, "spec.dp"),
     ({"secure_agg": True}, "spec.secure_agg"),
     ({"client_selector": {"embedding_query": "like ours"}}, "spec.client_selector.embedding_query"),
-    ({"runtime": "simulation"}, "spec.runtime"),
     ({"strategy": {"name": "scaffold"}}, "spec.strategy.name"),
 ]
 

@@ -3,6 +3,7 @@
 A relay carries a federation's work to clients over a transport that is not the clients' door: the
 lease service hands it what is open, and takes its answers as if each client had given its own.
 
+    POST /internal/relay/{federation_id}/members    RelayMembers -> RelayHeld
     POST /internal/relay/{federation_id}/beats      RelayBeats -> RelayHeld
     POST /internal/relay/{federation_id}/work       RelayPoll -> RelayWork      (long poll)
     POST /internal/relay/{federation_id}/answers    RelayAnswers -> RelayRefusals
@@ -13,19 +14,45 @@ A federation that is over answers 410 with code `lease-lost`. Every call may be 
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from flowerbed.contracts.door import (
     MAX_WAIT_SECONDS,
     DoorAnswer,
     DoorMessage,
+    FailureCode,
     WorkFailure,
     WorkReport,
 )
-from flowerbed.contracts.values import ArtifactRef, Exchange, NodeKey, Scalar, Timestamp, Token
+from flowerbed.contracts.values import (
+    ArtifactRef,
+    DatasetRef,
+    Exchange,
+    NodeKey,
+    Scalar,
+    Timestamp,
+    Token,
+    Words,
+)
 
 MOST_AT_ONCE = 1000
 """Clients or answers in one call."""
+
+
+class RelayMember(DoorMessage):
+    """A virtual client: the partition that it joins with, or why it cannot."""
+
+    client_id: Annotated[str, StringConstraints(pattern=r"^sim-[0-9]{5}$")]
+    dataset: DatasetRef | None = None
+    code: FailureCode = "app-failed"
+    detail: Words = ""
+
+
+class RelayMembers(DoorMessage):
+    """Virtual clients, of whom the relay answers for: they are enrolled nowhere."""
+
+    tenant: Token
+    members: Annotated[tuple[RelayMember, ...], Field(max_length=MOST_AT_ONCE)]
 
 
 class RelayBeats(DoorMessage):

@@ -33,6 +33,7 @@ from flowerbed.contracts.forms import UpdateForm
 from flowerbed.contracts.parameter import Parameter, ParameterName, Text, snake
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
+from flowerbed.contracts.simulation import Simulation
 from flowerbed.contracts.strategies import Weighting
 from flowerbed.contracts.strategy import Strategy
 from flowerbed.contracts.telemetry import Telemetry
@@ -129,10 +130,6 @@ SHORTEST_TTL_AT_FIRST = 60
 APPS_AT_FIRST = frozenset(("builtin:hospital", "builtin:vision"))
 
 
-RUNTIMES = ("bus", "superlink")
-"""How a federation's work can travel by now."""
-
-
 class LeaseLimits(Section):
     """`ttl_seconds`: how long a silent client keeps its lease. The rest bounds all its work."""
 
@@ -169,6 +166,7 @@ class Spec(Section):
     artifacts: Artifacts = Artifacts()
     telemetry: Telemetry | None = None
     runtime: Literal["bus", "superlink", "simulation"] = "bus"
+    simulation: Annotated[Simulation | None, Field(validate_default=True)] = None
     update: Annotated[UpdateForm, Field(validate_default=True)] = UpdateForm()
 
     @field_validator("app")
@@ -232,13 +230,6 @@ class Spec(Section):
             raise ValueError("secure aggregation is not built yet: false")
         return wanted
 
-    @field_validator("runtime")
-    @classmethod
-    def _runtime_built(cls, runtime: str) -> str:
-        if runtime not in RUNTIMES:
-            raise ValueError(f"runtime {runtime} is not built yet: {', '.join(RUNTIMES)}")
-        return runtime
-
     @field_validator("update")
     @classmethod
     def _form_of_the_strategy(cls, update: UpdateForm, info: ValidationInfo) -> UpdateForm:
@@ -260,6 +251,30 @@ class Spec(Section):
             "learning_rate": train.learning_rate,
             "seed": train.seed,
         }
+
+    @field_validator("simulation")
+    @classmethod
+    def _simulation_of_the_runtime(
+        cls, simulation: Simulation | None, info: ValidationInfo
+    ) -> Simulation | None:
+        runtime, least = info.data.get("runtime"), info.data.get("min_clients", 1)
+        lease = info.data.get("lease")
+        if simulation is None:
+            if runtime == "simulation":
+                raise ValueError("{clients: N} with runtime simulation")
+            return None
+        if runtime not in (None, "simulation"):
+            raise ValueError(f"none with runtime {runtime}")
+        if simulation.clients < least:
+            raise ValueError(f"clients: at least min_clients, which is {least}")
+        if lease is not None and (lease.max_epochs or lease.max_tokens) is not None:
+            raise ValueError("none with lease.max_epochs or max_tokens: sites keep to those")
+        return simulation
+
+    @property
+    def n_expected(self) -> int:
+        """Clients that must have joined before a round starts: of virtual ones, all."""
+        return max(self.min_clients, 0 if self.simulation is None else self.simulation.clients)
 
 
 class FederationSpec(Section):
@@ -298,8 +313,9 @@ class FederationSpec(Section):
             del document["spec"]["strategy"]["custom"]
         if self.spec.strategy.weighting == Weighting():
             del document["spec"]["strategy"]["weighting"]
-        if self.spec.telemetry is None:
-            del document["spec"]["telemetry"]
+        for section in ("telemetry", "simulation"):
+            if document["spec"][section] is None:
+                del document["spec"][section]
         if self.spec.update.is_full:
             del document["spec"]["update"]
         return document

@@ -103,7 +103,8 @@ def _own(setup: Setup, component: str) -> dict[str, object]:
                 "server_certificate_file": str(secrets / "server.pem"),
             }
         case "aggregator":
-            return {"spool_directory": str(_spool(setup, component)), **_superlink(setup)}
+            own = {"spool_directory": str(_spool(setup, component))}
+            return {**own, "lease_url": _urls(setup, "lease"), **_superlink(setup)}
         case "gateway":
             others = ("lease", "aggregator", "artifact", "orchestrator")
             urls = {f"{other}_url": _urls(setup, other) for other in others}
@@ -123,7 +124,6 @@ def _superlink(setup: Setup) -> dict[str, object]:
     return {
         "superlink_address": f"localhost:{setup.ports['superlink']}",
         "superlink_ca_file": str(setup.layout.secrets / "ca.pem"),
-        "lease_url": _urls(setup, "lease"),
     }
 
 

@@ -15,6 +15,7 @@ from flowerbed.aggregator.projections.exchanges import TELEMETRY
 from flowerbed.aggregator.projections.outcomes import outcomes
 from flowerbed.aggregator.screening import Limits
 from flowerbed.aggregator.settings import AggregatorSettings
+from flowerbed.aggregator.simulations import Ground, Simulations
 from flowerbed.aggregator.transport import BusTransport
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.catalogue import owned_events
@@ -43,7 +44,10 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
         has_heard_all=partial(_has_heard_all, shell),
     )
     exchanges = AllExchanges.of(bridge)
-    for consumer in consumers(exchanges):
+    simulations = Simulations(shell.database, ground(settings))
+    if settings.lease_url and settings.runs_simulations:
+        shell.in_partitions("simulations", simulations.run)
+    for consumer in consumers(exchanges, simulations.wake):
         shell.consume(consumer)
     shell.route_traces(TELEMETRY)
     shell.in_partitions("exchanges", exchanges.run)
@@ -64,6 +68,19 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
         shell.in_partitions("flower runs", runs.run)
         shell.background("flower runs", runs.sweep, leader=True)
     return exchanges
+
+
+def ground(settings: AggregatorSettings) -> Ground:
+    return Ground(
+        lease_urls=settings.lease_url,
+        internal_token=settings.internal_token,
+        s3_endpoint=settings.s3_endpoint,
+        s3_access_key=settings.s3_access_key,
+        s3_secret_key=settings.s3_secret_key,
+        bucket=settings.s3_bucket,
+        spool=settings.spool_directory.absolute(),
+        runs_pushed_apps=settings.runs_pushed_apps,
+    )
 
 
 async def _has_heard_all(shell: Shell, federation_id: str) -> bool:

@@ -17,7 +17,6 @@ from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.contracts.apps import BUILTIN, MODEL, bundle_uri, is_pushed
 from flowerbed.contracts.bundle import LARGEST_BUNDLE, BadBundle, Bundle, unpack
-from flowerbed.contracts.spec import Train
 from flowerbed.contracts.values import Scalar
 from flowerbed.events.errors import Rejected
 from flowerbed.flower_apps.registry import code_hash
@@ -82,13 +81,13 @@ async def run_strategy(bridge: Bridge, asked: Asked, folder: Path, job: Mapping[
     """
     spec, unpacked, config = asked.spec.spec, None, {}
     name = f"strategy {spec.strategy.custom}"
-    environment = {**_environment(), **_SAME_BYTES}
+    its_own = {**environment(), **_SAME_BYTES}
     if is_pushed(spec.app):
         if not bridge.runs_pushed_apps:
             raise AppNotRun(f"this control plane runs no app that was pushed, nor its {name}")
         unpacked, bundle = await fetch_pushed(bridge, asked, folder)
-        config = {**bundle.config, **_dashed(_said(spec.train))}
-        environment |= {"HOME": str(unpacked)}
+        config = {**bundle.config, **_dashed(spec.hyper_parameters)}
+        its_own |= {"HOME": str(unpacked)}
     told = {
         "reference": spec.strategy.custom,
         "folder": None if unpacked is None else str(unpacked),
@@ -97,7 +96,7 @@ async def run_strategy(bridge: Bridge, asked: Asked, folder: Path, job: Mapping[
     }
     path = folder / "job.json"
     await asyncio.to_thread(path.write_text, json.dumps({**told, **job}))
-    await _run(bridge, name, ("aggregate_own", "--job", str(path)), environment)
+    await _run(bridge, name, ("aggregate_own", "--job", str(path)), its_own)
 
 
 async def _run_builtin(bridge: Bridge, asked: Asked, path: Path) -> None:
@@ -107,7 +106,7 @@ async def _run_builtin(bridge: Bridge, asked: Asked, path: Path) -> None:
         raise CodeDiffers(f"app {app} has code {here} here, {asked.created.code_hash} is asked")
     train = asked.spec.spec.train
     command = ("initialize", "--app", app, *_told(train.seed, path, _dashed(train.app_parameters)))
-    await _run(bridge, f"app {app}", command, _environment())
+    await _run(bridge, f"app {app}", command, environment())
 
 
 async def _run_pushed(bridge: Bridge, asked: Asked, folder: Path, path: Path) -> None:
@@ -118,13 +117,13 @@ async def _run_pushed(bridge: Bridge, asked: Asked, folder: Path, path: Path) ->
             " name it, model_ref: {uri: s3://…}"
         )
     unpacked, bundle = await fetch_pushed(bridge, asked, folder)
-    config = {**bundle.config, **_dashed(_said(spec.train))}
+    config = {**bundle.config, **_dashed(spec.hyper_parameters)}
     model = spec.model_ref.uri.removeprefix(MODEL)
     told = _told(spec.train.seed, path, config)
     command = ("initialize_own", "--folder", str(unpacked), "--model", model, *told)
     # Whatever it looks for at home is not ours.
-    environment = {**_environment(), "HOME": str(unpacked)}
-    await _run(bridge, f"app {bundle.name}", command, environment)
+    homeless = {**environment(), "HOME": str(unpacked)}
+    await _run(bridge, f"app {bundle.name}", command, homeless)
 
 
 async def _run(
@@ -158,19 +157,9 @@ def _told(seed: int, path: Path, config: Mapping[str, Scalar]) -> tuple[str, ...
     return "--seed", str(seed), "--out", str(path), "--config", json.dumps(config)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """The app's code needs nothing of ours: no settings file, no token."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-
-
-def _said(train: Train) -> dict[str, Scalar]:
-    return {
-        **train.app_parameters,
-        "local_epochs": train.local_epochs,
-        "batch_size": train.batch_size,
-        "learning_rate": train.learning_rate,
-        "seed": train.seed,
-    }
 
 
 def _dashed(config: Mapping[str, Scalar]) -> dict[str, Scalar]:

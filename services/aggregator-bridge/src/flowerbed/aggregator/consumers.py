@@ -1,5 +1,6 @@
 """What the bridge does about other services' facts: remember them, and wake the exchange."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -40,13 +41,16 @@ from flowerbed.events.database import after_commit
 from flowerbed.events.recorded import Recorded
 
 
-def consumers(exchanges: AllExchanges) -> tuple[Consumer, Consumer]:
+def consumers(
+    exchanges: AllExchanges, wake_simulation: Callable[[str], None]
+) -> tuple[Consumer, Consumer]:
     """Of the orchestrator's facts, and of the lease service's."""
 
     async def on_federation_created(tx: Connection, recorded: Recorded[FederationCreated]) -> None:
         await remember_federation(tx, recorded)
         await remember_exchange(tx, recorded)
         wake(recorded.event.federation_id, terms_of(recorded.event).stream)
+        after_commit(partial(wake_simulation, recorded.event.federation_id))
 
     async def on_policy_changed(
         tx: Connection, recorded: Recorded[FederationPolicyChanged]
@@ -66,6 +70,7 @@ def consumers(exchanges: AllExchanges) -> tuple[Consumer, Consumer]:
         federation_id = recorded.event.federation_id
         await end_federation(tx, federation_id)
         after_commit(partial(exchanges.drop, federation_id))
+        after_commit(partial(wake_simulation, federation_id))
         # Of each: a report may be recorded meanwhile, which this transaction does not see.
         wake(federation_id, *await streams_of(tx, federation_id))
 

@@ -12,6 +12,8 @@ from flowerbed.contracts.relay import (
     RelayAnswers,
     RelayBeats,
     RelayHeld,
+    RelayMember,
+    RelayMembers,
     RelayNodes,
     RelayPoll,
     RelayQuestion,
@@ -74,6 +76,12 @@ class LeaseWorks:
             body = RelayAnswers(tenant=self._tenant, answers=part)
             refused += (await self._ask("/answers", body, RelayRefusals)).refused
         return refused
+
+    async def join(self, members: Sequence[RelayMember]) -> RelayHeld:
+        """Virtual clients join, at most `MOST_AT_ONCE`; which of them hold a lease now."""
+        return await self._ask(
+            "/members", RelayMembers(tenant=self._tenant, members=tuple(members)), RelayHeld
+        )
 
     async def beat(self, clients: Sequence[str]) -> RelayHeld:
         """A sign of life of at most `MOST_AT_ONCE` clients; which of them hold a lease."""

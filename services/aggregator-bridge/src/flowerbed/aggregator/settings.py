@@ -13,7 +13,9 @@ class AggregatorSettings(ServiceSettings):
 
     `runs_pushed_apps`: an app of somebody's own may make its base checkpoint here.
     `superlink_address`: HOST:PORT of Flower's SuperLink, where there is one; `superlink_ca_file`:
-    whom it is certified by; `lease_url`: of the lease service's replicas, asked for SuperNodes.
+    whom it is certified by.
+    `lease_url`: of the lease service's replicas, asked for SuperNodes and for work to simulate.
+    `runs_simulations`: a spec may have virtual clients run here, on folders and Ray that it names.
     `max_norm`: how far an update may be from its base (L2); None is no limit.
     """
 
@@ -28,6 +30,7 @@ class AggregatorSettings(ServiceSettings):
     max_norm: float | None = Field(default=None, gt=0)
     initialize_timeout_seconds: float = Field(default=300.0, gt=0)
     runs_pushed_apps: bool = True
+    runs_simulations: bool = True
     n_screenings: int = Field(default=2, ge=1)
     superlink_address: str | None = None
     superlink_ca_file: Path | None = None

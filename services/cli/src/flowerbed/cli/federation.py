@@ -42,7 +42,7 @@ Status: TypeAlias = Annotated[str | None, typer.Option("--status", help="e.g. ru
 @app.command(cls=Shown, epilog=example("flowerbed federation validate examples/hospital.yaml"))
 def validate(spec: SpecFile) -> None:
     """Check a FederationSpec here, without a stack: every broken rule at once."""
-    problems = _problems(_with_app(_read(spec), spec, lambda bundle, _: _digest(bundle)))
+    problems = _problems(with_app(read_spec(spec), spec, lambda bundle, _: _digest(bundle)))
     if call().as_json:
         print_json({"is_valid": not problems, "problems": problems})
     elif problems:
@@ -75,11 +75,11 @@ def submit(
     An app that is named by its folder is pushed first.
     """
     api = call().api()
-    document = _with_app(_read(spec), spec, lambda bundle, tenant: _push(api, bundle, tenant))
+    document = with_app(read_spec(spec), spec, lambda bundle, tenant: push(api, bundle, tenant))
     submitted = api.submit(document, key or str(uuid.uuid4()))
     identity = submitted["federation_id"]
     if watch:
-        _watch(api, identity, timeout=None)
+        watch_to_its_end(api, identity)
     elif call().as_json:
         print_json(submitted)
     else:
@@ -130,7 +130,7 @@ def show(
     """Where a federation stands, what it waits for, its rounds and clients."""
     api = call().api()
     if watch:
-        _watch(api, federation_id, timeout=None)
+        watch_to_its_end(api, federation_id)
         return
     federation = api.federation(federation_id)
     if call().as_json:
@@ -180,7 +180,7 @@ def watch(
     ] = None,
 ) -> None:
     """Live progress until the federation has ended: exit code 0 if completed, 1 if not."""
-    _watch(call().api(), federation_id, timeout)
+    watch_to_its_end(call().api(), federation_id, timeout)
 
 
 @app.command(cls=Asking, epilog=example(f"flowerbed federation pause {FED} --reason maintenance"))
@@ -220,7 +220,8 @@ def _command(federation_id: str, verb: str, reason: str) -> None:
     typer.echo(f"{federation_id} {done}")
 
 
-def _watch(api: Api, federation_id: str, timeout: float | None) -> None:
+def watch_to_its_end(api: Api, federation_id: str, timeout: float | None = None) -> None:
+    """Raises: Exit: it did not complete, or whoever watches was interrupted."""
     from flowerbed.cli.live import watch as watch_live
     from flowerbed.cli.tables import console
 
@@ -250,21 +251,21 @@ def _history(api: Api, federation_id: str, after: int) -> list[dict[str, Any]]:
         after = page["next_after"]
 
 
-def _read(spec: Path) -> bytes:
+def read_spec(spec: Path) -> bytes:
     try:
         return sys.stdin.buffer.read() if str(spec) == "-" else spec.read_bytes()
     except OSError as error:
         raise CommandFailed(f"{spec}: {error.strerror}", exit_code=BAD_INPUT) from error
 
 
-def _with_app(document: bytes, spec: Path, push: "Push") -> bytes:
+def with_app(document: bytes, spec: Path, push: "Push") -> bytes:
     from flowerbed.cli.bundling import with_pushed_app
 
     place = Path() if str(spec) == "-" else spec.parent
     return with_pushed_app(document, place, push)
 
 
-def _push(api: Api, bundle: bytes, tenant: str) -> str:
+def push(api: Api, bundle: bytes, tenant: str) -> str:
     from flowerbed.cli.app import described, named
 
     pushed = api.push(bundle, tenant)

@@ -22,6 +22,7 @@ GROUPS = {
 """Name and help; the commands are `flowerbed.cli.<name>:app`, with `_` for `-`."""
 
 COMMANDS = {
+    "simulate": ("simulate:app", "Run a FederationSpec with virtual clients, without any site."),
     "events": ("feed:app", "Every event in the order of its position; can be followed, resumed."),
     "services": ("services:app", "Each service: ready or why not, lags, dead letters."),
     "slo": ("services:slo_app", "Service level indicators and error budgets."),

@@ -3,13 +3,17 @@
 Needs nothing but flwr, so that it can be carried to a machine that has nothing else of ours.
 """
 
+import importlib
+import os
 import random
 import sys
 import time
+from operator import attrgetter
 
 import numpy as np
 from flwr.app import Context, Message, MetricRecord
 from flwr.clientapp import ClientApp
+from flwr.clientapp.client_app import LoadClientAppError
 
 MEASURES = "flowerbed"
 """The reply's record of what was measured: it is taken out before anybody looks at the metrics."""
@@ -40,6 +44,23 @@ class Seeded(ClientApp):
             seconds = time.perf_counter() - began
             reply.content[MEASURES] = MetricRecord({SECONDS: seconds})
         return reply
+
+
+def load_seeded(reference: str, folder: str | None) -> ClientApp:
+    """The app that `module:name` names; of one that lies in a folder, its modules come first.
+
+    On another machine the folder is not there, and the modules are found where they were put.
+    """
+    if folder is not None and folder not in sys.path and os.path.isdir(folder):
+        sys.path.insert(0, folder)
+    module, _, attributes = reference.partition(":")
+    try:
+        app = attrgetter(attributes)(importlib.import_module(module))
+    except Exception as error:  # whatever an app's import may raise
+        raise LoadClientAppError(f"{type(error).__name__}: {error}") from error
+    if not isinstance(app, ClientApp):
+        raise LoadClientAppError(f"{reference} is {type(app).__name__}, not a ClientApp")
+    return Seeded(app)
 
 
 def seed_all(seed: int) -> None:

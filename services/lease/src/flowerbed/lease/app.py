@@ -10,6 +10,7 @@ from flowerbed.contracts.relay import (
     RelayAnswers,
     RelayBeats,
     RelayHeld,
+    RelayMembers,
     RelayNodes,
     RelayPoll,
     RelayQuestion,
@@ -97,6 +98,10 @@ def relay_routes(token: SecretStr, relaying: Relaying) -> APIRouter:
     router = APIRouter(
         prefix="/internal/relay/{federation_id}", dependencies=[Depends(internal_only(token))]
     )
+
+    @router.post("/members")
+    async def members(federation_id: Token, request: RelayMembers) -> RelayHeld:
+        return await relaying.join(federation_id, request)
 
     @router.post("/beats")
     async def beats(federation_id: Token, request: RelayBeats) -> RelayHeld:

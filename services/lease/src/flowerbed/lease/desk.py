@@ -5,7 +5,7 @@ or tenant is answered like one that does not exist.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flowerbed.artifact.blobs import Blobs
@@ -198,6 +198,22 @@ class Desk:
 
         await retried(self.database, peer.tenant, act)
         self.waiting.wake(lease_key)
+
+    async def admit_virtual(
+        self,
+        tx: Connection,
+        peer: Peer,
+        federation: federations.OpenFederation,
+        command: ClaimLease | DeclineLease,
+    ) -> None:
+        """Issue a virtual client its lease where it has none, and do that under it."""
+        identity = lease_id(federation.federation_id, peer.client_id)
+        held = await leases.find(tx, identity)
+        if held is None or held.status in ("dropped", "released"):
+            held = await self._issue(tx, peer, federation)
+        if isinstance(command, ClaimLease):
+            admit(federation.spec.spec.dataset_spec, command.dataset)
+        await self._command(tx, peer, held, replace(command, epoch=held.epoch))
 
     # --- helpers, in order of use -------------------------------------------
 

@@ -24,6 +24,11 @@ class OpenFederation:
     def is_over_superlink(self) -> bool:
         return self.spec.spec.runtime == "superlink"
 
+    @property
+    def is_simulated(self) -> bool:
+        """Its clients are virtual: no site takes part."""
+        return self.spec.spec.runtime == "simulation"
+
 
 async def remember(tx: Connection, tenant: str, created: FederationCreated) -> None:
     """In words that a replica of the release before reads too, where the spec allows it."""
@@ -57,7 +62,8 @@ async def admitting(tx: Connection, tags: tuple[str, ...]) -> list[OpenFederatio
         " ORDER BY federation_id",
         list(tags),
     )
-    return [_open(row["federation_id"], row["spec"], row["code_hash"]) for row in rows]
+    found = [_open(row["federation_id"], row["spec"], row["code_hash"]) for row in rows]
+    return [one for one in found if not one.is_simulated]
 
 
 async def hold_open(tx: Connection, federation_id: str) -> bool:

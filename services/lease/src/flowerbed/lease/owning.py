@@ -17,9 +17,12 @@ async def own_lease(tx: Connection, peer: Peer, lease_key: str) -> Lease:
         ClientNotAdmitted: the client is not enrolled, or revoked.
         NotFound: there is no such lease, or it is another client's.
     """
-    client_status, one = await leases.asked_for(tx, peer.client_id, lease_key)
-    if client_status != "enrolled":
-        raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
+    if peer.is_virtual:
+        one = await leases.of_virtual(tx, peer.client_id, lease_key)
+    else:
+        client_status, one = await leases.asked_for(tx, peer.client_id, lease_key)
+        if client_status != "enrolled":
+            raise ClientNotAdmitted(f"client {peer.client_id} is not enrolled")
     if one is None:
         raise NotFound(f"no lease {lease_key}")
     return one

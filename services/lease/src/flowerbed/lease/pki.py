@@ -45,11 +45,15 @@ class Issued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Whom a client certificate names: the CA signed it, which the TLS front has checked."""
+    """Whom a client certificate names: the CA signed it, which the TLS front has checked.
+
+    `is_virtual`: no certificate, a simulation's own client; only a relay speaks for one.
+    """
 
     client_id: str
     tenant: str
     public_key_sha256: str
+    is_virtual: bool = False
 
 
 def ends_at(certificate_file: Path) -> datetime:

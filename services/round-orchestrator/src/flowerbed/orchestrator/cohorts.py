@@ -34,7 +34,7 @@ class Sizes:
 def n_needed(spec: FederationSpec) -> int:
     """Joined clients without which no round starts."""
     policy = spec.spec.round_policy
-    return max(spec.spec.min_clients, policy.buffer_size or 1)
+    return max(spec.spec.n_expected, policy.buffer_size or 1)
 
 
 def can_open(spec: FederationSpec, pool: Pool) -> bool:

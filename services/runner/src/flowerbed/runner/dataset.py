@@ -8,19 +8,17 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
+from flowerbed.contracts.datasets import ABOUT, DEFAULT_TASK, reference_of
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.runner.errors import BadInput
 from flowerbed.runner.state import read_json, write_json
 
 URI_PREFIX = "local:"
-DEFAULT_TASK = "dataset"
-_LABELS = uuid.UUID("3f6b8f52-5f86-4d5c-8f0e-0d7f6d1c8a44")
 _TASK = re.compile(r"[a-z0-9-]{1,60}")
 
 _Stamp: TypeAlias = tuple[int, int, int, int]
@@ -108,16 +106,13 @@ class Dataset:
             BadInput: a file cannot be read, none is left, or its task is not a plain name.
         """
         self.look()
-        lines: list[str] = []
         current: dict[str, tuple[_Stamp, str]] = {}
         for path in self.files():
             name = path.relative_to(self.folder).as_posix()
             current[name] = self._digest(name, path)
-            lines.append(f"{name} {current[name][1]}\n")
         if keep:
             self._keep(current)
-        digest = hashlib.sha256("".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest()
-        return DatasetRef(label=f"{self.task}-{uuid.uuid5(_LABELS, digest)}", sha256=digest)
+        return reference_of(self.task, {name: digest for name, (_, digest) in current.items()})
 
     def names(self) -> set[str]:
         """Names that must not leave the site, as of the last digest."""
@@ -155,7 +150,7 @@ def _load(digests: Path | None) -> dict[str, tuple[_Stamp, str]]:
 
 def _task(folder: Path, chosen: str | None) -> str:
     """`dataset.json` knows best what its data are for; then what the person says."""
-    about = folder / "dataset.json"
+    about = folder / ABOUT
     try:
         document = json.loads(about.read_bytes())
     except FileNotFoundError:

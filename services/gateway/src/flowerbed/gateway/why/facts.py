@@ -182,7 +182,7 @@ class Facts:
     @property
     def n_needed(self) -> int:
         """Clients without which no round starts."""
-        least = 1 if self.spec is None else self.spec.min_clients
+        least = 1 if self.spec is None else self.spec.n_expected
         return max(least, self.policy.buffer_size or 0)
 
     @property

@@ -114,6 +114,17 @@ async def asked_for(
     return status[1], Lease(**dict(columns)) if row["lease_id"] is not None else None
 
 
+async def of_virtual(tx: Connection, client_id: str, lease_id: str) -> Lease | None:
+    """A lease of a client that is enrolled nowhere, with its last sign of life."""
+    row = await tx.fetchrow(
+        f"SELECT {_COLUMNS}, seen_at FROM leases LEFT JOIN heartbeats USING (lease_id)"
+        " WHERE client_id = $1 AND lease_id = $2",
+        client_id,
+        lease_id,
+    )
+    return None if row is None else Lease(**dict(row))
+
+
 async def of_client(tx: Connection, client_id: str) -> list[Lease]:
     rows = await tx.fetch(f"SELECT {_COLUMNS} FROM leases WHERE client_id = $1", client_id)
     return [Lease(**dict(row)) for row in rows]

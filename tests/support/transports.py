@@ -1,0 +1,81 @@
+"""The transports as tests of conformance see them: what each makes of a spec, and how it dies.
+
+Another transport is another function in `TRANSPORTS`, given a field whose four sites run.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from tests.support.field import Field, until
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Transport:
+    """`spec`: what a spec says besides, to travel this way. `kill`: whatever carries its messages
+    dies, as the kernel would have it; returns once another is at work."""
+
+    name: str
+    spec: dict[str, Any]
+    kill: Callable[[str], None]
+
+    def document(self, document: Document) -> Document:
+        changed = deepcopy(document)
+        changed["spec"] |= self.spec
+        return changed
+
+
+def bus(field: Field) -> Transport:
+    """The sites' agents over the clients' door: the lease service carries their orders."""
+
+    def kill(federation_id: str) -> None:
+        dead = field.kill("lease")
+        until(lambda: field.is_back("lease", dead), "the lease service is back")
+
+    return Transport("bus", {}, kill)
+
+
+def simulation(field: Field) -> Transport:
+    """Virtual clients, of whom each has the data of one of the sites."""
+    data = field.sites[0].folder.parent
+    spec = {"runtime": "simulation", "simulation": {"clients": 4, "data": str(data)}}
+
+    def kill(federation_id: str) -> None:
+        (dead,) = simulations(field)
+        os.kill(dead, signal.SIGKILL)
+        until(lambda: set(simulations(field)) - {dead}, "another simulation runs")
+
+    return Transport("simulation", spec, kill)
+
+
+TRANSPORTS = {one.__name__: one for one in (bus, simulation)}
+
+
+def simulations(field: Field) -> list[int]:
+    """The processes of simulations that the field's stack has."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        if "flowerbed.aggregator.simulation" in (process.info["cmdline"] or []):
+            try:
+                if process.cwd().startswith(str(field.stack.state_dir)):
+                    found.append(process.pid)
+            except psutil.Error:
+                continue
+    return found
+
+
+def of_ray() -> list[str]:
+    """What runs of Ray's own, or for it."""
+    names = []
+    for process in psutil.process_iter(["name", "cmdline", "status"]):
+        words = " ".join(process.info["cmdline"] or [])
+        if process.info["status"] != psutil.STATUS_ZOMBIE and "fb-ray-" in words:
+            names.append(words[:200])
+    return names
