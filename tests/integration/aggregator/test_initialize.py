@@ -143,3 +143,10 @@ async def test_an_operator_may_have_no_app_run_here(
     await garden.create(model_ref={"uri": "app:drift.task:Net"}, **push(garden, bundle()))
     ended = await garden.outcome(stream(garden))
     assert (ended["type"], ended["code"]) == ("aggregate.failed", "app-not-run")
+
+
+async def test_a_federation_over_a_superlink_fails_where_there_is_none(garden: Garden) -> None:
+    await garden.create(runtime="superlink")
+    ended = await garden.outcome(stream(garden))
+    assert (ended["type"], ended["code"]) == ("aggregate.failed", "no-superlink")
+    assert "flowerbed up --superlink" in ended["reason"]

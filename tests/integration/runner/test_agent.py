@@ -278,3 +278,13 @@ def test_order_past_its_deadline_is_given_up(
     ]
     wait_for(lambda: control_plane.failures, "the failure")
     assert control_plane.failures[0][1].code == "deadline-passed"
+
+
+def test_a_site_without_supernodes_says_so_and_claims_nothing(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start
+) -> None:
+    control_plane.offer(runtime="superlink")
+    start_agent()
+    ((code, detail),) = wait_for(lambda: control_plane.declines, "a decline")
+    assert (code, "--superlink" in detail) == ("no-supernode", True)
+    assert control_plane.claims == {}
