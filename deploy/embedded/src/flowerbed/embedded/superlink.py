@@ -6,6 +6,7 @@ machine: its Control API knows no accounts. What is published of it is in `caddy
 
 import http.client
 import secrets
+import shutil
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -64,6 +65,8 @@ def _superexec(setup: Setup) -> ChildSpec:
         log=setup.layout.log("superexec"),
         directory=_home(setup),
         env={**_env(setup), RELAY_SETTINGS: str(relay)},
+        # What its ServerApps have unpacked there; they have ended with the last one.
+        before=lambda: shutil.rmtree(_home(setup) / "apps", ignore_errors=True),
     )  # fmt: skip
 
 

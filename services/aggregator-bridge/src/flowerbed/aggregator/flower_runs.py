@@ -13,6 +13,7 @@ import tempfile
 import time
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ FIRST_BEAT_SECONDS = 60.0
 """How long a ServerApp may take until it is heard for the first time: its process has to start."""
 SILENT_SECONDS = 10.0
 SWEEP_SECONDS = 5.0
+NEWEST = 100
+"""Runs that are looked through each time, whatever there ever were."""
 
 
 @dataclass(slots=True)
@@ -139,11 +142,8 @@ class FlowerRuns:
             for node in link.nodes():
                 if node.federation_id not in open_ids:
                     link.unregister(node.node_id)
-            over = [
-                run
-                for run in link.runs()
-                if run.ended is None and run.federation_id not in open_ids
-            ]
+            newest = islice(link.runs(), NEWEST)
+            over = [one for one in newest if not one.ended and one.federation_id not in open_ids]
             for run in over:
                 if run.run_id in seen:
                     link.stop(run.run_id)
