@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flowerbed.aggregator import superlink as adapter
-from flowerbed.aggregator.superlink import SuperLink
+from flowerbed.aggregator.superlink import SuperLink, raw_key
 from flowerbed.contracts.run_bundle import run_bundle
 from flowerbed.embedded.control import down, up
 from flowerbed.embedded.stack import Stack
@@ -72,17 +72,28 @@ def test_a_run_that_it_has_forgotten_is_none(link: SuperLink) -> None:
     assert link.run(12345) is None
 
 
-def test_a_key_is_let_in_once_and_taken_out(
+def test_who_holds_a_lease_is_let_in_and_nobody_else(
     link: SuperLink, federation: str, tmp_path: Path
 ) -> None:
-    key = NodeFiles(tmp_path / "node").public_key()
+    def inside() -> set[bytes]:
+        return {node.key for node in link.nodes() if node.federation_id == federation}
+
+    keys = {lease: NodeFiles(tmp_path / lease).public_key() for lease in ("a", "b", "c")}
+    raw = {lease: raw_key(key) for lease, key in keys.items()}
     for _ in range(2):
-        link.register(federation, "lease-1", key)
-    (node,) = [one for one in link.nodes() if one.federation_id == federation]
-    assert node.lease_id == "lease-1"
+        link.let_in(federation, {lease: keys[lease] for lease in "ab"})
+    assert inside() == {raw["a"], raw["b"]}
+    assert len(link.nodes()) == len({node.key for node in link.nodes()})
     for _ in range(2):
-        link.unregister(node.node_id)
-    assert not [one for one in link.nodes() if one.federation_id == federation]
+        link.let_in(federation, {lease: keys[lease] for lease in "bc"})
+    assert inside() == {raw["b"], raw["c"]}
+
+    link.let_in(federation, keys)
+    assert inside() == {raw["b"], raw["c"]}, "Flower lets no key in again; the others stay"
+    link.let_in(f"{federation}-other", {})
+    assert inside() == {raw["b"], raw["c"]}
+    link.let_in(federation, {})
+    assert inside() == set()
 
 
 def test_the_absence_of_the_superlink_is_told(stack: Stack) -> None:

@@ -18,7 +18,9 @@ from flowerbed.aggregator.superlink import FlowerNode, FlowerRun
 from flowerbed.contracts.relay import RelayNode, RelayNodes
 from tests.support.federations import FED, NOON, created
 
-KEY = f"ecdsa-sha2-nistp384 {'A' * 180}"
+
+def key_of(lease_id: str) -> str:
+    return f"ecdsa-sha2-nistp384 {lease_id * 180}"
 
 
 class Clock:
@@ -35,20 +37,20 @@ class FakeLink:
 
     started: list[FlowerRun] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
-    let_in: list[str] = field(default_factory=list)
+    inside: dict[str, str] = field(default_factory=dict)
     out: list[int] = field(default_factory=list)
     n_started: int = 0
 
-    def register(self, federation_id: str, lease_id: str, key: str) -> None:
-        assert (federation_id, key) == (FED, KEY)
-        self.let_in.append(lease_id)
+    def let_in(self, federation_id: str, keys: dict[str, str]) -> None:
+        assert federation_id == FED
+        self.inside = keys
 
     def unregister(self, node_id: int) -> None:
         self.out.append(node_id)
 
     def nodes(self) -> list[FlowerNode]:
         names = ((7, FED), (8, "fed-over"))
-        return [FlowerNode(node_id=n, federation_id=fed, lease_id=str(n)) for n, fed in names]
+        return [FlowerNode(node_id=n, federation_id=fed, key=b"") for n, fed in names]
 
     def run(self, run_id: int) -> FlowerRun | None:
         return next((run for run in self.started if run.run_id == run_id), None)
@@ -86,7 +88,8 @@ class FakeWorks:
 
     async def nodes(self) -> RelayNodes:
         nodes = [
-            RelayNode(client_id=f"client-{one}", lease_id=one, node_key=KEY) for one in self.leases
+            RelayNode(client_id=f"client-{one}", lease_id=one, node_key=key_of(one))
+            for one in self.leases
         ]
         return RelayNodes(nodes=tuple(nodes), now=NOON)
 
@@ -123,7 +126,16 @@ async def test_a_run_is_started_once_somebody_can_work(clock: Clock) -> None:
     works.leases = ["a", "b"]
     for _ in range(3):
         await one.look()
-    assert (link.let_in, attempts(link)) == (["a", "b"], [1])
+    assert (link.inside, attempts(link)) == ({"a": key_of("a"), "b": key_of("b")}, [1])
+
+
+async def test_the_supernode_of_a_lease_that_is_lost_is_kept_out(clock: Clock) -> None:
+    link, works = FakeLink(), FakeWorks("a", "b")
+    one = watching(link, works)
+    await one.look()
+    works.leases = ["b", "c"]
+    await one.look()
+    assert set(link.inside) == {"b", "c"}
 
 
 async def test_another_bridge_finds_the_run(clock: Clock) -> None:
@@ -172,14 +184,14 @@ async def test_a_serverapp_has_time_to_start(clock: Clock) -> None:
     assert attempts(link) == [1, 2]
 
 
-async def test_a_superlink_that_has_forgotten_all_is_told_again(clock: Clock) -> None:
+async def test_a_run_that_the_superlink_has_forgotten_is_started_anew(clock: Clock) -> None:
     link = FakeLink()
     one = watching(link, FakeWorks("a"))
     await one.look()
     link.started.clear()
     for _ in range(3):
         await one.look()
-    assert (link.let_in, attempts(link)) == (["a", "a"], [1])
+    assert attempts(link) == [1]
 
 
 async def test_what_is_left_of_a_federation_that_is_over_is_swept_away(

@@ -163,23 +163,17 @@ class OneRun:
     _fab: bytes | None = None
     _current: "FlowerRun | None" = None
     _since: float = 0.0
-    _let_in: set[str] = field(default_factory=set)
 
     async def look(self) -> None:
-        """Let SuperNodes in; see that a run is on.
+        """Let the SuperNodes of held leases in and no others; see that a run is on.
 
         Raises:
             Unavailable: the lease service, S3 or the SuperLink is away.
             FederationOver: there is nothing more to do.
         """
         nodes = (await self.works.nodes()).nodes
-        link, federation_id = self.runs.superlink, self.created.federation_id
-        for node in nodes:
-            if node.lease_id not in self._let_in:
-                let_in = partial(link.register, federation_id, node.lease_id, node.node_key)
-                await asyncio.to_thread(let_in)
-                self._let_in.add(node.lease_id)
-                logger.info("the SuperNode of %s is let in", node.client_id)
+        keys = {node.lease_id: node.node_key for node in nodes}
+        await asyncio.to_thread(self.runs.superlink.let_in, self.created.federation_id, keys)
         if nodes or self._current is not None:
             await self._see_to_run()
 
@@ -190,9 +184,8 @@ class OneRun:
             self._follow(newest or await self._started(1))
             return
         run = await asyncio.to_thread(link.run, self._current.run_id)
-        if run is None:  # another SuperLink, that knows nothing of it: nor of the nodes
+        if run is None:  # another SuperLink, that knows nothing of it
             logger.warning("the SuperLink has forgotten run %d", self._current.run_id)
-            self._let_in.clear()
             self._current = None
         elif run.ended is not None:
             logger.warning("Flower run %d has ended, %s", run.run_id, run.ended)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from flowerbed.aggregator.relay import Relay
 from flowerbed.aggregator.relay_works import FederationOver, LeaseWorks
-from flowerbed.aggregator.superlink import SEPARATOR
+from flowerbed.aggregator.superlink import raw_key
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.run_bundle import ATTEMPT, FEDERATION, TENANT
 from flowerbed.events.errors import Unavailable
@@ -141,10 +141,9 @@ class Nodes(Mapping[str, int]):
         asked_at = time.monotonic()
         held = await self._works.nodes()
         online = await asyncio.to_thread(self._grid.get_nodes)
-        there = {node.name.partition(SEPARATOR)[2]: node.node_id for node in online}
-        self._found = {
-            node.client_id: there[node.lease_id] for node in held.nodes if node.lease_id in there
-        }
+        there = {node.public_key: node.node_id for node in online}
+        keys = {node.client_id: raw_key(node.node_key) for node in held.nodes}
+        self._found = {client: there[key] for client, key in keys.items() if key in there}
         self._idle = {
             node.client_id: asked_at - (held.now - node.idle_at).total_seconds()
             for node in held.nodes

@@ -4,7 +4,8 @@ It is internal to Flower and moves between its releases; nothing else of ours de
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,9 +30,11 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 
 from flowerbed.contracts.run_bundle import ATTEMPT, FEDERATION, TENANT
 from flowerbed.contracts.values import Scalar
-from flowerbed.events.errors import NotFound, Unavailable
+from flowerbed.events.errors import NotFound, Rejected, Unavailable
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 PAGE = 100
 SEPARATOR = "."
@@ -55,7 +58,7 @@ class FlowerNode:
 
     node_id: int
     federation_id: str
-    lease_id: str
+    key: bytes
 
 
 class SuperLink:
@@ -67,19 +70,27 @@ class SuperLink:
             interceptors=[],
         )
 
-    def register(self, federation_id: str, lease_id: str, key: str) -> None:
-        """Let the SuperNode with that key in, as what works under the lease.
+    def let_in(self, federation_id: str, keys: Mapping[str, str]) -> None:
+        """Of the federation let the SuperNodes with these keys in, each by its lease's id, and no
+        others. A key that was taken out is never let in again: that is Flower's rule.
 
         Raises:
             Unavailable: the SuperLink did not answer.
         """
-        public = load_ssh_public_key(key.encode())
-        assert isinstance(public, ec.EllipticCurvePublicKey)
-        raw = public_key_to_bytes(public)
-        if any(node.lease_id == lease_id for node in self.nodes()):
-            return
-        request = RegisterNodeRequest(public_key=raw, name=f"{federation_id}{SEPARATOR}{lease_id}")
-        _asked(lambda: self._client.RegisterNode(request))
+        wanted = {raw_key(key): lease_id for lease_id, key in keys.items()}
+        there = {node.key: node for node in self.nodes() if node.federation_id == federation_id}
+        for key in there.keys() - wanted.keys():
+            self.unregister(there[key].node_id)
+            logger.info("a SuperNode whose lease is not held any more is kept out")
+        for key in wanted.keys() - there.keys():
+            name = f"{federation_id}{SEPARATOR}{wanted[key]}"
+            request = RegisterNodeRequest(public_key=key, name=name)
+            try:
+                _asked(lambda: self._client.RegisterNode(request))  # noqa: B023
+            except Rejected as error:
+                logger.warning("the SuperNode of lease %s stays out: %s", wanted[key], error)
+            else:
+                logger.info("the SuperNode of lease %s is let in", wanted[key])
 
     def unregister(self, node_id: int) -> None:
         with suppress(NotFound):  # it was before
@@ -90,11 +101,12 @@ class SuperLink:
         answer = _asked(lambda: self._client.ListNodes(ListNodesRequest()))
         found = []
         for node in answer.nodes_info:
-            federation_id, _, lease_id = node.name.partition(SEPARATOR)
-            if node.status != _UNREGISTERED and lease_id:
-                found.append(
-                    FlowerNode(node_id=node.node_id, federation_id=federation_id, lease_id=lease_id)
+            federation_id, is_ours, _ = node.name.partition(SEPARATOR)
+            if node.status != _UNREGISTERED and is_ours:
+                one = FlowerNode(
+                    node_id=node.node_id, federation_id=federation_id, key=node.public_key
                 )
+                found.append(one)
         return found
 
     def run(self, run_id: int) -> FlowerRun | None:
@@ -149,6 +161,13 @@ class SuperLink:
             _asked(lambda: self._client.StopRun(StopRunRequest(run_id=run_id)))
 
 
+def raw_key(key: str) -> bytes:
+    """A key in OpenSSH's spelling, as Flower keeps it."""
+    public = load_ssh_public_key(key.encode())
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    return public_key_to_bytes(public)
+
+
 def _run(found: Run) -> FlowerRun:
     config = user_config_from_proto(found.override_config)
     status = found.status
@@ -168,6 +187,8 @@ def _asked(call: Callable[[], T]) -> T:
         words = error.response.text[:500]
         if error.response.status_code == httpx.codes.NOT_FOUND:
             raise NotFound(f"the SuperLink has no such thing: {words}") from error
+        if error.response.status_code == httpx.codes.PRECONDITION_FAILED:
+            raise Rejected(f"the SuperLink refuses it: {words}") from error
         raise Unavailable(
             f"the SuperLink answered {error.response.status_code}: {words}"
         ) from error

@@ -1,6 +1,6 @@
 """What a lease's SuperNode needs on disk: its key, the tunnel's certificate, its node config.
 
-The key is kept for as long as the lease may be taken up again, so that the node stays the same one.
+An agent that is started again finds the key of a lease that it holds: the node stays the same one.
 """
 
 import ipaddress

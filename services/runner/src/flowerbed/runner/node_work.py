@@ -33,8 +33,9 @@ LONGEST_BEAT = 5.0
 """Seconds: what a SuperNode lost is sent again once a heartbeat has said that it is idle."""
 
 
-def node_files(state: StateDir, lease_id: str) -> NodeFiles:
-    return NodeFiles(state.supernodes / lease_id)
+def node_files(state: StateDir, lease: LeaseKey) -> NodeFiles:
+    """Of one epoch of the lease: the key of an earlier one is let in no more."""
+    return NodeFiles(state.supernodes / f"{lease.lease_id}-{lease.epoch}")
 
 
 def node_key(site: Site, manifest: Manifest) -> str | None:
@@ -50,7 +51,8 @@ def node_key(site: Site, manifest: Manifest) -> str | None:
             "no-supernode",
             "the federation runs over a SuperLink, and this site was not started with --superlink",
         )
-    return node_files(site.state, manifest.lease_id).public_key()
+    key = LeaseKey(lease_id=manifest.lease_id, epoch=manifest.lease_epoch)
+    return node_files(site.state, key).public_key()
 
 
 async def fab_sha256(state: StateDir, manifest: Manifest, app: SiteApp) -> Sha256:
@@ -91,7 +93,7 @@ class NodeWork:
         self._manifest = manifest
         self._app = app
         self._dataset = dataset
-        self._files = node_files(site.state, held.lease_id)
+        self._files = node_files(site.state, self.key)
         self._beat_seconds = held.heartbeat_seconds
         self._shown = ""
 
