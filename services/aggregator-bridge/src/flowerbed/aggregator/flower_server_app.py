@@ -61,11 +61,17 @@ class RelaySettings(BaseModel):
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     settings, told = RelaySettings.load(Path(os.environ[SETTINGS_VARIABLE])), context.run_config
-    # What a ServerApp prints nobody sees but who asks the SuperLink for it.
-    words = f"%(asctime)s %(levelname)s {told[FEDERATION]} attempt {told[ATTEMPT]}: %(message)s"
-    logging.basicConfig(filename=settings.log, level=logging.INFO, format=words)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _log_to(settings.log, f"{told[FEDERATION]} attempt {told[ATTEMPT]}")
     asyncio.run(_relay(grid, settings, str(told[FEDERATION]), str(told[TENANT]), told[ATTEMPT]))
+
+
+def _log_to(path: Path, who: str) -> None:
+    """What a ServerApp prints nobody sees but who asks the SuperLink for it."""
+    handler = logging.FileHandler(path)
+    handler.setLevel(logging.INFO)  # Flower's own logger lets more through
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 async def _relay(
