@@ -5,9 +5,13 @@
 The `vision` app's own training at four sites (Fashion-MNIST where it is installed, scikit-learn's
 digits otherwise; dealt unevenly). Every update goes through the files that travel: encoded as a
 site's worker does it, decoded and folded as the aggregator does it. Prints a table; writes nothing.
+
+The last rows tune a model that was trained before, on images of one site turned upside down: whole,
+and by adapters of rank 4 at its two dense layers.
 """
 
 import argparse
+import math
 import shutil
 import statistics
 import tempfile
@@ -24,7 +28,7 @@ from flowerbed.aggregator.decoding import decode_file
 from flowerbed.aggregator.fold import Accumulator, InTime
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.flower_apps.encoding import write_encoded
-from flowerbed.flower_apps.forms import Form
+from flowerbed.flower_apps.forms import Form, travels
 from flowerbed.flower_apps.vision import task
 from scripts.prepare_data import prepare
 
@@ -39,6 +43,56 @@ FORMS: tuple[Form | None, ...] = (
     Form("top_k", fraction=0.001),
 )
 SHA = "0" * 64
+TRAINABLE = ("*.lora_*",)
+RANK = 4
+
+
+class Adapted(torch.nn.Linear):
+    """A frozen layer and a step of low rank beside it (Hu et al. 2021, section 4.1)."""
+
+    def __init__(self, layer: torch.nn.Linear) -> None:
+        super().__init__(layer.in_features, layer.out_features)
+        self.load_state_dict(layer.state_dict())
+        self.requires_grad_(False)
+        self.lora_a = torch.nn.Parameter(torch.empty(RANK, layer.in_features))
+        self.lora_b = torch.nn.Parameter(torch.zeros(layer.out_features, RANK))
+        torch.nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super().forward(inputs) + 2 * (inputs @ self.lora_a.T @ self.lora_b.T)
+
+
+def plain(seed: int) -> task.Net:
+    torch.manual_seed(seed)
+    return task.Net()
+
+
+def adapted(seed: int) -> task.Net:
+    net = plain(seed)
+    net.requires_grad_(False)
+    net.hidden, net.output = Adapted(net.hidden), Adapted(net.output)
+    return net
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row of the table. `is_tuned`: from a model that was trained before."""
+
+    name: str
+    form: Form | None
+    trainable: Sequence[str] = ()
+    is_tuned: bool = False
+
+    def net(self, seed: int) -> task.Net:
+        return adapted(seed) if self.trainable else plain(seed)
+
+
+CASES = (
+    *(Case("full" if form is None else form.words, form) for form in FORMS),
+    Case("tuned: full", None, is_tuned=True),
+    Case("tuned: adapter", None, TRAINABLE, is_tuned=True),
+    Case("tuned: adapter, int8 64", Form("int8", 64), TRAINABLE, is_tuned=True),
+)
 
 
 @dataclass(slots=True)
@@ -72,28 +126,41 @@ class Sites:
         return sum(scores) / sum(len(images) for images in self.test)
 
 
-def federate(sites: Sites, form: Form | None, folder: Path, rounds: int, seed: int) -> Run:
+def federate(sites: Sites, case: Case, folder: Path, rounds: int, seed: int) -> Run:
     """Train for so many rounds, every update in that form, with what each site left out kept."""
-    run, base = Run(), folder / "base"
-    torch.manual_seed(seed)
-    save_file(_arrays(task.Net()), base)
+    run, net = Run(), case.net(seed)
+    if case.is_tuned:
+        net.load_state_dict(_before(sites, seed), strict=False)
+    frozen = {name: one.clone() for name, one in net.state_dict().items()}
+    base = folder / "base"
+    save_file(_arrays(frozen, case), base)
     for number in range(rounds):
         for place, images in enumerate(sites.train):
-            net = _net(base)
+            _load(net, frozen, base)
             settings = task.Settings(
                 local_epochs=1, batch_size=32, learning_rate=0.02, seed=seed * 10_000 + number
             )
             task.train(net, images, settings)
-            _send(run, form, _arrays(net), base, folder, place)
+            _send(run, case, _arrays(net.state_dict(), case), base, folder, place)
         _fold(folder, base, [len(images) for images in sites.train])
-    run.accuracy = sites.accuracy(_net(base))
+    _load(net, frozen, base)
+    run.accuracy = sites.accuracy(net)
     return run
 
 
+def _before(sites: Sites, seed: int) -> dict[str, torch.Tensor]:
+    """A model that has seen the first site's images upside down."""
+    net, images = plain(seed), sites.train[0]
+    turned = task.Images(inputs=images.inputs.flip(2), labels=images.labels)
+    settings = task.Settings(local_epochs=10, batch_size=32, learning_rate=0.02, seed=seed)
+    task.train(net, turned, settings)
+    return {name: one.clone() for name, one in net.state_dict().items()}
+
+
 def _send(
-    run: Run, form: Form | None, arrays: dict[str, Any], base: Path, folder: Path, place: int
+    run: Run, case: Case, arrays: dict[str, Any], base: Path, folder: Path, place: int
 ) -> None:
-    update, left = folder / f"update-{place}", folder / f"left-{place}"
+    form, update, left = case.form, folder / f"update-{place}", folder / f"left-{place}"
     if form is None:
         save_file(arrays, update)
         run.sizes.append(update.stat().st_size)
@@ -118,22 +185,21 @@ def _fold(folder: Path, base: Path, weights: Sequence[int]) -> None:
     (folder / "next").replace(base)
 
 
-def _net(path: Path) -> task.Net:
-    net = task.Net()
-    net.load_state_dict({name: torch.from_numpy(one) for name, one in load_file(path).items()})
-    return net
+def _load(net: task.Net, frozen: dict[str, torch.Tensor], base: Path) -> None:
+    trained = {name: torch.from_numpy(one) for name, one in load_file(base).items()}
+    net.load_state_dict({**frozen, **trained})
 
 
-def _arrays(net: torch.nn.Module) -> dict[str, Any]:
-    return {name: one.detach().numpy().copy() for name, one in net.state_dict().items()}
-
-
-def name_of(form: Form | None) -> str:
-    return "full" if form is None else form.words
+def _arrays(state: dict[str, torch.Tensor], case: Case) -> dict[str, Any]:
+    return {
+        name: one.detach().numpy().copy()
+        for name, one in state.items()
+        if travels(name, case.trainable)
+    }
 
 
 def full_size(path: Path) -> int:
-    save_file(_arrays(task.Net()), path)
+    save_file(_arrays(plain(0).state_dict(), CASES[0]), path)
     return path.stat().st_size
 
 
@@ -153,10 +219,10 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--sites", type=int, default=4)
-    parser.add_argument("--rows", type=int, default=4000, help="images of all sites together")
-    parser.add_argument("--only", help="forms as the table has them, with commas between")
+    parser.add_argument("--rows", type=int, default=2000, help="images of all sites together")
+    parser.add_argument("--only", help="rows as the table has them, with / between")
     options = parser.parse_args()
-    wanted = options.only and options.only.split(",")
+    wanted = options.only and options.only.split("/")
     seeds = [int(seed) for seed in options.seeds.split(",")]
     torch.set_num_threads(1)
     scratch = Path(tempfile.mkdtemp(prefix="flowerbed-updates-"))
@@ -165,16 +231,16 @@ def main() -> int:
         print("| form | accuracy, mean ± sd | bytes an update | times fewer | relative L2 error |")
         print("|---|---|---|---|---|", flush=True)
         full = full_size(scratch / "full")
-        for form in FORMS:
-            if wanted and name_of(form) not in wanted:
+        for case in CASES:
+            if wanted and case.name not in wanted:
                 continue
             runs = []
             for seed in seeds:
-                folder = scratch / f"{form}-{seed}"
+                folder = scratch / f"{case.name}-{seed}"
                 folder.mkdir()
-                runs.append(federate(sites, form, folder, options.rounds, seed))
+                runs.append(federate(sites, case, folder, options.rounds, seed))
                 shutil.rmtree(folder)
-            print(row(name_of(form), runs, full), flush=True)
+            print(row(case.name, runs, full), flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return 0

@@ -1,13 +1,15 @@
 """The agent against a control plane over real TLS, with a real worker process."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from joserfc.jwk import OKPKey
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.runner import agent as agent_module
@@ -82,6 +84,39 @@ def test_what_was_measured_is_told_where_it_is_asked_for(
     assert first.download_seconds is not None and first.upload_seconds is not None
     assert again.download_seconds == first.download_seconds, "from the journal: nothing was loaded"
     assert (evaluated.n_tokens, evaluated.upload_seconds) == (None, None)
+
+
+def test_what_is_frozen_is_fetched_once_and_only_adapters_come_after(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start
+) -> None:
+    frozen = save({"weights": np.zeros(4, np.float32), "rest": np.ones(9, np.float32)})
+    digest = hashlib.sha256(frozen).hexdigest()
+    control_plane.files[f"/base/{digest}"] = frozen
+    control_plane.offer(update={"form": "delta", "trainable": ["wei*"]})
+
+    def order(number: int, exchange: str = "train") -> str:
+        adapter = save({"weights": np.full(4, number, np.float32)})
+        return control_plane.order(
+            adapter, dataset_sha256=reference.sha256, round_number=number, exchange=exchange,
+            message_type=exchange, takes_measures=True,
+            frozen={"uri": "s3://flowerbed/frozen", "sha256": digest, "size": len(frozen)},
+            frozen_download={"url": f"{control_plane.store.url}/base/{digest}"},
+        )  # fmt: skip
+
+    control_plane.orders = [order(2)]
+    start_agent()
+    wait_for(lambda: len(control_plane.reports) == 1, "the first report")
+    assert control_plane.claims[LEASE]["update_form"] == "adapter+delta"
+    del control_plane.files[f"/base/{digest}"]
+    control_plane.orders = [order(2, "evaluate"), order(3), order(3, "evaluate"), order(4)]
+    wait_for(lambda: len(control_plane.reports) == 5, "the other reports")
+    assert control_plane.failures == []
+    for work_id, report in control_plane.reports:
+        update = control_plane.files.get(f"/updates/{work_id}")
+        assert report.measures is not None
+        if update is not None:
+            assert load(update).keys() == {"bits/weights"}
+            assert report.measures.form_error == 0
 
 
 def test_nothing_the_site_keeps_to_itself_is_ever_sent(

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
-from safetensors.numpy import load
+from safetensors.numpy import load, save_file
 
 from flowerbed.aggregator.decoding import decode_file
 from flowerbed.contracts.signed import UpdateTerms
@@ -270,3 +270,32 @@ def test_an_update_in_a_form_is_written_as_the_form_reads_it(
     again = ask(sparse, left)
     assert again.left_sha256 != first.left_sha256
     assert ask(sparse, left).sha256 == again.sha256, "the same work, the same bytes"
+
+
+def test_only_the_trainable_of_a_base_and_its_adapter_are_sent(
+    server: worker.AppServer, request_for: Callable[..., Request], tmp_path: Path
+) -> None:
+    """The app is given both, and what it answers beside the trainable stays here."""
+    frozen, adapter = tmp_path / "frozen", tmp_path / "adapter"
+    save_file({"weights": np.zeros(4, "f4"), "rest": np.full(2, 9, "f4")}, frozen)
+    save_file({"weights": np.arange(4, dtype="f4")}, adapter)
+    sha256, folder = "a" * 64, WorkFolder(tmp_path / "work" / "one")
+
+    def ask(form: str, *trainable: str) -> Result | AppFailed:
+        more = {
+            "form": UpdateTerms(form=form, trainable=trainable), "base_sha256": sha256,
+            "base_path": str(adapter), "frozen_path": str(frozen),
+        }  # fmt: skip
+        return server.answer(request_for().model_copy(update=more))
+
+    whole = ask("full", "weights")
+    assert isinstance(whole, Result) and whole.form_error == 0
+    assert {name: one.tolist() for name, one in load(folder.update.read_bytes()).items()} == {
+        "weights": [1, 2, 3, 4]
+    }
+    assert isinstance(ask("delta", "wei*"), Result)
+    decode_file(Form("delta"), folder.update, adapter, sha256, tmp_path / "read")
+    assert load((tmp_path / "read").read_bytes())["weights"].tolist() == [1, 2, 3, 4]
+    none = ask("full", "lora_*", "head")
+    assert isinstance(none, AppFailed) and none.code == "bad-reply"
+    assert none.trace == "the reply has no array called lora_* or head"

@@ -1,14 +1,17 @@
 """An encoded update becomes the file that a full one would be, or is refused with a reason."""
 
+import hashlib
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from flowerbed.aggregator.decoding import decode_file, form_of
+from flowerbed.aggregator.decoding import decode_file, pick
+from flowerbed.aggregator.tensors import stamp
 from flowerbed.contracts.forms import DEFAULTS, KNOWN, UpdateForm
 from flowerbed.flower_apps.encoding import NotOfTheBase, write_encoded
 from flowerbed.flower_apps.forms import KEY, NAMES, BadEncoding, Form
@@ -35,12 +38,12 @@ def test_the_spec_and_the_codec_know_the_same_forms() -> None:
     assert {"full", *NAMES} == KNOWN
     for name in NAMES:
         spec = UpdateForm.model_validate({"form": name})
-        form = form_of(spec)
+        form = Form.named(spec.form, spec.block, spec.fraction)
         assert form is not None and form.name == name
         assert {"block": form.block, "fraction": form.fraction} == {
             "block": 0, "fraction": 0.0, **DEFAULTS.get(name, {}),
         }  # fmt: skip
-    assert form_of(UpdateForm()) is None
+    assert Form.named("full", None, None) is None
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
@@ -166,3 +169,30 @@ def test_arrays_that_have_no_step_from_the_base_are_told(tmp_path: Path) -> None
     missing = {name: one for name, one in model(2).items() if name != NAME}
     with pytest.raises(NotOfTheBase, match=r"has no layer\.weight"):
         write_encoded(FORMS[0], missing, (tmp_path / "base", SHA), tmp_path / "out", None)
+
+
+def test_where_only_some_tensors_are_trained_only_they_are_read_and_written(tmp_path: Path) -> None:
+    base, encoded = tmp_path / "base", tmp_path / "encoded"
+    save_file(model(1), base)
+    trainable = ["layer.*"]
+    pick(base, tmp_path / "picked", trainable)
+    wanted = {name: one for name, one in model(1).items() if name.startswith("layer.")}
+    save_file(wanted, tmp_path / "wanted")
+    assert (tmp_path / "picked").read_bytes() == (tmp_path / "wanted").read_bytes()
+    assert 0 < len(wanted) < len(model(1))
+    new = {name: one for name, one in model(2).items() if name in wanted}
+    write_encoded(Form("delta"), new, (base, SHA), encoded, None, trainable)
+    assert decoded(Form("delta"), encoded, tmp_path / "picked").keys() == wanted.keys()
+
+
+def test_a_stamped_file_says_it_and_is_the_same_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_file(model(1), path)
+    sha256 = stamp(path, {"flowerbed.frozen": SHA})
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    with safe_open(path, framework="np") as file:
+        assert file.metadata() == {"flowerbed.frozen": SHA}
+    for name, one in load_file(path).items():
+        assert one.tobytes() == model(1)[name].tobytes()
+    save_file(model(1), tmp_path / "theirs", {"flowerbed.frozen": SHA})
+    assert path.read_bytes() == (tmp_path / "theirs").read_bytes()

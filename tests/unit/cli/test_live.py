@@ -151,3 +151,11 @@ def test_watching_gives_up_when_told_to() -> None:
                 Api(stub.url, "t"), FED, console=Console(file=io.StringIO()), interval=0.001,
                 timeout=0,
             )  # fmt: skip
+
+
+def test_what_updates_have_sent_is_shown_where_they_travel_in_fewer_bytes() -> None:
+    sent = {"form": "int8", "sent": 51_200, "full": 204_800, "error": 0.01}
+    shown = _text(a_federation(rounds=[a_round(1, update_bytes=sent), a_round(2)]))
+    assert "sent" in shown and "50.0 KiB int8 (25.0%)" in shown
+    in_full = {"form": None, "sent": 204_800, "full": None, "error": None}
+    assert "sent" not in _text(a_federation(rounds=[a_round(1, update_bytes=in_full)]))

@@ -37,7 +37,8 @@ def test_what_a_form_needs_is_written_out_and_read_back(
 ) -> None:
     spec = spec_of(update=given)
     assert spec.release == 2
-    assert spec.brief()["spec"]["update"] == {"form": given["form"], **whole}
+    written = {"form": given["form"], **whole, "trainable": []}
+    assert spec.brief()["spec"]["update"] == written
     assert parse_spec(spec.document()) == spec == parse_spec(spec.brief())
 
 
@@ -53,6 +54,8 @@ def test_what_a_form_needs_is_written_out_and_read_back(
         ({"form": "top_k", "fraction": None}, "spec.update", "fraction belongs to form top_k"),
         ({"block": 64}, "spec.update", "block belongs to form int8"),
         ("int8", "spec.update", ""),
+        ({"trainable": [""]}, "spec.update.trainable.0", "200"),
+        ({"trainable": ["*"] * 33}, "spec.update.trainable", "32"),
     ],
 )
 def test_a_form_that_cannot_be_is_told(given: Any, path: str, words: str) -> None:
@@ -64,3 +67,21 @@ def test_top_k_does_not_go_with_strategies_that_leave_updates_out(name: str) -> 
     refused = told(min_clients=5, strategy={"name": name}, update={"form": "top_k"})
     assert refused["spec.update"].startswith(f"{name} may leave updates out")
     assert spec_of(min_clients=5, strategy={"name": name}, update={"form": "int8"}).release == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "label"), [("full", "adapter"), ("delta", "adapter+delta"), ("top_k", "adapter+top_k")]
+)
+def test_where_only_some_tensors_travel_the_form_is_an_adapters(form: str, label: str) -> None:
+    spec = spec_of(update={"form": form, "trainable": ["*.lora_*", "head.*"]})
+    assert (spec.spec.update.label, spec.release) == (label, 2)
+    assert not spec.spec.update.is_full
+    assert parse_spec(spec.document()) == spec == parse_spec(spec.brief())
+
+
+@pytest.mark.parametrize("update", [{"form": "delta"}, {"trainable": ["head.*"]}])
+def test_only_the_bus_carries_other_forms_than_full(update: dict[str, Any]) -> None:
+    app = {"app": f"fab:{'a' * 64}", "model_ref": {"uri": "app:x:Net"}}
+    refused = told(**app, runtime="superlink", update=update)
+    assert "updates need runtime bus: over superlink, form full" in refused["spec.update"]
+    assert spec_of(**app, runtime="superlink").spec.update.is_full

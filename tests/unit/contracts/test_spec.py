@@ -143,7 +143,7 @@ def test_the_document_writes_every_default_out() -> None:
             "telemetry": None,
             "runtime": "bus",
             "simulation": None,
-            "update": {"form": "full", "block": None, "fraction": None},
+            "update": {"form": "full", "block": None, "fraction": None, "trainable": []},
         },
     }  # fmt: skip
 

@@ -154,6 +154,18 @@ def test_a_federation_runs_to_its_final_checkpoint() -> None:
     assert events[4].training == {"train-loss": 0.5}
 
 
+def test_where_only_some_tensors_travel_the_first_base_has_the_others() -> None:
+    start = (created(update={"trainable": ["*.lora_*"]}), started())
+    commands = (OPEN, failed(1, 1, "train"), checkpoint(1, attempt=2), evaluated(1, attempt=2))
+    events = history(*commands, checkpoint(2), evaluated(2), start=start)
+    exchanges = [one for one in events if isinstance(one, RoundStarted | RoundEvaluationStarted)]
+    assert [(one.base, one.frozen) for one in exchanges] == [
+        (BASE, None), (BASE, None), (ref("r1"), BASE), (ref("r1"), BASE), (ref("r2"), BASE),
+    ]  # fmt: skip
+    whole = history(OPEN, checkpoint(1), evaluated(1))
+    assert {one.frozen for one in whole if hasattr(one, "frozen")} == {None}
+
+
 @pytest.mark.parametrize(
     "late",
     [checkpoint(1), checkpoint(2, attempt=2), evaluated(1), failed(1, 1, "train"), OPEN],

@@ -5,12 +5,14 @@ delta       their differences from the base, exactly; deflated
 bfloat16    the step from the base, rounded
 int8        the step in blocks that share a scale
 top_k       the largest elements of the step; the site keeps the rest for its next one
+
+Where a model is tuned by adapters, only the tensors that are trained travel, in any of these forms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from flowerbed.contracts.section import Section
 from flowerbed.contracts.strategies import CUSTOM, ROBUST
@@ -30,15 +32,31 @@ MORE_THAN_WEIGHTS = frozenset(("scaffold", "fedxgbbagging", "fedxgbcyclic"))
 """Strategies whose updates are not one model's weights."""
 
 
+ADAPTER = "adapter"
+FROZEN = "flowerbed.frozen"
+"""In the metadata of a checkpoint of trained tensors alone: the sha256 of what has the others."""
+Glob: TypeAlias = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f]{1,200}$")]
+"""Of tensors' names, as the shell has them: `*.lora_*`."""
+
+
+def label(form: str, trainable: Sequence[str]) -> str:
+    """In few words: `int8`, `adapter`, `adapter+int8`."""
+    if not trainable:
+        return form
+    return ADAPTER if form == "full" else f"{ADAPTER}+{form}"
+
+
 class UpdateForm(Section):
     """`block`: elements that share a scale, of int8. `fraction`: of a tensor's elements, of top_k.
 
-    Both are None of the other forms.
+    Both are None of the other forms. `trainable`: tensors that travel, while the others stay as
+    they are in the base; none named is all.
     """
 
     form: FormName = "full"
     block: Annotated[int, Field(ge=16, le=65_536, strict=True)] | None = None
     fraction: Annotated[float, Field(gt=0, le=0.5, strict=True)] | None = None
+    trainable: Annotated[tuple[Glob, ...], Field(max_length=32)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -61,12 +79,16 @@ class UpdateForm(Section):
         """As the first release has it."""
         return self == UpdateForm()
 
+    @property
+    def label(self) -> str:
+        return label(self.form, self.trainable)
+
     def refusal_of(self, strategy: str, runtime: str) -> str | None:
         """What is allowed instead, where it cannot work with that strategy or runtime."""
         if self.is_full:
             return None
         if runtime != "bus":
-            return f"form {self.form} needs runtime bus: over {runtime}, form full"
+            return f"{self.label} updates need runtime bus: over {runtime}, form full"
         if strategy in MORE_THAN_WEIGHTS:
             return f"{strategy} takes more than the weights of a model: form full"
         if self.form == "top_k" and strategy in ROBUST | {CUSTOM}:

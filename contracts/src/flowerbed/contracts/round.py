@@ -39,6 +39,7 @@ class ExchangeStarted(FederationEvent):
     `goal`: updates wanted; more are asked for where the policy over-selects.
     `n_required`: updates that must be accepted for the exchange to count.
     `config`: what every client app is told; each also gets its own `seed`.
+    `frozen`: where `base` has the trained tensors alone, the base that has the others too.
     """
 
     round_number: int = Field(ge=1)
@@ -50,6 +51,7 @@ class ExchangeStarted(FederationEvent):
     deadline_at: Timestamp
     seed: int = Field(ge=0)
     config: dict[str, Scalar]
+    frozen: ArtifactRef | None = None
 
 
 class RoundStarted(ExchangeStarted):

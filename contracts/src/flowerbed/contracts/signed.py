@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from flowerbed.contracts.event import Payload
+from flowerbed.contracts.forms import label
 from flowerbed.contracts.values import ArtifactRef, Exchange, Scalar, Sha256
 
 ALGORITHM = "EdDSA"
@@ -57,6 +58,11 @@ class UpdateTerms(Payload):
     form: str
     block: int | None = None
     fraction: float | None = None
+    trainable: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return label(self.form, self.trainable)
 
 
 class Manifest(Claims):
@@ -97,6 +103,7 @@ class WorkOrder(Claims):
 
     `traceparent` (W3C): what the spans of this work belong to.
     `takes_measures`: the report may hold `measures`.
+    `frozen`: where `base` has the trained tensors alone, the file that has the others.
     """
 
     work_id: str
@@ -112,3 +119,5 @@ class WorkOrder(Claims):
     dataset_sha256: Sha256
     traceparent: str | None = None
     takes_measures: bool = False
+    frozen: ArtifactRef | None = None
+    frozen_download: Download | None = None

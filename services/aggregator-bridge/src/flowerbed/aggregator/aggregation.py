@@ -18,7 +18,8 @@ from flowerbed.aggregator.quorum import Answers, Terms, due_for_fold, in_fold_or
 from flowerbed.aggregator.robust import Together, rule_of
 from flowerbed.aggregator.spool import Spool
 from flowerbed.aggregator.strategies import StrategyState, strategy_of, weight_of
-from flowerbed.aggregator.tensors import TensorFile
+from flowerbed.aggregator.tensors import TensorFile, stamp
+from flowerbed.contracts.forms import FROZEN
 from flowerbed.contracts.spec import Artifacts
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef, Sha256
@@ -79,7 +80,7 @@ class Aggregation:
             self.fold.extend(updates)
             before = None
             if self.moments is not None:
-                before = await asyncio.to_thread(self.spool.base, self.moments)
+                before = await asyncio.to_thread(self.spool.file, self.moments)
             await self.fold.drive(self.base, before, self._after)
             self.seconds += time.perf_counter() - began
 
@@ -108,7 +109,7 @@ class Aggregation:
         assert started is not None
         path, after = self.spool.folder / "checkpoint.safetensors", self._after
         # Before the sums become the mean: where this fails, all may be tried again.
-        before = None if self.moments is None else self.spool.base(self.moments)
+        before = None if self.moments is None else self.spool.file(self.moments)
         with TensorFile(self.base) as base:
             if isinstance(self.fold, Together):
                 sha256, moments = self.fold.write(path, base), None
@@ -120,6 +121,8 @@ class Aggregation:
                 mean = self.fold.accumulator.mean()
                 tensors, moments = strategy.finish(mean, base, Moments(before, after))
                 sha256, _ = write_checkpoint(path, base.tensors, tensors)
+        if (frozen := self._frozen) is not None:
+            sha256 = stamp(path, {FROZEN: frozen})
         state = StrategyState(
             strategy=spec.name,
             params=spec.params,
@@ -132,6 +135,13 @@ class Aggregation:
         )
         selected = self.fold.selected if isinstance(self.fold, Together) else None
         return Made(path, sha256, after, state, selected)
+
+    @property
+    def _frozen(self) -> Sha256 | None:
+        """Which base has the tensors that the checkpoint has not; None where it has all."""
+        started = self.asked.started
+        assert started is not None
+        return (started.frozen or started.base).sha256 if self.spool.trainable else None
 
     def _store(self, made: Made) -> Result:
         started, to = self.asked.started, self.asked.spec.spec.artifacts
@@ -148,10 +158,14 @@ class Aggregation:
                 places=self.fold.places,
                 checkpoint=checkpoint,
                 state=storing.result(),
-                parents=(started.base.sha256, *self._late_bases),
+                parents=self._parents(started.base.sha256),
                 moments=moments.result() if moments else None,
                 selected=made.selected,
             )
+
+    def _parents(self, base: Sha256) -> tuple[Sha256, ...]:
+        frozen = () if self._frozen is None else (self._frozen,)
+        return tuple(dict.fromkeys((base, *self._late_bases, *frozen)))
 
     # --- the fold's source -----------------------------------------------------------------
 

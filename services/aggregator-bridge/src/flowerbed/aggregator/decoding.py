@@ -4,7 +4,7 @@ It is decoded once, a block at a time, into the spool: what screens, folds and c
 no difference.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +17,15 @@ from flowerbed.aggregator.tensors import (
     TensorFile,
     write,
 )
-from flowerbed.contracts.forms import UpdateForm
-from flowerbed.flower_apps.forms import KEY, BadEncoding, Form, check_parts, decode, parts_of
-
-
-def form_of(update: UpdateForm) -> Form | None:
-    """None of one that is not decoded."""
-    return None if update.is_full else Form.named(**update.model_dump())
+from flowerbed.flower_apps.forms import (
+    KEY,
+    BadEncoding,
+    Form,
+    check_parts,
+    decode,
+    parts_of,
+    travels,
+)
 
 
 def decode_file(form: Form, encoded: Path, base: Path, base_sha256: str, path: Path) -> None:
@@ -42,6 +44,15 @@ def decode_file(form: Form, encoded: Path, base: Path, base_sha256: str, path: P
         raise BadEncoding(str(error)) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def pick(whole: Path, path: Path, trainable: Sequence[str]) -> None:
+    """Write those tensors that travel to `path`, which is there once it is whole."""
+    part = path.with_suffix(".part")
+    with TensorFile(whole) as file:
+        layout = {name: one for name, one in file.tensors.items() if travels(name, trainable)}
+        write(part, layout, lambda one: file.blocks(one.name))
+    part.replace(path)
 
 
 def _check(form: Form, encoded: TensorFile, base: TensorFile, base_sha256: str) -> None:

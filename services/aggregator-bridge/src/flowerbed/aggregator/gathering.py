@@ -24,7 +24,6 @@ from flowerbed.aggregator.decider import (
     RefuseLate,
     Result,
 )
-from flowerbed.aggregator.decoding import form_of
 from flowerbed.aggregator.driven import evaluate
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.judging import Judge
@@ -184,11 +183,12 @@ class Gathering:
     async def _prepare(self) -> Judge:
         """Fetch the base, once; an evaluation needs none."""
         if self._judge is None:
-            form = form_of(self.asked.spec.spec.update)
-            base, spool = None, Spool(self.bridge.blobs, self.folder, form)
+            update, whole = self.asked.spec.spec.update, None
+            base, spool = None, Spool.of(self.bridge.blobs, self.folder, update)
             if self.terms.exchange == "train":
                 assert self.asked.started is not None
                 base = self.asked.started.base
+                whole = self.asked.started.frozen or base
                 moments = await moments_before(self.bridge, self.asked)
                 path = await asyncio.to_thread(spool.base, base)
                 self._aggregation = Aggregation(self.bridge, self.asked, spool, path, moments)
@@ -199,6 +199,8 @@ class Gathering:
                 base=base,
                 prefix=f"s3://{to.bucket}/{to.prefix}/",
                 holds_trees=self.asked.spec.spec.strategy.name in TREES,
+                form=None if update.is_full else update.label,
+                full_size=None if whole is None else whole.size,
             )
         return self._judge
 

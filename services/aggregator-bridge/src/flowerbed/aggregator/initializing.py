@@ -7,6 +7,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from flowerbed.aggregator.aggregation import store_tensors
 from flowerbed.aggregator.app_process import fetch_pushed, run_app
@@ -19,16 +20,24 @@ from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.aggregator.trees import read_model
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
 from flowerbed.contracts.apps import is_pushed
+from flowerbed.contracts.spec import Spec
 from flowerbed.contracts.strategies import TREES
 from flowerbed.contracts.trace import of_exchange
 from flowerbed.contracts.values import Sha256
-from flowerbed.events.errors import Unavailable
+from flowerbed.events.errors import Rejected, Unavailable
 from flowerbed.events.telemetry import span
 from flowerbed.events.wakeup import Wakeup
+from flowerbed.flower_apps.forms import travels
 
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT, LAST_WAIT = 0.2, 10.0
+
+
+class NothingTrains(Rejected):
+    """`update.trainable` names none of the model's tensors."""
+
+    code: ClassVar[str] = "nothing-trainable"
 
 
 @dataclass(slots=True)
@@ -88,6 +97,7 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         DigestDiffers: the spec names another digest.
         NoSuperLink: the spec needs one, and there is none.
         AppNotRun: the operator lets no app run here that was pushed.
+        NothingTrains: none of its tensors is one that the spec has trained.
         NotSafetensors, DtypeNotFolded, NotTrees, NotFound: the model or app that the spec names is
             no use.
     """
@@ -100,14 +110,19 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         await asyncio.to_thread(bridge.blobs.download, model.uri, path, sha256=model.sha256)
     else:
         await run_app(bridge, asked, folder, path)
-    holds_trees = asked.spec.spec.strategy.name in TREES
-    return path, await asyncio.to_thread(_verified, path, model.sha256, holds_trees)
+    return path, await asyncio.to_thread(_verified, path, asked.spec.spec)
 
 
-def _verified(path: Path, wanted: Sha256 | None, holds_trees: bool) -> Sha256:
+def _verified(path: Path, spec: Spec) -> Sha256:
+    trainable, wanted = spec.update.trainable, spec.model_ref.sha256
     with TensorFile(path) as base:
-        if holds_trees:
+        if spec.strategy.name in TREES:
             read_model(base)
+        if not any(travels(name, trainable) for name in base.tensors):
+            known = ", ".join(sorted(base.tensors)[:5])
+            raise NothingTrains(
+                f"no tensor of the base is called {' or '.join(trainable)}: it has {known}, …"
+            )
     sha256 = hash_file(path)
     if wanted is not None and sha256 != wanted:
         raise DigestDiffers(f"the base checkpoint has sha256 {sha256}, model_ref says {wanted}")

@@ -34,6 +34,7 @@ class Judge:
 
     `holds_trees`: updates are XGBoost models, which have no distance and no fixed size.
     `prefix`: what every update's URI begins with; a client may not point to other objects.
+    `form`: in which updates travel, None in full; `full_size`: what one has in full.
     """
 
     bridge: Bridge
@@ -41,6 +42,8 @@ class Judge:
     base: ArtifactRef | None
     prefix: str
     holds_trees: bool = False
+    form: str | None = None
+    full_size: int | None = None
 
     async def judge(
         self, report: Report, terms: Terms, *, is_last_chance: bool
@@ -71,7 +74,7 @@ class Judge:
             metrics=event.metrics,
             train_seconds=event.train_seconds,
             norm=norm,
-            **self._form(event, terms),
+            **self._form(event),
         )
 
     def _screen(self, report: Report, event: UpdateSubmitted, terms: Terms) -> float | None:
@@ -99,13 +102,13 @@ class Judge:
             opened.set_attribute("norm", norm)
             return norm
 
-    def _form(self, event: UpdateSubmitted, terms: Terms) -> dict[str, Any]:
+    def _form(self, event: UpdateSubmitted) -> dict[str, Any]:
         """In which form the update came, and what that saved and cost; nothing of a full one."""
-        if self.spool.form is None or self.base is None:
+        if self.form is None or self.base is None:
             return {}
         return {
-            "form": self.spool.form.name,
-            "full_size": self._started_from(event, terms).size,
+            "form": self.form,
+            "full_size": self.full_size,
             "form_error": event.form_error,
         }
 

@@ -8,9 +8,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flowerbed.aggregator.decoding import decode_file
+from flowerbed.aggregator.decoding import decode_file, pick
 from flowerbed.aggregator.transport import Transport
 from flowerbed.artifact.blobs import Blobs
+from flowerbed.contracts.forms import UpdateForm
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.flower_apps.forms import Form
 
@@ -20,11 +21,13 @@ class Spool:
     """In `folder`, one file a piece of work, and one a base: as many as late updates have.
 
     `form`: in which updates travel; None is as they are.
+    `trainable`: which tensors travel; none named is all.
     """
 
     blobs: Blobs
     folder: Path
     form: Form | None = None
+    trainable: tuple[str, ...] = ()
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock)
 
     def fetch(
@@ -58,8 +61,29 @@ class Spool:
         name = hashlib.sha256(work_id.encode()).hexdigest()[:32]
         return self.folder / f"{name}.safetensors"
 
+    @classmethod
+    def of(cls, blobs: Blobs, folder: Path, update: UpdateForm) -> "Spool":
+        """For updates as the spec wants them."""
+        form = Form.named(update.form, update.block, update.fraction)
+        return cls(blobs, folder, form, update.trainable)
+
     def base(self, ref: ArtifactRef) -> Path:
-        """The base's file; fetched if it is not there. Blocks.
+        """The file with those tensors of the base that travel. Blocks.
+
+        Raises:
+            NotFound, DigestDiffers: the object is gone, or another.
+        """
+        whole = self.file(ref)
+        if not self.trainable:
+            return whole
+        path = self.folder / f"trained-{ref.sha256}.safetensors"
+        with self._one_at_a_time:
+            if not path.exists():
+                pick(whole, path, self.trainable)
+        return path
+
+    def file(self, ref: ArtifactRef) -> Path:
+        """The object's file; fetched if it is not there. Blocks.
 
         Raises:
             NotFound, DigestDiffers: the object is gone, or another.

@@ -5,6 +5,7 @@ What is written equals what `safetensors` itself writes for the same tensors, by
 """
 
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -142,6 +143,25 @@ def write(
     return digest.hexdigest(), size
 
 
+def stamp(path: Path, metadata: Mapping[str, str]) -> str:
+    """Have a file say that of itself in its header; its sha256 then."""
+    part, digest = path.with_suffix(".stamped"), hashlib.sha256()
+    with path.open("rb") as file, part.open("wb") as stamped:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = {"__metadata__": dict(metadata), **json.loads(file.read(length))}
+        for chunk in itertools.chain([_header(header)], iter(lambda: file.read(1 << 20), b"")):
+            digest.update(chunk)
+            stamped.write(chunk)
+    part.replace(path)
+    return digest.hexdigest()
+
+
+def _header(header: Mapping[str, object]) -> bytes:
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text
+
+
 def _encoded(
     tensors: list[Tensor], blocks: Callable[[Tensor], Iterator[Array]]
 ) -> Iterator[bytes | memoryview]:
@@ -154,9 +174,7 @@ def _encoded(
             "data_offsets": [offset, end],
         }
         offset = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    yield struct.pack("<Q", len(text)) + text
+    yield _header(header)
     for tensor in tensors:
         for block in blocks(tensor):
             yield np.ascontiguousarray(block, tensor.dtype).view(np.uint8).data

@@ -10,7 +10,6 @@ from pathlib import Path
 from flowerbed.aggregator.aggregation import Aggregation, Made
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import exchange
-from flowerbed.aggregator.decoding import form_of
 from flowerbed.aggregator.initializing import make_base
 from flowerbed.aggregator.kept import moments_before
 from flowerbed.aggregator.projections.exchanges import Asked, read_exchange
@@ -89,7 +88,7 @@ def _prepared(
     bridge: Bridge, asked: Asked, folder: Path, moments: ArtifactRef | None
 ) -> Aggregation:
     assert asked.started is not None
-    spool = Spool(bridge.blobs, folder, form_of(asked.spec.spec.update))
+    spool = Spool.of(bridge.blobs, folder, asked.spec.spec.update)
     return Aggregation(bridge, asked, spool, spool.base(asked.started.base), moments)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from flowerbed.cli.api import Tenant
 from flowerbed.cli.calling import Asking, call, example
-from flowerbed.cli.checkpoints import chosen, digest_of, fetch, meant, records, verified
+from flowerbed.cli.checkpoints import chosen, digest_of, fetch, meant, merge, records, verified
 from flowerbed.cli.completing import federation_ids
 from flowerbed.cli.failing import CommandFailed
 from flowerbed.cli.output import FAILED, print_json
@@ -86,14 +86,20 @@ def download(
         ),
     ],
     to: Annotated[Path, typer.Option("--to", dir_okay=False, help="Where to write the file.")],
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="With the tensors that were not trained, from the base."),
+    ] = False,
 ) -> None:
     """Fetch an artifact from S3; the file appears only if its sha256 is right."""
-    uri, sha256 = meant(call().api(), what)
-    fetch(call().blobs(), uri, sha256, to)
+    api, blobs = call().api(), call().blobs()
+    uri, sha256 = meant(api, what)
+    fetch(blobs, uri, sha256, to)
+    frozen = merge(api, blobs, to) if merged else None
     if call().as_json:
-        print_json({"file": str(to), "uri": uri, "sha256": sha256})
+        print_json({"file": str(to), "uri": uri, "sha256": sha256, "merged_with": frozen})
     else:
-        typer.echo(f"{to}  sha256 {sha256}")
+        typer.echo(f"{to}  sha256 {sha256}{f' merged with {frozen}' if frozen else ''}")
 
 
 @app.command(cls=Asking, epilog=example(f"flowerbed artifact verify {FED} --watch"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from flowerbed.cli.api import Api
 from flowerbed.cli.failing import CommandFailed, Unreachable
 from flowerbed.cli.output import BAD_INPUT
+from flowerbed.contracts.forms import FROZEN
 
 if TYPE_CHECKING:
     from flowerbed.artifact.blobs import Blobs
@@ -73,6 +74,26 @@ def fetch(blobs: "Blobs", uri: str, sha256: str, to: Path) -> None:
     with _s3_errors():
         blobs.download(uri, Path(name), sha256=sha256)
     os.replace(name, to)
+
+
+def merge(api: Api, blobs: "Blobs", adapter: Path) -> str | None:
+    """Put the tensors that were not trained beside those of a checkpoint of the others alone.
+
+    The sha256 of where they are from; None, and nothing changes, of a checkpoint that has all.
+    """
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    with safe_open(adapter, framework="np") as file:
+        frozen: str | None = (file.metadata() or {}).get(FROZEN)
+    if frozen is None:
+        return None
+    with tempfile.TemporaryDirectory(dir=adapter.parent, prefix=f".{adapter.name}.") as folder:
+        base, whole = Path(folder) / "base", Path(folder) / "whole"
+        fetch(blobs, records(api, frozen)[0]["uri"], frozen, base)
+        save_file({**load_file(base), **load_file(adapter)}, whole)
+        whole.replace(adapter)
+    return frozen
 
 
 def verified(api: Api, blobs: "Blobs", artifact: dict[str, Any]) -> dict[str, Any]:

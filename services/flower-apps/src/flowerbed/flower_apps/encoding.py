@@ -1,6 +1,6 @@
 """Write an update in one of the `forms`: a safetensors file that says what it is."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from flowerbed.flower_apps.forms import KEY, Error, Form, encode
+from flowerbed.flower_apps.forms import KEY, Error, Form, encode, travels
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -19,11 +19,16 @@ class NotOfTheBase(Exception):
 
 
 def write_encoded(
-    form: Form, arrays: Arrays, base: tuple[Path, str], path: Path, left: Path | None
+    form: Form,
+    arrays: Arrays,
+    base: tuple[Path, str],
+    path: Path,
+    left: Path | None,
+    trainable: Sequence[str] = (),
 ) -> tuple[float, dict[str, NDArray[Any]]]:
     """Write the step from the base's tensors to `arrays`; `base`: its file and sha256.
 
-    `left`: a file of what was left out before.
+    `left`: a file of what was left out before. `trainable`: which of the base's are meant.
 
     Returns the relative L2 error, and what is left out now: nothing, but for top_k.
 
@@ -33,7 +38,7 @@ def write_encoded(
     error, parts, rest = Error(), dict[str, NDArray[Any]](), dict[str, NDArray[Any]]()
     kept = {} if left is None else _tensors(left)
     with safe_open(base[0], framework="np", backend="pread") as file:
-        _check_names(set(arrays), set(file.keys()))
+        _check_names(set(arrays), {name for name in file.keys() if travels(name, trainable)})  # noqa: SIM118
         for name in sorted(arrays):
             old, new = file.get_tensor(name), arrays[name]
             if (old.shape, old.dtype) != (new.shape, new.dtype):

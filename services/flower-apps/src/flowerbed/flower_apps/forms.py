@@ -18,8 +18,9 @@ Needs neither torch nor flwr, for the control plane reads with it.
 
 import math
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -52,8 +53,14 @@ class Form:
     fraction: float = 0.0
 
     @classmethod
-    def named(cls, form: str, block: int | None, fraction: float | None) -> "Form":
-        """Raises: ValueError: nothing here goes by that name."""
+    def named(cls, form: str, block: int | None, fraction: float | None) -> "Form | None":
+        """None of `full`, which has nothing to be decoded.
+
+        Raises:
+            ValueError: nothing here goes by that name.
+        """
+        if form == "full":
+            return None
         for name in NAMES:
             if name == form:
                 return cls(name, block or 0, fraction or 0.0)
@@ -100,6 +107,11 @@ class Error:
     def relative(self) -> float:
         """0 where nothing was to be sent; not finite where the values are not."""
         return math.sqrt(self.lost / self.whole) if self.whole else 0.0
+
+
+def travels(name: str, trainable: Sequence[str]) -> bool:
+    """Whether a tensor of that name does, where only some are trained: none named is all."""
+    return not trainable or any(fnmatchcase(name, glob) for glob in trainable)
 
 
 def step_type(dtype: np.dtype[Any]) -> np.dtype[Any]:

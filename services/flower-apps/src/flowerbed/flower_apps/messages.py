@@ -24,10 +24,21 @@ class BadReply(Exception):
 
 
 def order_message(
-    base: Path, config: Mapping[str, bool | float | int | str], message_type: str, node_id: int
+    base: Path,
+    config: Mapping[str, bool | float | int | str],
+    message_type: str,
+    node_id: int,
+    frozen: Path | None = None,
 ) -> Message:
-    """The message with the base's arrays and the round's config, for that node."""
-    return message_of(read_arrays(base), config, message_type, node_id)
+    """The message with the base's arrays and the round's config, for that node.
+
+    `frozen`: a file with those arrays that the base has not; of both, the base's count.
+    """
+    arrays = read_arrays(base)
+    if frozen is not None:
+        trained, arrays = arrays, read_arrays(frozen)
+        arrays.update(trained)
+    return message_of(arrays, config, message_type, node_id)
 
 
 def read_arrays(base: Path) -> ArrayRecord:

@@ -16,7 +16,7 @@ class FormNotKept(Rejected):
 def not_kept(spec: FederationSpec, claim: LeaseClaim) -> str | None:
     """Why the claim cannot be taken; None if it can."""
     update = spec.spec.update
-    wanted = None if update.is_full else update.form
+    wanted = None if update.is_full else update.label
     if claim.update_form == wanted:
         return None
     says = claim.update_form or "nothing, as an earlier release does"

@@ -105,6 +105,10 @@ def work_order(
         config=exchange.config,
         base=exchange.base,
         download=Download(url=_base_url(blobs, exchange.base.uri, seconds, minute)),
+        frozen=exchange.frozen,
+        frozen_download=None
+        if exchange.frozen is None
+        else Download(url=_base_url(blobs, exchange.frozen.uri, seconds, minute)),
         upload=_upload(exchange, lease.client_id, federation.spec, blobs, seconds),
         dataset_sha256=lease.dataset_sha256 or "",
     )

@@ -23,6 +23,7 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.values import ArtifactRef
 from flowerbed.orchestrator.state import (
     Ended,
     Evaluating,
@@ -76,7 +77,7 @@ def evolve(state: State, event: OrchestratorEvent) -> State:
         case _ if isinstance(state, Nothing | Refused | Ended):
             return state  # nothing can happen to what never began or is over
         case FederationStarted():
-            return replace(state, base=event.base) if isinstance(state, Waiting) else state
+            return _started(state, event.base)
         case FederationPaused():
             return _paused(state, event.expires_at)
         case FederationResumed():
@@ -95,6 +96,10 @@ def evolve(state: State, event: OrchestratorEvent) -> State:
             return _next_attempt(state, event)
         case _:
             assert_never(event)
+
+
+def _started(state: Waiting | Training | Evaluating, base: ArtifactRef) -> State:
+    return replace(state, base=base, whole=base) if isinstance(state, Waiting) else state
 
 
 def _paused(state: Waiting | Training | Evaluating, until: datetime) -> State:
@@ -133,6 +138,7 @@ def _training(state: Waiting | Training | Evaluating, event: RoundStarted) -> Tr
         work_until=event.work_until or event.deadline_at,
         cohort=event.cohort,
         owed=event.owed,
+        whole=state.whole,
     )
 
 
@@ -158,6 +164,7 @@ def _evaluating(
         training=tuple(sorted(event.training.items())),
         owed=event.owed,
         paused_until=None if isinstance(state, Waiting) else state.paused_until,
+        whole=state.whole,
     )
 
 
@@ -195,4 +202,5 @@ def _waiting(state: Training | Evaluating, waits_until: datetime | None) -> Wait
         base=state.checkpoint if isinstance(state, Evaluating) else state.base,
         until=waits_until or state.deadline_at,
         is_paused=state.paused_until is not None,
+        whole=state.whole,
     )

@@ -23,12 +23,16 @@ from flowerbed.orchestrator.state import Cohort, Owed, Pool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """What a training exchange made. `owed`: what goes on while its checkpoint is evaluated."""
+    """What a training exchange made. `owed`: what goes on while its checkpoint is evaluated.
+
+    `whole`: the base that the federation started from.
+    """
 
     checkpoint: ArtifactRef
     n_updates: int
     training: dict[str, float] = field(default_factory=dict)
     owed: Owed = ()
+    whole: ArtifactRef | None = None
 
 
 def training_exchange(
@@ -41,11 +45,13 @@ def training_exchange(
     *,
     owed: Owed = (),
     asked_before: Cohort = (),
+    whole: ArtifactRef | None = None,
 ) -> RoundStarted:
     """`place` is (round number, attempt).
 
     `owed`: work of earlier rounds that may count here; its clients are not asked.
     `asked_before`: the cohort of the attempt that failed, to be asked again.
+    `whole`: the base that the federation started from.
     """
     round_number, attempt = place
     policy, budget = spec.spec.round_policy, Budget.of(spec.spec.round_policy)
@@ -69,6 +75,7 @@ def training_exchange(
         staleness_exponent=policy.staleness_exponent,
         work_until=at + budget.late_work if policy.counts_late else None,
         folds_in_order="arrival" if policy.is_buffered else "cohort",
+        frozen=_frozen(spec, base, whole),
     )
 
 
@@ -98,7 +105,15 @@ def evaluation_exchange(
         n_updates=trained.n_updates,
         training=trained.training,
         owed=trained.owed,
+        frozen=_frozen(spec, trained.checkpoint, trained.whole),
     )
+
+
+def _frozen(
+    spec: FederationSpec, base: ArtifactRef, whole: ArtifactRef | None
+) -> ArtifactRef | None:
+    """Where the tensors are that the base has not."""
+    return whole if spec.spec.update.trainable and whole != base else None
 
 
 def _config(spec: FederationSpec, round_number: int) -> dict[str, Scalar]:

@@ -61,6 +61,7 @@ def open_round(state: State, base: ArtifactRef | None, pool: Pool, at: datetime)
             at,
             owed=still_owed(state.owed, policy_of(state), state.next_round, pool, at),
             asked_before=state.asked_before,
+            whole=state.whole,
         )
     )
     return events
@@ -76,6 +77,7 @@ def checkpoint(state: State, command: RecordCheckpoint) -> Events:
         n_updates=command.n_updates,
         training=command.training,
         owed=owed,
+        whole=state.whole,
     )
     if idle(command.pool, owed):
         place = (state.round_number, state.attempt)

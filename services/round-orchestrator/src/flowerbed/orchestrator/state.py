@@ -54,6 +54,7 @@ class Waiting:
     `until`: the deadline, of the pause where `is_paused`.
     `owed`: training of earlier rounds that goes on.
     `asked_before`: the cohort of the attempt that failed, if one did.
+    `whole`: the base that the federation started from.
     """
 
     federation_id: str
@@ -65,6 +66,7 @@ class Waiting:
     is_paused: bool = False
     owed: Owed = ()
     asked_before: Cohort = ()
+    whole: ArtifactRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,7 @@ class Training:
     cohort: Cohort
     owed: Owed = ()
     paused_until: datetime | None = None
+    whole: ArtifactRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,7 @@ class Evaluating:
     training: tuple[tuple[str, float], ...]
     owed: Owed = ()
     paused_until: datetime | None = None
+    whole: ArtifactRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

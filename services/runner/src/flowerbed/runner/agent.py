@@ -171,7 +171,7 @@ class Agent:
             self._site.policy().check_offer(manifest)
             node = node_key(self._site, manifest)
             app = await site_app(self._site.state, self._site.store, manifest)
-            form = None if manifest.update is None else manifest.update.form
+            form = None if manifest.update is None else manifest.update.label
             try:
                 self._site.policy().check_claims(manifest, app.bundle)
                 claim = partial(self._site.door.claim, key, terms.dataset, form, node)

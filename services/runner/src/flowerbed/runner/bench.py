@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from flowerbed.contracts.door import Measures, WorkReport
 from flowerbed.contracts.ids import flower_number
-from flowerbed.contracts.signed import Limits, Manifest, WorkOrder
+from flowerbed.contracts.signed import Download, Limits, Manifest, WorkOrder
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner import clock, storage, transfer
 from flowerbed.runner.errors import NotReachable, Refused
@@ -185,7 +185,9 @@ class Bench:
     ) -> tuple[Result, Measured]:
         began = time.monotonic()
         with self._site.spans.of_work("download", order):
-            base = await self._downloaded(order)
+            # First, so that of the bases that are kept it is never the oldest.
+            frozen = await self._frozen(order)
+            base = await self._downloaded(order, order.base, order.download)
         download_seconds = time.monotonic() - began
         request = Request(
             message_type=order.message_type,
@@ -198,6 +200,7 @@ class Bench:
             form=self._manifest.update,
             base_sha256=order.base.sha256,
             left_path=await self._memory(LEFT_OUT, order, key.digest),
+            frozen_path=None if frozen is None else str(frozen),
         )
         site, before = self._site, await self._site.power.reading()
         try:
@@ -260,11 +263,16 @@ class Bench:
         self._site.board.error(message)
         return None
 
-    async def _downloaded(self, order: WorkOrder) -> Path:
+    async def _frozen(self, order: WorkOrder) -> Path | None:
+        """The tensors that are not trained: fetched once, then they lie here."""
+        if order.frozen is None or order.frozen_download is None:
+            return None
+        return await self._downloaded(order, order.frozen, order.frozen_download)
+
+    async def _downloaded(self, order: WorkOrder, base: ArtifactRef, source: Download) -> Path:
         folder = self._site.state.bases(order.lease_id)
-        url = order.download.url
-        self._site.board.status.store = transfer.origin(url)
-        get = partial(transfer.download, self._site.store, url, order.base, folder)
+        self._site.board.status.store = transfer.origin(source.url)
+        get = partial(transfer.download, self._site.store, source.url, base, folder)
         return await _in_time(get, order, "base-not-available")
 
     async def _uploaded(self, order: WorkOrder, finished: Finished) -> ArtifactRef:

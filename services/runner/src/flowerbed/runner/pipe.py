@@ -43,6 +43,7 @@ class Request(_Line):
 
     `state_path`: a file named by its sha256, with what the app remembers; None is nothing yet.
     `form`: in which the update is written, None as it is; it steps from the base `base_sha256`.
+    `frozen_path`: the file with the tensors that the base's has not.
     `left_path`: a file of what the lease's earlier updates have left out; None is nothing.
     """
 
@@ -56,6 +57,7 @@ class Request(_Line):
     form: UpdateTerms | None = None
     base_sha256: str = ""
     left_path: str | None = None
+    frozen_path: str | None = None
 
 
 class SpanLine(_Line):

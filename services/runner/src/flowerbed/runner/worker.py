@@ -29,7 +29,7 @@ from safetensors.numpy import save_file
 from flowerbed.contracts.values import Scalar
 from flowerbed.flower_apps import registry
 from flowerbed.flower_apps.encoding import NotOfTheBase, write_encoded
-from flowerbed.flower_apps.forms import Form
+from flowerbed.flower_apps.forms import Form, travels
 from flowerbed.flower_apps.messages import (
     BadReply,
     elements_of,
@@ -159,6 +159,7 @@ class AppServer:
                 request.config,
                 request.message_type,
                 self._context.node_id,
+                None if request.frozen_path is None else Path(request.frozen_path),
             )
             seed_all(request.seed)
             self._is_settled = False
@@ -241,11 +242,19 @@ def _update(reply: Message, request: Request, folder: WorkFolder) -> dict[str, A
     if request.form is None:
         sha256, size = write_arrays(reply, folder.update)
         return {"sha256": sha256, "size": size}
+    terms, arrays = request.form, elements_of(record_of(reply))
+    arrays = {name: one for name, one in arrays.items() if travels(name, terms.trainable)}
+    if not arrays:
+        raise BadReply(f"the reply has no array called {' or '.join(terms.trainable)}")
     left = None if request.left_path is None else Path(request.left_path)
     base = (Path(request.base_path), request.base_sha256)
-    form, arrays = Form.named(**request.form.model_dump()), elements_of(record_of(reply))
+    form = Form.named(terms.form, terms.block, terms.fraction)
+    if form is None:
+        save_file(arrays, folder.update)
+        sha256, size = settled(folder.update)
+        return {"sha256": sha256, "size": size, "form_error": 0.0}
     try:
-        error, rest = write_encoded(form, arrays, base, folder.update, left)
+        error, rest = write_encoded(form, arrays, base, folder.update, left, terms.trainable)
     except NotOfTheBase as trouble:
         raise BadReply(str(trouble)) from trouble
     sha256, size = settled(folder.update)

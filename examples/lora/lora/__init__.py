@@ -1,0 +1,1 @@
+"""lora: a frozen network with trainable adapters."""
