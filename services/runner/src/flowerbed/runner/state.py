@@ -10,7 +10,7 @@ digests.json                  digests of dataset files, by size, times and inode
 policy.json                   what the site's operator allows: see `site_policy`
 apps/<sha256>.fab             bundles of apps, and each unpacked for a lease in a folder
 results/  bases/<lease_id>/   files of finished work; checkpoints to start from
-states/                       what apps remember between orders
+states/                       what apps remember between orders, and what updates left out
 supernodes/<lease>-<epoch>/   keys and logs of SuperNodes: see `node_files`
 work/<digest>/                work under way: see `work_folder`
 """
