@@ -13,7 +13,7 @@ import yaml
 
 from flowerbed.contracts.strategies import PARAMETERS
 from tests.e2e.documents import hospital
-from tests.e2e.test_own_apps import policy, run
+from tests.e2e.test_own_apps import declines, policy, run
 from tests.e2e.test_synthetic import fetched
 from tests.support.field import Field, until
 
@@ -143,6 +143,34 @@ async def test_the_aggregator_killed_mid_federation_changes_no_byte_of_fedadam(
         history = [one["data"] for one in await field.history("aggregator", federation)]
         kept.append([one["moments"]["sha256"] for one in history if one.get("moments")])
     assert kept[0] == kept[1] and len(kept[0]) == ROUNDS
+
+
+# --- weighting by entropy -----------------------------------------------------------------------
+
+
+async def test_sites_weigh_by_their_labels_entropy_and_one_may_keep_it_to_itself(
+    field: Field, tmp_path: Path
+) -> None:
+    *willing, silent = field.sites
+    policy(silent, "set", "label_entropy=false")
+    weighting = {"weighting": {"entropy": True}}
+    identity = field.submit(hospital(num_rounds=ROUNDS, min_clients=3, strategy=weighting))
+    found = field.completed(identity, 180)
+    (declined,) = declines(field, identity)
+    assert (declined["client_id"], declined["code"]) == (silent.client_id, "policy-disclosure")
+    policy(silent, "set", "label_entropy=true")
+    history = [one["data"] for one in await field.history("aggregator", identity)]
+    last = [one for one in history if (one["round_number"], one["exchange"]) == (ROUNDS, "train")]
+    accepted = [one for one in last if "place" in one]
+    assert len(accepted) == len(willing)
+    final = fetched(field, found["final"]["uri"], tmp_path / "final")
+    told = [one["n_examples"] * one["metrics"]["label-entropy"] for one in accepted]
+    assert min(told) >= 0 < max(told)
+    updates = [fetched(field, one["artifact"]["uri"], tmp_path / "update") for one in accepted]
+    for key, array in final.items():
+        wanted = np.average([one[key] for one in updates], axis=0, weights=told)
+        np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-6)
+    assert all_the_same(field, found, ROUNDS)
 
 
 # --- XGBoost ---------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from flowerbed.aggregator.fold import (
     Accumulator,
     Fold,
     InTime,
+    NothingWeighs,
     scale_of,
 )
 from flowerbed.aggregator.optimizers import Moments
@@ -236,6 +237,8 @@ def test_an_update_in_time_counts_exactly_as_it_is(garden: Path) -> None:
         ({"examples": False}, (1, 1)),
         ({"recency": 1}, (30, 2.5)),
         ({"examples": False, "recency": 0.5}, (1, 0.5)),
+        ({"entropy": True}, (15, 2.5)),
+        ({"examples": False, "recency": 0.5, "entropy": True}, (0.5, 0.125)),
     ],
 )
 def test_weightings_are_factors_of_an_updates_weight(
@@ -243,7 +246,9 @@ def test_weightings_are_factors_of_an_updates_weight(
 ) -> None:
     spec = StrategySpec(name="fedavg", weighting=Weighting(**weighting))
     one = Fold(garden / "now", Files(garden), 0.0, weight_of(spec))
-    one.fold([accepted("prompt", 0, 30), accepted("late", 1, 10, 3)])
+    told = [accepted("prompt", 0, 30), accepted("late", 1, 10, 3)]
+    entropies = zip(told, (0.5, 0.25), strict=True)
+    one.fold([one.model_copy(update={"metrics": {"label-entropy": h}}) for one, h in entropies])
     now, then, prompt, late = (
         {name: array.astype(np.float64) for name, array in model(seed).items()} for seed in range(4)
     )
@@ -251,6 +256,15 @@ def test_weightings_are_factors_of_an_updates_weight(
         values = [prompt[name], now[name] + late[name] - then[name]]
         wanted = np.average(values, axis=0, weights=weights)
         np.testing.assert_allclose(array, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_where_nothing_weighs_anything_there_is_no_mean(garden: Path) -> None:
+    spec = StrategySpec(name="fedavg", weighting=Weighting(entropy=True))
+    one = Fold(garden / "now", Files(garden), 0.0, weight_of(spec))
+    update = accepted("prompt", 0, 30).model_copy(update={"metrics": {"label-entropy": 0.0}})
+    one.fold([update])
+    with pytest.raises(NothingWeighs):
+        one.accumulator.mean()
 
 
 def test_a_late_step_that_went_nowhere_leaves_the_base_of_now(garden: Path) -> None:

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from flowerbed.aggregator.screening import Limits, Refused, screen_claims, screen_file
+from flowerbed.aggregator.screening import (
+    Limits,
+    Refused,
+    screen_claims,
+    screen_entropy,
+    screen_file,
+)
 from tests.support.models import Model, model, stored
 
 
@@ -111,3 +117,15 @@ def test_a_metric_that_is_not_finite_is_refused(value: float) -> None:
     with pytest.raises(Refused, match="metric loss is") as refused:
         screen_claims(1, {"loss": value}, Limits())
     assert refused.value.code == "bad-metrics"
+
+
+@pytest.mark.parametrize("told", [{}, {"label-entropy": -0.1}, {"label-entropy": 2.4}])
+def test_an_entropy_that_is_missing_or_impossible_is_refused(told: dict[str, float]) -> None:
+    with pytest.raises(Refused) as refused:
+        screen_entropy(10, told)
+    assert refused.value.code == "label-entropy"
+
+
+def test_as_many_labels_as_examples_are_as_far_as_it_goes() -> None:
+    screen_entropy(10, {"label-entropy": math.log(10)})
+    screen_entropy(1, {"label-entropy": 0.0})

@@ -163,11 +163,12 @@ def test_a_site_says_what_may_run_there(tmp_path: Path) -> None:
     assert rules(tmp_path) == {
         "apps": [own], "any_app": False, "publishers": [], "builtin_apps": True,
         "tenants": ["acme"], "max_local_epochs": None, "max_epochs": 50,
-        "min_noise_multiplier": None, "max_clipping_norm": 1.5,
+        "min_noise_multiplier": None, "max_clipping_norm": 1.5, "label_entropy": True,
     }  # fmt: skip
     assert json.loads(policy(tmp_path, "show", "-o", "json").stdout) == rules(tmp_path)
     policy(tmp_path, "deny", own, "--builtin", "--tenant", "acme")
-    policy(tmp_path, "set", "max_epochs=none")
+    policy(tmp_path, "set", "max_epochs=none", "label-entropy=false")
+    assert rules(tmp_path)["label_entropy"] is False
     after = rules(tmp_path)
     trusted = f"ed25519:{'A' * 43}"
     assert trusted in policy(tmp_path, "allow", "--publisher", trusted).stdout
@@ -183,7 +184,8 @@ def test_a_site_says_what_may_run_there(tmp_path: Path) -> None:
     [
         ["allow"], ["allow", "quickstart"], ["deny", "0" * 64], ["deny", "--tenant", "acme"],
         ["set", "epochs=3"], ["set", "max_epochs=0"], ["set", "max_epochs=many"],
-        ["set", "max_epochs"], ["allow", "--tenant", "a b"], ["allow", "--publisher", "alice"],
+        ["set", "max_epochs"], ["set", "label_entropy=1"],
+        ["allow", "--tenant", "a b"], ["allow", "--publisher", "alice"],
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_rule_changes_nothing(tmp_path: Path, arguments: list[str]) -> None:

@@ -235,7 +235,7 @@ def test_a_weighting_is_not_for_the_first_release_and_the_default_is_left_out() 
 @pytest.mark.parametrize(
     ("weighting", "path", "allowed"),
     [
-        ({"entropy": True}, "entropy", "weighting by entropy is not built yet: false"),
+        ({"entropy": 1}, "entropy", "input should be a valid boolean"),
         ({"recency": -1}, "recency", "input should be greater than or equal to 0"),
         ({"examples": 1}, "examples", "input should be a valid boolean"),
         ({"age": 1}, "age", "no such key"),

@@ -1,6 +1,7 @@
 """The hospital app, driven through real Flower messages."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,12 @@ def test_training_answers_with_arrays_and_metrics(site: Path) -> None:
     assert metrics["num-examples"] == 7
     assert set(metrics) == {"num-examples", "train-loss"}
     assert distance(reply.array_records["arrays"]) > 0
+
+
+def test_asked_for_it_training_tells_how_evenly_the_labels_are_spread(site: Path) -> None:
+    reply = ask("hospital", "train", START, site, {"label-entropy": True})
+    entropy = reply.metric_records["metrics"]["label-entropy"]
+    assert isinstance(entropy, float) and 0 < entropy <= math.log(2)
 
 
 def test_same_arrays_config_and_data_give_the_same_bytes(site: Path) -> None:

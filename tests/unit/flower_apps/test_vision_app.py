@@ -1,5 +1,6 @@
 """The vision app, driven through real Flower messages."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,12 @@ def test_training_answers_with_arrays_and_metrics(site: Path) -> None:
     assert list(reply.array_records["arrays"]) == list(START)
     assert set(reply.metric_records["metrics"]) == {"num-examples", "train-loss"}
     assert reply.metric_records["metrics"]["num-examples"] == 9
+
+
+def test_asked_for_it_training_tells_how_evenly_the_labels_are_spread(site: Path) -> None:
+    reply = ask("vision", "train", START, site, {"label-entropy": True})
+    entropy = reply.metric_records["metrics"]["label-entropy"]
+    assert isinstance(entropy, float) and entropy == pytest.approx(math.log(9))
 
 
 def test_same_arrays_config_and_data_give_the_same_bytes(site: Path) -> None:

@@ -71,6 +71,12 @@ def test_the_app_is_told_its_own_parameters_and_fedprox_its_mu() -> None:
     }  # fmt: skip
 
 
+def test_the_app_is_asked_for_its_labels_entropy_where_updates_weigh_by_it() -> None:
+    spec = spec_of(strategy={"weighting": {"entropy": True}})
+    assert training_exchange(FED, spec, (1, 1), BASE, TEN, NOON).config["label-entropy"] is True
+    assert "label-entropy" not in training_exchange(FED, spec_of(), (1, 1), BASE, TEN, NOON).config
+
+
 def test_under_fedxgbcyclic_the_joined_train_in_turn_one_a_round() -> None:
     asked: dict[str, Any] = {"strategy": {"name": "fedxgbcyclic"}}
     three = pool(*"abc")

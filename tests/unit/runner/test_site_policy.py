@@ -72,6 +72,15 @@ def test_what_a_rule_forbids_is_refused_by_its_name(
     assert refused.value.code == code
 
 
+def test_a_site_may_keep_the_spread_of_its_labels_to_itself() -> None:
+    policy, asking = SitePolicy(label_entropy=False), {"weighs_by_entropy": True}
+    policy.check_offer(manifest("builtin:hospital"))
+    SitePolicy().check_offer(manifest("builtin:hospital", **asking))
+    with pytest.raises(Refused, match="label_entropy is false") as refused:
+        policy.check_offer(manifest("builtin:hospital", **asking))
+    assert refused.value.code == "policy-disclosure"
+
+
 def test_epochs_are_counted_over_all_work_of_a_lease() -> None:
     policy = SitePolicy(max_epochs=10)
     policy.check_epochs(5, 5)

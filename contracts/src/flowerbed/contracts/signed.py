@@ -71,6 +71,7 @@ class Manifest(Claims):
     `app_download`: where the bundle of an app that does not ship with this version lies.
     `otlp_endpoint`, `otlp_protocol`: where the spec wants the spans of its federation; whether any
     go there is the site's decision.
+    `weighs_by_entropy`: each update is to say how evenly the site's labels are spread.
     `update`: None is whole, as the first release sends it.
     `runtime`: how its work travels; over a `superlink` the site's SuperNode fetches it.
     """
@@ -86,6 +87,7 @@ class Manifest(Claims):
     app_download: Download | None = None
     otlp_endpoint: str | None = None
     otlp_protocol: str | None = None
+    weighs_by_entropy: bool = False
     update: UpdateTerms | None = None
     runtime: str = "bus"
 

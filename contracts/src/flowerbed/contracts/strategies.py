@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from flowerbed.contracts.policy import RoundPolicy
 from flowerbed.contracts.section import Section
@@ -43,6 +43,9 @@ TREES = frozenset(("fedxgbbagging", CYCLIC))
 
 OF_ONE_BASE = ROBUST | TREES | {"qfedavg", CUSTOM}
 """A late update's step and loss are of another base than those it would be compared with."""
+
+LABEL_ENTROPY = "label-entropy"
+"""The metric by which an update is weighed by entropy. In an order's config, `true` asks for it."""
 
 TRAIN_LOSS = "train-loss"
 """The metric by which qfedavg weighs: the loss of a client's training."""
@@ -130,18 +133,12 @@ class Weighting(Section):
 
     `examples`: its number of examples; without it all weigh the same.
     `recency`: a of (1 + staleness)^-a, beside the policy's own scaling of a late update's step.
+    `entropy`: of the labels that the client trains on, in nats, as it reports it.
     """
 
     examples: Annotated[bool, Field(strict=True)] = True
     recency: Annotated[float, Field(ge=0, le=10, strict=True)] = 0.0
     entropy: Annotated[bool, Field(strict=True)] = False
-
-    @field_validator("entropy")
-    @classmethod
-    def _built(cls, wanted: bool) -> bool:
-        if wanted:
-            raise ValueError("weighting by entropy is not built yet: false")
-        return wanted
 
 
 def refused_weighting(name: str, weighting: Weighting) -> str | None:

@@ -22,13 +22,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from flowerbed.aggregator.tensors import Array, Layout, TensorFile, Tensors
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef
+from flowerbed.events.errors import Rejected
 
 FOLD_BLOCK = 131_072
 """Elements: the sums of a block stay in a core's cache while all updates are added to them."""
@@ -54,6 +55,10 @@ class Scratch(threading.local):
 
 
 _block, _step = Scratch(), Scratch()
+
+
+class NothingWeighs(Rejected):
+    code: ClassVar[str] = "nothing-weighs"
 
 
 class Term(Protocol):
@@ -129,7 +134,13 @@ class Accumulator:
         self.total += sum(term.weight for term in terms)
 
     def mean(self) -> Tensors:
-        """Divide once by the total weight. The sums become the mean: nothing can be added."""
+        """Divide once by the total weight. The sums become the mean: nothing can be added.
+
+        Raises:
+            NothingWeighs: there is nothing to divide by.
+        """
+        if not self.total:
+            raise NothingWeighs("the updates of the round weigh nothing together")
 
         def divide(sums: Array, name: str, start: int) -> None:
             np.divide(sums, sums.dtype.type(self.total), out=sums)

@@ -193,14 +193,16 @@ class Gathering:
                 path = await asyncio.to_thread(spool.base, base)
                 self._aggregation = Aggregation(self.bridge, self.asked, spool, path, moments)
             to = self.asked.spec.spec.artifacts
+            strategy = self.asked.spec.spec.strategy
             self._judge = Judge(
                 bridge=self.bridge,
                 spool=spool,
                 base=base,
                 prefix=f"s3://{to.bucket}/{to.prefix}/",
-                holds_trees=self.asked.spec.spec.strategy.name in TREES,
                 form=None if update.is_full else update.label,
                 full_size=None if whole is None else whole.size,
+                holds_trees=strategy.name in TREES,
+                weighs_by_entropy=strategy.weighting.entropy,
             )
         return self._judge
 

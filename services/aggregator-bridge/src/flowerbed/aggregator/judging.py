@@ -13,6 +13,7 @@ from flowerbed.aggregator.screening import (
     HEADER_SLACK,
     Refused,
     screen_claims,
+    screen_entropy,
     screen_file,
     screen_trees,
 )
@@ -33,6 +34,7 @@ class Judge:
     A late update is compared with its own base.
 
     `holds_trees`: updates are XGBoost models, which have no distance and no fixed size.
+    `weighs_by_entropy`: an update must say how its labels are spread.
     `prefix`: what every update's URI begins with; a client may not point to other objects.
     `form`: in which updates travel, None in full; `full_size`: what one has in full.
     """
@@ -44,6 +46,7 @@ class Judge:
     holds_trees: bool = False
     form: str | None = None
     full_size: int | None = None
+    weighs_by_entropy: bool = False
 
     async def judge(
         self, report: Report, terms: Terms, *, is_last_chance: bool
@@ -88,6 +91,8 @@ class Judge:
             screen_claims(event.n_examples, event.metrics, self.bridge.limits)
             if self.base is None:
                 return None
+            if self.weighs_by_entropy:
+                screen_entropy(event.n_examples, event.metrics)
             path = self.spool.update(event.work_id)
             try:
                 base = self._base_of(event, terms)

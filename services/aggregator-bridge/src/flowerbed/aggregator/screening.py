@@ -20,12 +20,15 @@ from flowerbed.aggregator.tensors import (
     TensorFile,
 )
 from flowerbed.aggregator.trees import NotTrees, check_update
+from flowerbed.contracts.strategies import LABEL_ENTROPY
 
 RefusalCode: TypeAlias = Literal[
-    "bad-metrics", "bad-num-examples", "foreign-object", "hash-mismatch", "norm-exceeded",
-    "not-finite", "not-safetensors", "not-trees", "object-missing", "store-unavailable",
-    "too-large", "wrong-dtype", "wrong-form", "wrong-names", "wrong-shape",
+    "bad-metrics", "bad-num-examples", "foreign-object", "hash-mismatch", "label-entropy",
+    "norm-exceeded", "not-finite", "not-safetensors", "not-trees", "object-missing",
+    "store-unavailable", "too-large", "wrong-dtype", "wrong-form", "wrong-names", "wrong-shape",
 ]  # fmt: skip
+
+ROUNDING = 1e-6
 
 LARGEST_VALUE = 1e25
 """A parameter beyond this could overflow the weighted sum; no trained model holds one."""
@@ -59,6 +62,22 @@ def screen_claims(n_examples: int, metrics: Mapping[str, float], limits: Limits)
     for key, value in metrics.items():
         if not math.isfinite(value):
             raise Refused("bad-metrics", f"metric {key} is {value}")
+
+
+def screen_entropy(n_examples: int, metrics: Mapping[str, float]) -> None:
+    """Of so many labels no entropy is more than their number's logarithm.
+
+    Raises:
+        Refused: it is not reported, or cannot be.
+    """
+    found, largest = metrics.get(LABEL_ENTROPY), math.log(n_examples)
+    if found is None:
+        raise Refused(
+            "label-entropy", f"the federation weighs by {LABEL_ENTROPY}: none is reported"
+        )
+    if not 0 <= found <= largest + ROUNDING:
+        allowed = f"0 to {largest:.6g} for {n_examples} examples"
+        raise Refused("label-entropy", f"{LABEL_ENTROPY} is {found:g}, {allowed}")
 
 
 def screen_file(path: Path, base: Path, limits: Limits) -> float:

@@ -16,7 +16,7 @@ from flowerbed.aggregator.fairness import fair_weight, share_of_step
 from flowerbed.aggregator.fold import n_examples, scale_of
 from flowerbed.aggregator.optimizers import ADAPTIVE, Adaptive, Moments, Momentum, Optimized
 from flowerbed.aggregator.tensors import TensorFile, Tensors
-from flowerbed.contracts.strategies import Weighting
+from flowerbed.contracts.strategies import LABEL_ENTROPY, Weighting
 from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Scalar, Sha256
@@ -84,7 +84,8 @@ def weight_of(spec: StrategySpec) -> Callable[[UpdateAccepted], float]:
 
     def weight(update: UpdateAccepted) -> float:
         examples = update.n_examples if weighting.examples else 1
-        return examples * scale_of(update.staleness, weighting.recency)
+        entropy = update.metrics[LABEL_ENTROPY] if weighting.entropy else 1
+        return examples * scale_of(update.staleness, weighting.recency) * entropy
 
     return weight
 

@@ -24,6 +24,7 @@ RULES = {
     "min_noise_multiplier": "noise that a federation must add",
     "max_clipping_norm": "norm that it must clip to",
 }
+SWITCHES = {"label_entropy": "a federation may weigh by how the site's labels are spread"}
 
 AppArgument: TypeAlias = Annotated[
     list[str] | None,
@@ -102,7 +103,11 @@ def deny(
 def set_rules(
     rules: Annotated[
         list[str],
-        typer.Argument(metavar="RULE=NUMBER...", help=f"{', '.join(RULES)}; `none` ends a rule."),
+        typer.Argument(
+            metavar="RULE=VALUE...",
+            help=f"{', '.join(RULES)}: a number, `none` ends a rule. {', '.join(SWITCHES)}: `true`"
+            " or `false`.",
+        ),
     ],
     state_dir: StateDirOption = None,
 ) -> None:
@@ -111,11 +116,18 @@ def set_rules(
     _change(state, SitePolicy.load(state), dict(map(_rule, rules)))
 
 
+_SWITCHED = {"true": True, "false": False}
+
+
 def _rule(text: str) -> tuple[str, int | float | None]:
     name, _, value = text.partition("=")
     name = name.strip().replace("-", "_")
+    if name in SWITCHES:
+        if value.strip() not in _SWITCHED:
+            raise BadInput(f"{text!r}: true or false")
+        return name, _SWITCHED[value.strip()]
     if name not in RULES:
-        raise BadInput(f"no rule is called {name!r}: one of {', '.join(RULES)}")
+        raise BadInput(f"no rule is called {name!r}: one of {', '.join((*RULES, *SWITCHES))}")
     if value.strip() == "none":
         return name, None
     try:
@@ -177,5 +189,6 @@ def _print(policy: SitePolicy) -> None:
         (name, f"{value:g}" if (value := getattr(policy, name)) is not None else "no rule")
         for name in RULES
     ]
+    rows += [(name, "yes" if getattr(policy, name) else "no") for name in SWITCHES]
     for name, words in rows:
         typer.echo(f"{name:<20} {words}")

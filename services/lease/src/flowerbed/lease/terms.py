@@ -48,6 +48,7 @@ def manifest(
         model_sha256=spec.model_ref.sha256,
         strategy=spec.strategy.name,
         hyper_parameters=spec.hyper_parameters,
+        weighs_by_entropy=spec.strategy.weighting.entropy,
         dataset_uris=spec.dataset_spec.uris,
         dataset_shards=spec.dataset_spec.shards,
         dataset_hashes=spec.dataset_spec.hashes,

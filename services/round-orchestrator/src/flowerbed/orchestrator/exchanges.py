@@ -7,7 +7,7 @@ from flowerbed.contracts.ids import derive_seed
 from flowerbed.contracts.policy import Budget
 from flowerbed.contracts.round import RoundEvaluationStarted, RoundStarted
 from flowerbed.contracts.spec import FederationSpec
-from flowerbed.contracts.strategies import CYCLIC
+from flowerbed.contracts.strategies import CYCLIC, LABEL_ENTROPY
 from flowerbed.contracts.values import ArtifactRef, Scalar
 from flowerbed.orchestrator.cohorts import (
     cohort,
@@ -117,7 +117,8 @@ def _frozen(
 
 
 def _config(spec: FederationSpec, round_number: int) -> dict[str, Scalar]:
-    """Keys as Flower apps spell them; FedProx adds `proximal-mu`, as Flower's own strategy does."""
+    """Keys as Flower apps spell them; FedProx adds `proximal-mu`, as Flower's own strategy does,
+    and weighting by entropy asks for it."""
     train = spec.spec.train
     config: dict[str, Scalar] = {
         **{key.replace("_", "-"): value for key, value in train.app_parameters.items()},
@@ -126,6 +127,8 @@ def _config(spec: FederationSpec, round_number: int) -> dict[str, Scalar]:
         "batch-size": train.batch_size,
         "learning-rate": train.learning_rate,
     }
+    if spec.spec.strategy.weighting.entropy:
+        config[LABEL_ENTROPY] = True
     if (mu := spec.spec.strategy.proximal_mu) is not None:
         config["proximal-mu"] = mu
     return config

@@ -17,6 +17,7 @@ from typing import TypeVar
 from flowerbed.contracts.door import Measures, WorkReport
 from flowerbed.contracts.ids import flower_number
 from flowerbed.contracts.signed import Download, Limits, Manifest, WorkOrder
+from flowerbed.contracts.strategies import LABEL_ENTROPY
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.runner import clock, storage, transfer
 from flowerbed.runner.errors import NotReachable, Refused
@@ -141,7 +142,9 @@ class Bench:
         limits = self._manifest.limits
         spent = journal.spent(order.lease_id)
         check_limits(limits, spent, epochs)
-        self._site.policy().check_epochs(epochs, spent.epochs)
+        policy = self._site.policy()
+        policy.check_epochs(epochs, spent.epochs)
+        policy.check_disclosure(bool(order.config.get(LABEL_ENTROPY)))
         needed = storage.needed_for(order.base.size)
         if folder.finished() is None:
             storage.check_free(self._site.state.root, needed)
@@ -159,6 +162,8 @@ class Bench:
         if result is None:
             result, measured = await self._run_app(order, key, folder, look)
         n_examples, metrics = _readings(result, order.work_id)
+        if not policy.label_entropy:
+            metrics.pop(LABEL_ENTROPY, None)  # of an app that tells it unasked
         tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
         try:
             check_order(order, self._manifest, await self._site.terms())

@@ -44,6 +44,7 @@ class SitePolicy(BaseModel):
     `max_local_epochs`: of one work order. `max_epochs`: of all work under one lease.
     `min_noise_multiplier`, `max_clipping_norm`: what a federation's differential privacy must
     give at least; one that says nothing of them is refused.
+    `label_entropy`: a federation that weighs by it may be told how this site's labels are spread.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -57,6 +58,7 @@ class SitePolicy(BaseModel):
     max_epochs: Epochs | None = None
     min_noise_multiplier: Positive | None = None
     max_clipping_norm: Positive | None = None
+    label_entropy: bool = True
 
     @classmethod
     def load(cls, state: StateDir) -> "SitePolicy":
@@ -96,6 +98,7 @@ class SitePolicy(BaseModel):
                 "epochs",
                 f"max_epochs is {self.max_epochs} here, and nobody counts those of a SuperNode",
             )
+        self.check_disclosure(manifest.weighs_by_entropy)
         for rule in ("min_noise_multiplier", "max_clipping_norm"):
             if (wanted := getattr(self, rule)) is not None:
                 raise _refused(
@@ -125,6 +128,15 @@ class SitePolicy(BaseModel):
             raise _refused("app", f"{app} is not among apps")
         if bundle is not None and publishers.signer_of(bundle, self.publishers) is None:
             raise _refused("app", f"{app} is not among apps, and none of publishers has signed it")
+
+    def check_disclosure(self, wants_entropy: bool) -> None:
+        """May the federation be told what it asks for? Of a manifest, and of each order.
+
+        Raises:
+            Refused: a rule forbids it.
+        """
+        if wants_entropy and not self.label_entropy:
+            raise _refused("disclosure", "label_entropy is false, and the federation weighs by it")
 
     def check_epochs(self, ordered: int, trained: int) -> None:
         """May so many more passes over the data be trained under the lease?

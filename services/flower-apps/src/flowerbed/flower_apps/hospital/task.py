@@ -5,6 +5,8 @@ our own for the order of rows, float32 throughout, and no layer that keeps stati
 """
 
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +124,12 @@ def train(net: Net, rows: Rows, settings: Settings, kept_in: Path | None = None)
                 optimizer.step()
         checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(rows)
+
+
+def label_entropy(rows: Rows) -> float:
+    """How evenly the labels are spread, in nats (Shannon 1948): 0 where all are the same."""
+    shares = [n / len(rows) for n in Counter(rows.labels.tolist()).values()]
+    return math.fsum(share * -math.log(share) for share in shares)
 
 
 def evaluate(net: Net, rows: Rows) -> dict[str, float]:

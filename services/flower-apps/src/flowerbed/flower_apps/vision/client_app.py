@@ -19,12 +19,10 @@ def train(message: Message, context: Context) -> Message:
     config = {**context.run_config, **message.content.config_records["config"]}
     kept_in = checkpoint.folder_in(context.node_config)
     loss = task.train(net, images, task.Settings.read(config), kept_in)
-    content = RecordDict(
-        {
-            "arrays": ArrayRecord(net.state_dict()),
-            "metrics": MetricRecord({"num-examples": len(images), "train-loss": loss}),
-        }
-    )
+    metrics = MetricRecord({"num-examples": len(images), "train-loss": loss})
+    if config.get("label-entropy"):
+        metrics["label-entropy"] = task.label_entropy(images)
+    content = RecordDict({"arrays": ArrayRecord(net.state_dict()), "metrics": metrics})
     return Message(content, reply_to=message)
 
 

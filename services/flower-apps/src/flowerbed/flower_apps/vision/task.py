@@ -6,6 +6,8 @@ The same arrays, settings and images give the same bytes on one machine: one thr
 our own for the order of images, float32 throughout, and no layer that keeps statistics.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,6 +167,12 @@ def train(net: nn.Module, images: Images, settings: Settings, kept_in: Path | No
                 optimizer.step()
         checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(images)
+
+
+def label_entropy(images: Images) -> float:
+    """How evenly the labels are spread, in nats (Shannon 1948): 0 where all are the same."""
+    shares = [n / len(images) for n in Counter(images.labels.tolist()).values()]
+    return math.fsum(share * -math.log(share) for share in shares)
 
 
 def evaluate(net: nn.Module, images: Images) -> dict[str, float]:
