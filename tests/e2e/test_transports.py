@@ -14,7 +14,7 @@ from tests.e2e.documents import hospital
 from tests.e2e.test_own_apps import policy
 from tests.support.apps import PROJECT, bundle
 from tests.support.field import Field, until
-from tests.support.transports import TRANSPORTS, Transport, of_ray, simulations
+from tests.support.transports import TRANSPORTS, Transport, of_ray, ray_cluster, simulations
 
 CLIENT_APP = """
 import random
@@ -190,3 +190,28 @@ def test_nothing_of_a_simulation_is_left_when_it_is_over(field: Field) -> None:
     run(field, TRANSPORTS["simulation"](field), hospital(num_rounds=1))
     until(lambda: not simulations(field), "its process has ended")
     assert of_ray() == []
+
+
+def test_an_existing_ray_cluster_gives_the_same_bytes(
+    field: Field, app: str, on_the_bus: dict[str, dict[str, Any]]
+) -> None:
+    document = own(app, num_rounds=2)
+    expected = reference(field, on_the_bus, document)
+    simulated = TRANSPORTS["simulation"](field).document(document)
+    with ray_cluster() as address:
+        simulated["spec"]["simulation"]["ray_address"] = address
+        found = field.completed(field.submit(simulated))
+    assert outcome(found) == outcome(expected)
+
+
+def test_a_simulation_that_cannot_be_says_why(field: Field) -> None:
+    document = TRANSPORTS["simulation"](field).document(hospital())
+    document["spec"]["simulation"]["data"] = "/nowhere"
+    identity = field.submit(document)
+
+    def told() -> str:
+        return str(field.api.get(f"/federations/{identity}/why"))
+
+    until(lambda: "dataset-gone" in told(), "why says so", 60)
+    field.api.post(f"/federations/{identity}/cancel", {"reason": "seen"})
+    until(lambda: not simulations(field), "its process has ended")

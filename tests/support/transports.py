@@ -4,10 +4,17 @@ Another transport is another function in `TRANSPORTS`, given a field whose four 
 """
 
 import os
+import shutil
 import signal
-from collections.abc import Callable
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -69,6 +76,37 @@ def simulations(field: Field) -> list[int]:
             except psutil.Error:
                 continue
     return found
+
+
+@contextmanager
+def ray_cluster() -> Iterator[str]:
+    """A small one that somebody else has started, on loopback alone: its address."""
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--port", str(port),
+        "--num-cpus", "2", "--include-dashboard", "false", "--disable-usage-stats",
+        "--object-store-memory", "100000000", "--temp-dir", str(folder), "--block",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        started = any("Ray runtime started" in line for line in process.stdout)
+        assert started, f"ray start ended with {process.wait()}"
+        yield f"127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def of_ray() -> list[str]:

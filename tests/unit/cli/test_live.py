@@ -91,6 +91,18 @@ def test_a_change_of_status_is_the_last_line(status: str, more: Any, line: str) 
     assert news(a_federation(), a_federation(status, **more))[-1] == line
 
 
+def test_many_clients_at_once_are_counted() -> None:
+    def federation(status: str) -> dict[str, Any]:
+        clients = [a_client(f"sim-{number:05d}", status) for number in range(100)]
+        return a_federation(clients=clients)
+
+    assert "100 clients joined" in news(federation("issued"), federation("joined"))
+    assert not any("sim-" in line for line in news({}, federation("joined")))
+    text = _text(federation("joined"))
+    assert "sim-00014" in text and "sim-00015" not in text
+    assert "85 joined" in text
+
+
 def test_the_picture_shows_progress_clients_and_measures() -> None:
     running = a_federation(
         clients=[a_client("client-a")],

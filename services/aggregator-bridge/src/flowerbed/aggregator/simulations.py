@@ -25,6 +25,7 @@ from flowerbed.aggregator.app_process import environment
 from flowerbed.aggregator.projections.exchanges import open_federations
 from flowerbed.aggregator.simulation.assignment import OVER, Assignment
 from flowerbed.contracts.federation import FederationCreated
+from flowerbed.contracts.simulation import LOCAL
 from flowerbed.contracts.topology import PARTITIONS, partition
 from flowerbed.events.database import Database
 from flowerbed.events.errors import Unavailable
@@ -40,11 +41,12 @@ STABLE_SECONDS = 60.0
 LONGEST_LINE = 1000
 RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # the one way to have all of it on loopback alone
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
 }
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""With it Ray listens on loopback alone, and finds a cluster there: it has no other switch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ async def run_process(assignment: Assignment) -> int:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        env={**environment(), **RAY},
+        env={**environment(), **RAY, **_loopback(assignment)},
         cwd=assignment.folder,
         start_new_session=True,
         limit=1 << 20,
@@ -167,6 +169,11 @@ async def run_process(assignment: Assignment) -> int:
         listening.cancel()
         for folder in folders:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _loopback(assignment: Assignment) -> dict[str, str]:
+    host = assignment.simulation.ray_address.partition(":")[0]
+    return LOOPBACK if host in (LOCAL, "localhost", "127.0.0.1") else {}
 
 
 async def _listen(out: asyncio.StreamReader | None, say: Callable[[str, str], None]) -> None:

@@ -6,6 +6,7 @@
 """
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 ENDED = frozenset({"completed", "failed", "cancelled", "rejected"})
 INTERVAL = 0.4
 ROUNDS_SHOWN = 15
+CLIENTS_SHOWN = 15
+"""Of more at once only the number is told."""
 _BAR = 40
 
 _FIRST_METRICS = ("train-loss", "eval-loss", "accuracy", "auroc")
@@ -95,7 +98,8 @@ def _watch_live(states: Iterator[dict[str, Any]], console: "Console") -> dict[st
     federation: dict[str, Any] = {}
     with Live(console=console, auto_refresh=False, transient=False) as live:
         for federation in states:
-            room = max(3, console.height - 14 - len(federation["clients"]))
+            n_clients = min(CLIENTS_SHOWN, len(federation["clients"]))
+            room = max(3, console.height - 14 - n_clients)
             live.update(picture(federation, rounds_shown=min(room, ROUNDS_SHOWN)), refresh=True)
     return federation
 
@@ -149,9 +153,12 @@ def _bar(federation: Federation) -> Any:
 
 def _clients(federation: Federation) -> Any:
     table = _plain_table("client", "status", "dataset", "tags")
-    for client in federation["clients"]:
+    for client in federation["clients"][:CLIENTS_SHOWN]:
         tags = ", ".join(client["tags"])
         table.add_row(client["client_id"], client["status"], client["dataset"] or "", tags)
+    if left := Counter(one["status"] for one in federation["clients"][CLIENTS_SHOWN:]):
+        counted = ", ".join(f"{n} {status}" for status, n in sorted(left.items()))
+        table.add_row("and more", counted, "", "")
     return table
 
 
@@ -220,10 +227,16 @@ def news(before: Federation, after: Federation) -> list[str]:
 
 def _client_news(before: Federation, after: Federation) -> list[str]:
     known = {one["client_id"]: one["status"] for one in before.get("clients", ())}
+    changed = [
+        one
+        for one in after["clients"]
+        if one["status"] != "issued" and known.get(one["client_id"]) != one["status"]
+    ]
+    if len(changed) > CLIENTS_SHOWN:
+        counts = Counter(one["status"] for one in changed)
+        return [f"{n} clients {status}" for status, n in sorted(counts.items())]
     lines = []
-    for one in after["clients"]:
-        if one["status"] == "issued" or known.get(one["client_id"]) == one["status"]:
-            continue
+    for one in changed:
         data = f" with {one['dataset']}" if one["status"] == "joined" and one["dataset"] else ""
         reason = f": {one['reason']}" if one["reason"] else ""
         lines.append(f"client {one['client_id']} {one['status']}{data}{reason}")

@@ -21,7 +21,7 @@ app = typer.Typer(add_completion=False)
 @app.command(
     cls=Asking,
     epilog=example(
-        "flowerbed simulate examples/quickstart.yaml --clients 100",
+        "flowerbed simulate examples/digits.yaml --clients 100",
         "flowerbed simulate examples/hospital.yaml --clients 8 --data ~/hospitals",
     ),
 )

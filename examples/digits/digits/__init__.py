@@ -1,0 +1,1 @@
+"""Handwritten digits, dealt to as many nodes as there are."""
