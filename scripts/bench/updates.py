@@ -15,11 +15,13 @@ import math
 import shutil
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
@@ -214,6 +216,23 @@ def row(name: str, runs: Sequence[Run], full: float) -> str:
     )
 
 
+def speed(elements: int, folder: Path) -> None:
+    """What writing and reading such an update costs, in processor time."""
+    rng, base = np.random.default_rng(1), folder / "base"
+    weights = (rng.standard_normal(elements) * 0.05).astype(np.float32)
+    save_file({"weights": weights}, base)
+    new = {"weights": weights + (rng.standard_t(3, elements) * 1e-3).astype(np.float32)}
+    print("| form | bytes | written in, s | read in, s |\n|---|---|---|---|", flush=True)
+    for form in filter(None, FORMS):
+        at = [time.process_time()]
+        write_encoded(form, new, (base, SHA), folder / "encoded", None)
+        at.append(time.process_time())
+        decode_file(form, folder / "encoded", base, SHA, folder / "decoded")
+        at.append(time.process_time())
+        size = (folder / "encoded").stat().st_size
+        print(f"| {form.words} | {size:,} | {at[1] - at[0]:.2f} | {at[2] - at[1]:.2f} |")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Accuracy against bytes, by form of update.")
     parser.add_argument("--rounds", type=int, default=15)
@@ -221,12 +240,16 @@ def main() -> int:
     parser.add_argument("--sites", type=int, default=4)
     parser.add_argument("--rows", type=int, default=2000, help="images of all sites together")
     parser.add_argument("--only", help="rows as the table has them, with / between")
+    parser.add_argument("--speed", type=int, metavar="N", help="write and read N float32 instead")
     options = parser.parse_args()
     wanted = options.only and options.only.split("/")
     seeds = [int(seed) for seed in options.seeds.split(",")]
     torch.set_num_threads(1)
     scratch = Path(tempfile.mkdtemp(prefix="flowerbed-updates-"))
     try:
+        if options.speed:
+            speed(options.speed, scratch)
+            return 0
         sites = Sites.prepared(scratch / "data", options.sites, options.rows, 7)
         print("| form | accuracy, mean ± sd | bytes an update | times fewer | relative L2 error |")
         print("|---|---|---|---|---|", flush=True)

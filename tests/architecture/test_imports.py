@@ -59,6 +59,7 @@ LENT = {
         "flowerbed.flower_apps.messages",
         "flowerbed.flower_apps.seeded",
         "flowerbed.flower_apps.forms",
+        "flowerbed.flower_apps.form_bits",
     },
     ("runner", "flower_apps"): {
         "flowerbed.flower_apps.registry",

@@ -6,9 +6,11 @@ bytes of their own, and the same ones whatever is killed meanwhile.
 
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.e2e.documents import hospital
+from tests.e2e.test_own_apps import run
 from tests.e2e.test_sites import agent_of
 from tests.support.field import Field, until
 
@@ -66,9 +68,13 @@ async def test_each_update_says_how_it_travelled_and_what_that_saved_and_cost(
     sent = sum(one["artifact"]["size"] for one in updates if one["round_number"] == ROUNDS)
     assert last["update_bytes"]["form"] == form
     assert last["update_bytes"]["sent"] == sent
-    assert last["update_bytes"]["full"] == sum(
-        one["full_size"] for one in updates if one["round_number"] == ROUNDS
-    )
+    full = sum(one["full_size"] for one in updates if one["round_number"] == ROUNDS)
+    assert last["update_bytes"]["full"] == full
+    printed = run(field, "federation", "show", runs[form]["federation_id"]).stdout
+    assert f"{sent / 1024:.1f} KiB {form} ({sent / full:.1%})" in printed
+    async with httpx.AsyncClient(base_url=field.stack.service_url("aggregator")) as http:
+        told = (await http.get("/metrics")).text
+    assert f'fl_update_bytes_total{{form="{form}"}}' in told
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from flowerbed.flower_apps import forms
+from flowerbed.flower_apps import form_bits, form_numbers, forms
 from flowerbed.flower_apps.forms import Error, Form, check_parts, decode, encode, parts_of
 
 Array = NDArray[Any]
@@ -100,7 +100,7 @@ def test_int8_is_within_half_a_level_of_its_block(pair: tuple[Array, Array], blo
     read = step(base, read_again(form, base, parts)).reshape(-1)
     for start in range(0, whole.size, block):
         piece = slice(start, start + block)
-        level = float(np.abs(whole[piece]).max()) / forms.LEVELS
+        level = float(np.abs(whole[piece]).max()) / form_numbers.LEVELS
         slack = np.abs(new.reshape(-1)[piece]) * np.finfo(base.dtype).eps + 1e-38
         off = np.abs(read[piece] - whole[piece])
         assert (off <= 0.5001 * level + slack + np.finfo(base.dtype).tiny).all()
@@ -166,6 +166,6 @@ def test_garbage_is_no_bits(garbage: bytes, count: int) -> None:
     base = np.zeros(count, "<f4")
     try:
         read = read_again(Form("delta"), base, {"bits": np.frombuffer(garbage, np.uint8)})
-    except forms.BadEncoding:
+    except form_bits.BadEncoding:
         return
     assert read.size == count

@@ -1,6 +1,7 @@
 """An encoded update becomes the file that a full one would be, or is refused with a reason."""
 
 import hashlib
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from flowerbed.aggregator.decoding import decode_file, pick
 from flowerbed.aggregator.tensors import stamp
 from flowerbed.contracts.forms import DEFAULTS, KNOWN, UpdateForm
 from flowerbed.flower_apps.encoding import NotOfTheBase, write_encoded
-from flowerbed.flower_apps.forms import KEY, NAMES, BadEncoding, Form
+from flowerbed.flower_apps.form_bits import BadEncoding
+from flowerbed.flower_apps.forms import KEY, NAMES, Form
 from tests.support.models import Model, model
 
 SHA = "a" * 64
@@ -196,3 +198,21 @@ def test_a_stamped_file_says_it_and_is_the_same_otherwise(tmp_path: Path) -> Non
         assert one.tobytes() == model(1)[name].tobytes()
     save_file(model(1), tmp_path / "theirs", {"flowerbed.frozen": SHA})
     assert path.read_bytes() == (tmp_path / "theirs").read_bytes()
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.name)
+def test_memory_is_flat_whatever_the_size(form: Form, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    base = rng.standard_normal(8_000_000).astype("f4")
+    new = base + rng.standard_normal(base.size).astype("f4") / 1000
+    save_file({"w": base}, tmp_path / "base")
+    sparse = Form("top_k", fraction=0.01) if form.name == "top_k" else form
+    at = (tmp_path / "base", SHA)
+    write_encoded(sparse, {"w": new}, at, tmp_path / "encoded", None)
+    tracemalloc.start()
+    try:
+        decode_file(sparse, tmp_path / "encoded", at[0], SHA, tmp_path / "out")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 << 20, "of 32 MB"

@@ -17,9 +17,9 @@ from flowerbed.aggregator.tensors import (
     TensorFile,
     write,
 )
+from flowerbed.flower_apps.form_bits import BadEncoding
 from flowerbed.flower_apps.forms import (
     KEY,
-    BadEncoding,
     Form,
     check_parts,
     decode,

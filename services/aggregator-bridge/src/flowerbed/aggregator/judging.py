@@ -25,7 +25,7 @@ from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.errors import NotFound, Unavailable
 from flowerbed.events.telemetry import span
-from flowerbed.flower_apps.forms import BadEncoding
+from flowerbed.flower_apps.form_bits import BadEncoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,6 @@ Needs neither torch nor flwr, for the control plane reads with it.
 """
 
 import math
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -26,22 +25,20 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from flowerbed.flower_apps.form_bits import CHUNK, BadEncoding, deflated, inflated
+from flowerbed.flower_apps.form_numbers import (
+    from_bfloat16,
+    from_levels,
+    to_bfloat16,
+    to_levels,
+)
+
 Array: TypeAlias = NDArray[Any]
 FormName: TypeAlias = Literal["delta", "bfloat16", "int8", "top_k"]
 NAMES: tuple[FormName, ...] = ("delta", "bfloat16", "int8", "top_k")
 
 KEY = "flowerbed.update"
 """In a file's metadata: see `Form.of_base`. One key: the library writes several in any order."""
-
-CHUNK = 262_144
-"""Elements at a time."""
-LEVELS = 127
-_DEFLATE = 1
-"""More effort saves next to nothing: what compresses are bytes that are nearly all zero."""
-
-
-class BadEncoding(Exception):
-    """The parts are not what the form makes of such a tensor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +140,19 @@ def parts_of(form: Form, dtype: np.dtype[Any], count: int) -> dict[str, Part]:
             return {"place": Part(place, kept), "value": Part(step_type(dtype), kept)}
 
 
+def check_parts(
+    form: Form, found: Mapping[str, tuple[np.dtype[Any], int]], wanted: Mapping[str, Part]
+) -> None:
+    """Raises: BadEncoding: other parts than the tensor has, or of another type or size."""
+    if set(found) != set(wanted):
+        raise BadEncoding(f"parts {sorted(found)}, {form.name} has {sorted(wanted)}")
+    for name, part in wanted.items():
+        dtype, count = found[name]
+        if dtype != part.dtype or part.count not in (None, count):
+            size = "" if part.count is None else f" {part.count}"
+            raise BadEncoding(f"part {name} is {count} {dtype}, wanted{size} {part.dtype}")
+
+
 # --- writing ------------------------------------------------------------------
 
 
@@ -155,7 +165,7 @@ def encode(
     """
     base, new = base.reshape(-1), new.reshape(-1)
     if form.name == "delta":
-        return {"bits": _deflated(base, new)}, None
+        return {"bits": deflated(base, new)}, None
     if new.dtype.kind != "f":
         return {"raw": new}, None
     if form.name == "top_k":
@@ -168,14 +178,14 @@ def encode(
         step = _step(base, new, start, _width(form))
         stop = start + step.size
         if form.name == "bfloat16":
-            parts["bfloat16"][start:stop] = _to_bfloat16(step)
-            sent = _from_bfloat16(parts["bfloat16"][start:stop], step.dtype)
+            parts["bfloat16"][start:stop] = to_bfloat16(step)
+            sent = from_bfloat16(parts["bfloat16"][start:stop], step.dtype)
         else:
-            levels, scales = _to_levels(step, form.block)
+            levels, scales = to_levels(step, form.block)
             parts["int8"][start:stop] = levels
             at = start // form.block
             parts["scale"][at : at + scales.size] = scales
-            sent = _from_levels(levels, scales, form.block, step.dtype)
+            sent = from_levels(levels, scales, form.block, step.dtype)
         error.add(step, sent)
     return parts, None
 
@@ -213,18 +223,13 @@ def _largest(
     return {"place": places.astype(kind), "value": values}, rest
 
 
-def _deflated(base: Array, new: Array) -> Array:
-    squeeze = zlib.compressobj(_DEFLATE)
-    pieces = []
-    for start in range(0, new.size, CHUNK):
-        before, after = (_bits(one[start : start + CHUNK]) for one in (base, new))
-        signed = (after - before).view(f"i{after.itemsize}")
-        # Small differences of either sign become small numbers, whose upper bytes are zero.
-        folded = (signed << 1) ^ (signed >> (8 * signed.itemsize - 1))
-        planes = folded.view(np.uint8).reshape(-1, folded.itemsize).T
-        pieces.append(squeeze.compress(np.ascontiguousarray(planes).data))
-    pieces.append(squeeze.flush())
-    return np.frombuffer(b"".join(pieces), np.uint8)
+def _width(form: Form) -> int:
+    """Elements at a time: whole blocks."""
+    return max(1, CHUNK // form.block) * form.block if form.block else CHUNK
+
+
+def _starts(form: Form, count: int) -> range:
+    return range(0, count, _width(form))
 
 
 # --- reading ------------------------------------------------------------------
@@ -250,7 +255,7 @@ def decode(
     """
     parts = parts_of(form, dtype, count)
     if "bits" in parts:
-        yield from _inflated(base, dtype, count, lambda at, n: read("bits", at, n), size("bits"))
+        yield from inflated(base, dtype, count, lambda at, n: read("bits", at, n), size("bits"))
         return
     if "place" in parts:
         kept = size("place")
@@ -263,10 +268,10 @@ def decode(
             continue
         old, kind = base(start, n), step_type(dtype)
         if "bfloat16" in parts:
-            step = _from_bfloat16(read("bfloat16", start, n), kind)
+            step = from_bfloat16(read("bfloat16", start, n), kind)
         elif "int8" in parts:
             scales = read("scale", start // form.block, -(-n // form.block))
-            step = _from_levels(read("int8", start, n), scales, form.block, kind)
+            step = from_levels(read("int8", start, n), scales, form.block, kind)
         else:
             first, last = np.searchsorted(places, (start, start + n))
             step = np.zeros(n, kind)
@@ -279,132 +284,3 @@ def _are_places(places: Array, count: int) -> None:
     rises = places.size < 2 or bool((places[1:] > places[:-1]).all())
     if not rises or (places.size and int(places[-1]) >= count):
         raise BadEncoding(f"places are not rising ones of {count} elements")
-
-
-def _inflated(
-    base: Callable[[int, int], Array],
-    dtype: np.dtype[Any],
-    count: int,
-    read: Callable[[int, int], Array],
-    size: int,
-) -> Iterator[Array]:
-    stream = _Inflater(read, size)
-    for start in range(0, count, CHUNK):
-        n = min(CHUNK, count - start)
-        planes = np.frombuffer(stream.take(n * dtype.itemsize), np.uint8)
-        rows = np.ascontiguousarray(planes.reshape(dtype.itemsize, n).T)
-        folded = rows.reshape(-1).view(f"u{dtype.itemsize}")
-        one = folded.dtype.type(1)
-        difference = (folded >> one) ^ (~(folded & one) + one)
-        yield (_bits(base(start, n)) + difference).view(dtype)
-    stream.end()
-
-
-class _Inflater:
-    """A deflated part, read as far as it is needed: however it swells, memory stays flat."""
-
-    def __init__(self, read: Callable[[int, int], Array], size: int) -> None:
-        self._read, self._size, self._at = read, size, 0
-        self._stream = zlib.decompressobj()
-
-    def take(self, n_bytes: int) -> bytearray:
-        taken = bytearray()
-        while len(taken) < n_bytes:
-            source = self._stream.unconsumed_tail or self._next()
-            piece = self._inflate(source, n_bytes - len(taken))
-            if not piece and not source:
-                raise BadEncoding("bits end before the tensor does")
-            taken += piece
-        return taken
-
-    def end(self) -> None:
-        """Nothing may follow but the stream's own end."""
-        while not self._stream.eof:
-            source = self._stream.unconsumed_tail or self._next()
-            if self._inflate(source, 1) or not source:
-                raise BadEncoding("bits do not end with the tensor")
-        if self._at < self._size or self._stream.unused_data:
-            raise BadEncoding("bits do not end with the tensor")
-
-    def _inflate(self, source: bytes, most: int) -> bytes:
-        try:
-            return self._stream.decompress(source, most)
-        except zlib.error as error:
-            raise BadEncoding(f"bits cannot be inflated: {error}") from error
-
-    def _next(self) -> bytes:
-        n = min(CHUNK, self._size - self._at)
-        self._at += n
-        return self._read(self._at - n, n).tobytes() if n else b""
-
-
-# --- numbers --------------------------------------------------------------------
-
-
-def _width(form: Form) -> int:
-    """Elements at a time: whole blocks."""
-    return max(1, CHUNK // form.block) * form.block if form.block else CHUNK
-
-
-def _starts(form: Form, count: int) -> range:
-    return range(0, count, _width(form))
-
-
-def _bits(values: Array) -> Array:
-    flat = np.ascontiguousarray(values)
-    return flat.view(f"u{flat.itemsize}")
-
-
-def _to_bfloat16(step: Array) -> Array:
-    with np.errstate(over="ignore", invalid="ignore"):
-        single = step.astype(np.float32, copy=False)
-    bits = single.view(np.uint32)
-    rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-    rounded[np.isnan(single)] = 0x7FC0
-    return rounded.astype(np.uint16)
-
-
-def _from_bfloat16(bits: Array, kind: np.dtype[Any]) -> Array:
-    single = (bits.astype(np.uint32) << 16).view(np.float32)
-    return single.astype(kind, copy=False)
-
-
-def _to_levels(step: Array, block: int) -> tuple[Array, Array]:
-    """Levels and one scale a block. A block with a value that is not finite has such a scale."""
-    rows = _rows(step, block)
-    with np.errstate(over="ignore", invalid="ignore"):
-        scales = (np.abs(rows).max(axis=1, initial=0) / LEVELS).astype(np.float32)
-        usable = np.where(np.isfinite(scales) & (scales > 0), scales, np.inf).astype(rows.dtype)
-        levels = np.nan_to_num(np.rint(rows / usable[:, None]), nan=0, posinf=0, neginf=0)
-    clipped = np.clip(levels, -LEVELS, LEVELS).astype(np.int8)
-    return clipped.reshape(-1)[: step.size], scales
-
-
-def _from_levels(levels: Array, scales: Array, block: int, kind: np.dtype[Any]) -> Array:
-    rows = _rows(levels, block).astype(kind)
-    with np.errstate(over="ignore", invalid="ignore"):
-        rows *= scales.astype(kind)[:, None]
-    return rows.reshape(-1)[: levels.size]
-
-
-def _rows(values: Array, block: int) -> Array:
-    """One block a row, the last filled up with zeros."""
-    n_rows = -(-values.size // block)
-    if n_rows * block == values.size:
-        return values.reshape(n_rows, block)
-    rows = np.zeros(n_rows * block, values.dtype)
-    rows[: values.size] = values
-    return rows.reshape(n_rows, block)
-
-
-def check_parts(
-    form: Form, found: Mapping[str, tuple[np.dtype[Any], int]], wanted: Mapping[str, Part]
-) -> None:
-    """Raises: BadEncoding: other parts than the tensor has, or of another type or size."""
-    if set(found) != set(wanted):
-        raise BadEncoding(f"parts {sorted(found)}, {form.name} has {sorted(wanted)}")
-    for name, part in wanted.items():
-        dtype, count = found[name]
-        if dtype != part.dtype or part.count not in (None, count):
-            size = "" if part.count is None else f" {part.count}"
-            raise BadEncoding(f"part {name} is {count} {dtype}, wanted{size} {part.dtype}")
