@@ -31,6 +31,7 @@ STRATEGIES: dict[str, dict[str, Any]] = {
     "fedmedian": {},
     "krum": {},
     "qfedavg": {"q": 1},
+    "scaffold": {},
     "custom": ADAM,
 }
 """All at `PARAMETERS` and one of somebody's own; XGBoost's have an app of their own below."""
@@ -43,7 +44,7 @@ def document(name: str) -> dict[str, Any]:
     strategy: dict[str, Any] = {"name": name, "params": STRATEGIES[name]}
     if name == "custom":
         strategy["custom"] = "flwr.serverapp.strategy:FedAdam"
-    if name == "qfedavg":  # weighs by a loss, which the synthetic app has none of
+    if name in ("qfedavg", "scaffold"):  # the synthetic app has no loss and no control variates
         return hospital(num_rounds=ROUNDS, strategy=strategy)
     return hospital(
         app="builtin:synthetic",
@@ -116,6 +117,23 @@ async def test_the_checkpoint_is_what_the_rule_makes_of_the_updates_in_s3(
             case _:  # against nobody
                 wanted = values.mean(axis=0)
         np.testing.assert_allclose(array, wanted, rtol=1e-6, atol=1e-9)
+
+
+async def test_scaffolds_control_variate_is_the_sum_of_what_the_sites_have_changed(
+    field: Field, runs: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    """c = c + 1/N sum(dc_i), from 0 on; the sites' own are of their own rows, and differ."""
+    run = runs["scaffold"]
+    history = [one["data"] for one in await field.history("aggregator", run["federation_id"])]
+    accepted = [one for one in history if "place" in one and one["exchange"] == "train"]
+    updates = [fetched(field, one["artifact"]["uri"], tmp_path / "update") for one in accepted]
+    final = fetched(field, run["final"]["uri"], tmp_path / "final")
+    controls = [key for key in final if key.startswith("scaffold/")]
+    assert len(accepted) == ROUNDS * len(field.sites) and len(final) == 2 * len(controls)
+    for key in controls:
+        changes = np.stack([one[key] for one in updates]).astype(np.float64)
+        np.testing.assert_allclose(final[key], changes.sum(axis=0) / len(field.sites), atol=1e-5)
+        assert changes.std(axis=0).max() > 1e-3
 
 
 def test_flowers_own_fedadam_driven_by_our_rounds_gives_what_ours_gives(

@@ -211,3 +211,49 @@ async def test_a_base_that_is_no_tree_fails_a_federation_of_trees(garden: Garden
     await garden.create(strategy={"name": "fedxgbcyclic"})
     ended = await garden.outcome(garden.stream(0, 1, "initialize"))
     assert (ended["type"], ended["code"]) == ("aggregate.failed", "not-trees")
+
+
+def controlled(seed: int) -> bytes:
+    """What a client of SCAFFOLD sends: a model, and by how much its control variate has changed."""
+    changes = {f"scaffold/{name}": 0.1 * array for name, array in model(100 + seed).items()}
+    return save({**model(seed), **changes})
+
+
+async def test_scaffolds_control_variate_goes_along_and_survives_a_kill(
+    garden: Garden, tmp_path: Path
+) -> None:
+    await garden.create(strategy={"name": "scaffold"})
+    first = await garden.outcome(garden.stream(0, 1, "initialize"))
+    base = load(read(garden, first["checkpoint"]))
+    assert not any(base[f"scaffold/{name}"].any() for name in model(0))
+    ended, c = first, {name: np.zeros_like(array) for name, array in model(0).items()}
+    for number in (1, 2):
+        ref = ArtifactRef.model_validate(ended["checkpoint"])
+        stream = await garden.start_round(("a", "b"), number=number, base=ref)
+        for place, name in enumerate("ab"):
+            if (number, place) == (2, 1):
+                await garden.heard(stream, 1)
+                await garden.stop()
+                await garden.start()
+            update = garden.put(controlled(10 * number + place))
+            await garden.submit(name, update, number=number, n_examples=1 + 5 * place)
+        ended = await garden.outcome(stream)
+        assert ended["type"] == "aggregate.completed", ended
+        found = load(read(garden, ended["checkpoint"]))
+        for name in c:
+            c[name] += np.mean([0.1 * model(100 + 10 * number + k)[name] for k in (0, 1)], axis=0)
+            wanted = np.mean([model(10 * number + k)[name] for k in (0, 1)], axis=0)
+            np.testing.assert_allclose(found[name], wanted, atol=1e-5)
+            np.testing.assert_allclose(found[f"scaffold/{name}"], c[name], atol=1e-5)
+        assert (await verify(garden, number)).json()["identical"]
+
+
+async def test_an_app_that_knows_no_control_variates_is_refused(garden: Garden) -> None:
+    await garden.create(strategy={"name": "scaffold"})
+    first = await garden.outcome(garden.stream(0, 1, "initialize"))
+    ref = ArtifactRef.model_validate(first["checkpoint"])
+    stream = await garden.start_round(("a",), base=ref)
+    await garden.submit("a", garden.put_model(1))
+    (_, refused), *_ = await garden.heard(stream, 1)
+    assert refused["code"] == "wrong-names"
+    assert refused["detail"] == "tensor scaffold/layer.bias is missing"

@@ -206,7 +206,6 @@ NOT_BUILT: list[tuple[dict[str, Any], str]] = [
     ({"dp": {"epsilon": [1]}}, "spec.dp"),
     ({"secure_agg": True}, "spec.secure_agg"),
     ({"client_selector": {"embedding_query": "like ours"}}, "spec.client_selector.embedding_query"),
-    ({"strategy": {"name": "scaffold"}}, "spec.strategy.name"),
 ]
 
 

@@ -11,6 +11,7 @@ from flowerbed.contracts.strategies import (
     OF_ONE_BASE,
     PARAMETERS,
     SAID_ELSEWHERE,
+    SCAFFOLD,
     StrategyName,
     least_updates,
     trimmed,
@@ -31,7 +32,7 @@ def told(**spec: Any) -> dict[str, str]:
     return {one.path: one.allowed for one in refused.value.problems}
 
 
-@pytest.mark.parametrize("name", sorted(PARAMETERS))
+@pytest.mark.parametrize("name", sorted(PARAMETERS.keys() - {SCAFFOLD}))
 def test_parameters_and_defaults_are_those_of_flowers_strategy(name: str) -> None:
     signature = inspect.signature(flower.STRATEGIES[name].__init__).parameters
     theirs = {
@@ -53,10 +54,8 @@ def test_every_default_is_written_out_and_read_back(name: str) -> None:
     assert parse_spec(spec.document()) == spec == parse_spec(spec.brief())
 
 
-def test_what_is_not_built_is_refused_by_name() -> None:
-    for name in sorted(set(get_args(StrategyName)) - {*PARAMETERS, CUSTOM}):
-        allowed = told(strategy={"name": name})["spec.strategy.name"]
-        assert allowed.startswith("not built yet: use bulyan, fedadagrad, ")
+def test_every_name_is_built() -> None:
+    assert set(get_args(StrategyName)) == {*PARAMETERS, CUSTOM}
 
 
 PUSHED = {"app": f"fab:{'a' * 64}", "model_ref": {"uri": "app:mine:Net"}}
@@ -135,6 +134,11 @@ def test_camel_case_is_read_too() -> None:
     assert spec_of(min_clients=5, strategy=strategy).spec.strategy.params == {
         "num_malicious_nodes": 1
     }
+
+
+def test_scaffold_needs_clients_that_remember() -> None:
+    found = told(strategy={"name": "scaffold"}, runtime="superlink")
+    assert found == {"spec.runtime": "scaffold has clients that remember: runtime bus"}
 
 
 # --- what robust strategies ask of a round ---------------------------------------------------

@@ -34,7 +34,7 @@ from flowerbed.contracts.parameter import Parameter, ParameterName, Text, snake
 from flowerbed.contracts.policy import ADDED_LATER, RoundPolicy
 from flowerbed.contracts.section import Count, Fraction, Section
 from flowerbed.contracts.simulation import Simulation
-from flowerbed.contracts.strategies import Weighting
+from flowerbed.contracts.strategies import SCAFFOLD, Weighting
 from flowerbed.contracts.strategy import Strategy
 from flowerbed.contracts.telemetry import Telemetry
 from flowerbed.contracts.values import Scalar, Sha256, Token
@@ -229,6 +229,14 @@ class Spec(Section):
         if wanted:
             raise ValueError("secure aggregation is not built yet: false")
         return wanted
+
+    @field_validator("runtime")
+    @classmethod
+    def _keeps_what_the_strategy_needs(cls, runtime: str, info: ValidationInfo) -> str:
+        strategy = info.data.get("strategy")
+        if strategy is not None and strategy.name == SCAFFOLD and runtime != "bus":
+            raise ValueError(f"{SCAFFOLD} has clients that remember: runtime bus")
+        return runtime
 
     @field_validator("update")
     @classmethod

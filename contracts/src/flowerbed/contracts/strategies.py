@@ -41,7 +41,10 @@ CYCLIC = "fedxgbcyclic"
 TREES = frozenset(("fedxgbbagging", CYCLIC))
 """Their models are XGBoost's, which have another size in each round."""
 
-OF_ONE_BASE = ROBUST | TREES | {"qfedavg", CUSTOM}
+SCAFFOLD = "scaffold"
+"""Its checkpoints hold the server's control variate beside the model: clients begin with both."""
+
+OF_ONE_BASE = ROBUST | TREES | {"qfedavg", SCAFFOLD, CUSTOM}
 """A late update's step and loss are of another base than those it would be compared with."""
 
 LABEL_ENTROPY = "label-entropy"
@@ -124,6 +127,7 @@ PARAMETERS: dict[str, dict[str, Number]] = {
     "bulyan": {"num_malicious_nodes": _MALICIOUS},
     "fedxgbbagging": {},
     "fedxgbcyclic": {},
+    "scaffold": {"server_learning_rate": _rate(1.0)},
 }
 """Of each strategy that is built."""
 
@@ -146,13 +150,6 @@ def refused_weighting(name: str, weighting: Weighting) -> str | None:
     if name in OF_ONE_BASE and weighting != Weighting():
         return f"{name} weighs by its own rule: leave weighting out"
     return None
-
-
-def not_built(name: str) -> str | None:
-    """Why a strategy of that name is refused; None where it is built."""
-    if name == CUSTOM or name in PARAMETERS:
-        return None
-    return f"not built yet: use {_or(sorted(PARAMETERS))}"
 
 
 def checked(name: str, params: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -232,7 +229,3 @@ def refused_policy(
             f" a round may close with {n}"
         )
     return None
-
-
-def _or(names: list[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"

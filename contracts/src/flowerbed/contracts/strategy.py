@@ -35,13 +35,6 @@ class Strategy(Section):
             return {**section, "name": CUSTOM}
         return section
 
-    @field_validator("name")
-    @classmethod
-    def _built(cls, name: str) -> str:
-        if (told := strategies.not_built(name)) is not None:
-            raise ValueError(told)
-        return name
-
     @field_validator("custom")
     @classmethod
     def _of_one_name(cls, custom: str | None, info: ValidationInfo) -> str | None:

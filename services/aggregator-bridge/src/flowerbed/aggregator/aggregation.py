@@ -117,7 +117,9 @@ class Aggregation:
                 sha256, moments = self.fold.write(path, base, after)
             else:
                 rate = self.asked.spec.spec.train.learning_rate
-                strategy = strategy_of(spec, started.round_number, self.fold.updates, rate)
+                n_clients = round(len(started.cohort) / self.asked.spec.spec.client_fraction)
+                updates = self.fold.updates
+                strategy = strategy_of(spec, started.round_number, updates, rate, n_clients)
                 mean = self.fold.accumulator.mean()
                 tensors, moments = strategy.finish(mean, base, Moments(before, after))
                 sha256, _ = write_checkpoint(path, base.tensors, tensors)

@@ -16,12 +16,13 @@ from flowerbed.aggregator.decider import Closed, CloseExchange, FailExchange, Re
 from flowerbed.aggregator.exchange_log import ExchangeLog
 from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.aggregator.run_fab import RUNTIME, check_run
+from flowerbed.aggregator.scaffold import with_control
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.aggregator.trees import read_model
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
 from flowerbed.contracts.apps import is_pushed
 from flowerbed.contracts.spec import Spec
-from flowerbed.contracts.strategies import TREES
+from flowerbed.contracts.strategies import SCAFFOLD, TREES
 from flowerbed.contracts.trace import of_exchange
 from flowerbed.contracts.values import Sha256
 from flowerbed.events.errors import Rejected, Unavailable
@@ -110,7 +111,10 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         await asyncio.to_thread(bridge.blobs.download, model.uri, path, sha256=model.sha256)
     else:
         await run_app(bridge, asked, folder, path)
-    return path, await asyncio.to_thread(_verified, path, asked.spec.spec)
+    sha256 = await asyncio.to_thread(_verified, path, asked.spec.spec)
+    if asked.spec.spec.strategy.name != SCAFFOLD:
+        return path, sha256
+    return await asyncio.to_thread(with_control, path, folder / "with-control.safetensors")
 
 
 def _verified(path: Path, spec: Spec) -> Sha256:

@@ -135,7 +135,7 @@ class Optimized:
         with ExitStack() as files, np.errstate(over="ignore"):
             kept = files.enter_context(TensorFile(moments.after)) if sha256 else None
             for name in weights:
-                for start, old, part in _parts(base, name, mean):
+                for start, old, part in parts(base, name, mean):
                     known = (
                         {}
                         if kept is None
@@ -161,7 +161,7 @@ class Optimized:
 
             def blocks(tensor: Tensor) -> Iterator[Array]:
                 moment, _, name = tensor.name.partition(".")
-                for start, old, part in _parts(base, name, mean):
+                for start, old, part in parts(base, name, mean):
                     was = np.zeros(old.size)
                     if before is not None:
                         was = before.part(tensor.name, start, old.size)
@@ -171,7 +171,7 @@ class Optimized:
         return sha256
 
 
-def _parts(base: TensorFile, name: str, mean: Tensors) -> Iterator[tuple[int, Array, Array]]:
+def parts(base: TensorFile, name: str, mean: Tensors) -> Iterator[tuple[int, Array, Array]]:
     """Blocks of a weight: where each starts, the base's in float64, and the mean's own memory."""
     flat = mean[name].reshape(-1)
     for start in range(0, flat.size, BLOCK):

@@ -15,8 +15,9 @@ from typing import Protocol
 from flowerbed.aggregator.fairness import fair_weight, share_of_step
 from flowerbed.aggregator.fold import n_examples, scale_of
 from flowerbed.aggregator.optimizers import ADAPTIVE, Adaptive, Moments, Momentum, Optimized
+from flowerbed.aggregator.scaffold import Scaffold
 from flowerbed.aggregator.tensors import TensorFile, Tensors
-from flowerbed.contracts.strategies import LABEL_ENTROPY, Weighting
+from flowerbed.contracts.strategies import LABEL_ENTROPY, SCAFFOLD, Weighting
 from flowerbed.contracts.strategy import Strategy as StrategySpec
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import Scalar, Sha256
@@ -76,6 +77,8 @@ class FedAvg:
 
 def weight_of(spec: StrategySpec) -> Callable[[UpdateAccepted], float]:
     """What an update weighs in the mean."""
+    if spec.name == SCAFFOLD:
+        return lambda update: 1.0
     if spec.name == "qfedavg":
         return partial(fair_weight, q=float(spec.params["q"]))
     weighting = spec.weighting
@@ -95,8 +98,9 @@ def strategy_of(
     round_number: int,
     updates: Sequence[UpdateAccepted] = (),
     learning_rate: float = 1.0,
+    n_clients: int = 1,
 ) -> Strategy:
-    """Of a round with these updates; `learning_rate` is the clients'."""
+    """Of a round with these updates; `learning_rate` is the clients', of whom there are so many."""
     number = {key: float(value) for key, value in spec.params.items()}
     match spec.name:
         case "fedavgm":
@@ -104,6 +108,8 @@ def strategy_of(
             return FedAvg() if rule.is_idle else Optimized(rule)
         case "qfedavg":
             return Optimized(Momentum(share_of_step(updates, number["q"], learning_rate), 0.0))
+        case "scaffold":
+            return Scaffold(number["server_learning_rate"], len(updates) / n_clients)
         case name if name in ADAPTIVE:
             return Optimized(Adaptive(name=name, round_number=round_number, **number))
         case _:

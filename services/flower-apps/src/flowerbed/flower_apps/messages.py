@@ -19,6 +19,10 @@ TTL_SECONDS = 30 * 24 * 3600.0
 """A message outlives whatever waits for it; deadlines are the round's."""
 
 
+CONTROL, CONTROL_PREFIX = "control", "scaffold/"
+"""SCAFFOLD's control variates: a record of a message, and their names in a file."""
+
+
 class BadReply(Exception):
     """The app's answer is not one that a strategy could use."""
 
@@ -53,7 +57,11 @@ def message_of(
     message_type: str,
     node_id: int,
 ) -> Message:
+    """Control variates among the arrays are a record of their own: the app's model has none."""
     content = RecordDict({"arrays": arrays, "config": ConfigRecord(dict(config))})
+    if any(name.startswith(CONTROL_PREFIX) for name in arrays):
+        content["arrays"] = _below(arrays, "")
+        content[CONTROL] = _below(arrays, CONTROL_PREFIX)
     return Message(content, dst_node_id=node_id, message_type=message_type, ttl=TTL_SECONDS)
 
 
@@ -89,11 +97,31 @@ def write_arrays(reply: Message, path: Path) -> tuple[str, int]:
 
 
 def record_of(reply: Message) -> ArrayRecord:
-    """Raises: BadReply: the reply holds no arrays, or more than one record of them."""
-    records = list(reply.content.array_records.values())
+    """The reply's arrays, and those of its record of control variates behind a prefix.
+
+    Raises:
+        BadReply: the reply holds no arrays, or more than one record of them.
+    """
+    found = dict(reply.content.array_records)
+    control = found.pop(CONTROL, None)
+    records = list(found.values())
     if len(records) != 1 or not records[0]:
         raise BadReply(f"the reply has {len(records)} array records, expected one with arrays")
-    return records[0]
+    if control is None:
+        return records[0]
+    controls = {f"{CONTROL_PREFIX}{name}": array for name, array in control.items()}
+    return ArrayRecord({**records[0], **controls})
+
+
+def _below(arrays: ArrayRecord, prefix: str) -> ArrayRecord:
+    """Those whose names begin so, without the prefix; without one, those of the model."""
+    return ArrayRecord(
+        {
+            name.removeprefix(prefix): array
+            for name, array in arrays.items()
+            if name.startswith(CONTROL_PREFIX) == bool(prefix)
+        }
+    )
 
 
 def settled(path: Path) -> tuple[str, int]:

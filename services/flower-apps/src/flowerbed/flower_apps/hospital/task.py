@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoints, name_of
 from .features import WIDTH, encode
+from .scaffold import Control
 
 MOMENTUM = 0.9
 WEIGHT_DECAY = 1e-3
@@ -57,6 +58,9 @@ class Settings:
     seed: int
     proximal_mu: float = 0.0
 
+    def n_steps(self, n_examples: int) -> int:
+        return self.local_epochs * math.ceil(n_examples / self.batch_size)
+
     @classmethod
     def read(cls, config: Mapping[str, object]) -> "Settings":
         return cls(
@@ -91,11 +95,17 @@ def load_rows(path: Path) -> Rows:
     )
 
 
-def train(net: Net, rows: Rows, settings: Settings, kept_in: Path | None = None) -> float:
+def train(
+    net: Net,
+    rows: Rows,
+    settings: Settings,
+    kept_in: Path | None = None,
+    control: Control | None = None,
+) -> float:
     """Train `net` in place; answer the mean loss of its last pass over the rows.
 
     With a proximal mu, the objective is equation 2 of FedProx (Li et al., 2020): the loss plus
-    mu / 2 times the squared distance to the weights that came in.
+    mu / 2 times the squared distance to the weights that came in. SCAFFOLD's steps are plain ones.
     """
     _be_deterministic(settings.seed)
     order = torch.Generator().manual_seed(settings.seed)
@@ -103,7 +113,7 @@ def train(net: Net, rows: Rows, settings: Settings, kept_in: Path | None = None)
     optimizer = torch.optim.SGD(
         net.parameters(),
         lr=settings.learning_rate,
-        momentum=MOMENTUM,
+        momentum=MOMENTUM if control is None else 0.0,
         weight_decay=WEIGHT_DECAY,
     )
     criterion = nn.BCEWithLogitsLoss()
@@ -121,6 +131,8 @@ def train(net: Net, rows: Rows, settings: Settings, kept_in: Path | None = None)
                 if settings.proximal_mu > 0:
                     loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
                 loss.backward()
+                if control is not None:
+                    control.correct(net)
                 optimizer.step()
         checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(rows)

@@ -19,6 +19,7 @@ from opentelemetry import trace
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoints, name_of
+from .scaffold import Control
 
 SIZE = 28
 MOMENTUM = 0.9
@@ -87,6 +88,9 @@ class Settings:
     proximal_mu: float = 0.0
     weight_decay: float = 0.0
 
+    def n_steps(self, n_examples: int) -> int:
+        return self.local_epochs * math.ceil(n_examples / self.batch_size)
+
     @classmethod
     def read(cls, config: Mapping[str, object]) -> "Settings":
         return cls(
@@ -133,11 +137,17 @@ def load_images(path: Path) -> Images:
     )
 
 
-def train(net: nn.Module, images: Images, settings: Settings, kept_in: Path | None = None) -> float:
+def train(
+    net: nn.Module,
+    images: Images,
+    settings: Settings,
+    kept_in: Path | None = None,
+    control: Control | None = None,
+) -> float:
     """Train `net` in place; answer the mean loss of its last pass over the images.
 
     With a proximal mu, the objective is equation 2 of FedProx (Li et al., 2020): the loss plus
-    mu / 2 times the squared distance to the weights that came in.
+    mu / 2 times the squared distance to the weights that came in. SCAFFOLD's steps are plain ones.
     """
     _be_deterministic(settings.seed)
     order = torch.Generator().manual_seed(settings.seed)
@@ -145,7 +155,7 @@ def train(net: nn.Module, images: Images, settings: Settings, kept_in: Path | No
     optimizer = torch.optim.SGD(
         net.parameters(),
         lr=settings.learning_rate,
-        momentum=MOMENTUM,
+        momentum=MOMENTUM if control is None else 0.0,
         weight_decay=settings.weight_decay,
         fused=True,  # one pass over the weights instead of four
     )
@@ -164,6 +174,8 @@ def train(net: nn.Module, images: Images, settings: Settings, kept_in: Path | No
                 if settings.proximal_mu > 0:
                     loss = loss + settings.proximal_mu / 2 * _squared_distance(net, received)
                 loss.backward()
+                if control is not None:
+                    control.correct(net)
                 optimizer.step()
         checkpoints.keep(epoch + 1, total, net, optimizer, order)
     return total / len(images)
