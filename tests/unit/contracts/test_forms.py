@@ -85,3 +85,9 @@ def test_only_the_bus_carries_other_forms_than_full(update: dict[str, Any]) -> N
     refused = told(**app, runtime="superlink", update=update)
     assert "updates need runtime bus: over superlink, form full" in refused["spec.update"]
     assert spec_of(**app, runtime="superlink").spec.update.is_full
+
+
+@pytest.mark.parametrize("name", ["scaffold", "fedxgbbagging", "fedxgbcyclic"])
+def test_strategies_that_take_more_than_weights_have_full_alone(name: str) -> None:
+    refused = told(strategy={"name": name}, update={"form": "delta"})
+    assert refused["spec.update"].startswith(f"{name} takes more than the weights of a model")
