@@ -30,6 +30,7 @@ if __package__ in (None, ""):  # run as a file: the repository's root is not on 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from flowerbed.flower_apps.initialize import initial_checkpoint
+from flowerbed.flower_apps.messages import CONTROL_PREFIX
 from flowerbed.flower_apps.registry import BUILTIN, find, load_client_app
 from scripts.prepare_data import prepare
 
@@ -146,8 +147,10 @@ def bench(data: Path, config: Config | None = None) -> Iterator[Bench]:
 
 def evaluate_checkpoint(data: Path, checkpoint: Path) -> Scores:
     """Score a safetensors checkpoint on the held-out rows of all sites, and of each."""
+    tensors = load(checkpoint.read_bytes())
+    model = {name: one for name, one in tensors.items() if not name.startswith(CONTROL_PREFIX)}
     with bench(data) as opened:
-        return opened.score(load(checkpoint.read_bytes()))
+        return opened.score(model)
 
 
 def compare(data: Path, rounds: int, seed: int, config: Config | None = None) -> Comparison:
