@@ -34,7 +34,7 @@ crash-matrix: setup ## kill each service at each step of each event (20 to 30 mi
 	@$(PY) -m scripts.crash_matrix
 
 bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup idle recovery \
-	recovery-flower policies updates) ## all of these (about 3 hours)
+	recovery-flower policies updates simulation) ## all of these (about 3 hours)
 
 bench-setup: setup
 	@bash scripts/bench/setup.sh
@@ -79,6 +79,10 @@ bench-recovery: setup ## what a kill of each process costs a round, 20 times eac
 bench-recovery-flower: setup ## what the same kills cost stock Flower
 	@$(BENCH).recovery_flower --kills 5
 
+bench-simulation: setup ## samples a second of 100 and 500 virtual clients, beside Flower's simulation (8 min)
+	@$(BENCH).simulation --clients 100 --rounds 2 --epochs 5
+	@$(BENCH).simulation --clients 500 --rounds 2 --epochs 5 --fraction 0.2
+
 bench-policies: setup ## accuracy and time of each round policy, with and without a slow site
 	@$(BENCH).policies --updates 40 --share 0.1
 
@@ -109,4 +113,4 @@ lock: setup ## make requirements.lock anew
 
 .PHONY: help setup demo demo-stop reproduce test screenshots chaos fuzz-api crash-matrix bench bench-setup \
 	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-robust bench-strategies bench-models bench-startup bench-idle bench-recovery \
-	bench-recovery-flower bench-policies bench-updates check verify generate format lock
+	bench-recovery-flower bench-policies bench-updates bench-simulation check verify generate format lock

@@ -23,6 +23,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, required=True)
     parser.add_argument("--rounds", type=int, required=True)
     parser.add_argument("--epochs", type=int, required=True)
+    parser.add_argument("--fraction", type=float, default=1.0, help="of them that train")
     options = parser.parse_args()
     sys.path.insert(0, str(EXAMPLE))
     from digits.client_app import app as client_app  # type: ignore[import-not-found]
@@ -41,7 +42,8 @@ def main() -> int:
     @server_app.main()
     def run(grid: Grid, context: Context) -> None:
         told = {"learning-rate": 0.05, "local-epochs": options.epochs, "batch-size": 16}
-        Timed(min_available_nodes=options.clients).start(
+        n, fraction = options.clients, options.fraction
+        Timed(fraction_train=fraction, min_available_nodes=n).start(
             grid=grid,
             initial_arrays=ArrayRecord(Net().state_dict()),
             train_config=ConfigRecord(dict(told)),
