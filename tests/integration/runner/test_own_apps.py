@@ -163,6 +163,24 @@ def test_epochs_are_bounded_by_the_site_over_rounds(
     assert len(control_plane.reports) == 1
 
 
+def test_a_site_keeps_its_labels_entropy_to_itself_asked_or_not(
+    control_plane: ControlPlane, reference: DatasetRef, start_agent: Start, enrolled: StateDir
+) -> None:
+    allow(enrolled, label_entropy=False)
+    control_plane.offer()
+    told: list[dict[str, Any]] = [{"behave": "tells-entropy"}, {"label-entropy": True}]
+    control_plane.orders = [
+        control_plane.order(BASE, dataset_sha256=reference.sha256, round_number=n, config=config)
+        for n, config in enumerate(told, start=1)
+    ]
+    start_agent()
+    wait_for(lambda: control_plane.failures, "a refused order")
+    ((_, report),) = control_plane.reports
+    assert "label-entropy" not in report.metrics and "train-loss" in report.metrics
+    ((_, failure),) = control_plane.failures
+    assert failure.code == "policy-disclosure"
+
+
 @pytest.mark.parametrize(
     ("raw", "code"),
     [

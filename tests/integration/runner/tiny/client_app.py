@@ -47,6 +47,8 @@ def train(message: Message, context: Context) -> Message:
         del metrics["num-examples"]
     if "tokens" in config:
         metrics["num-tokens"] = int(config["tokens"])
+    if config.get("behave") == "tells-entropy":
+        metrics["label-entropy"] = 0.5
     content = RecordDict({"arrays": ArrayRecord(arrays), "metrics": MetricRecord(metrics)})
     return Message(content, reply_to=message)
 

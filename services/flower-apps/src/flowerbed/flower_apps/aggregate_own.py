@@ -9,11 +9,14 @@ round to round in a file; only this process, which runs the strategy's code anyw
 """
 
 import argparse
+import ctypes
 import inspect
 import json
 import pickle
+import signal
 import types
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +35,7 @@ Config = Mapping[str, bool | float | int | str]
 FIRST_NODE = 2
 """The node id of place 0; 1 is Flower's own."""
 STATE = "state"
+_PR_SET_PDEATHSIG = 1
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -231,6 +235,12 @@ def _culprit(held: Mapping[str, Any]) -> str:
     return "the strategy"
 
 
+def _die_with_parent() -> None:
+    """Nobody waits for the answer of a bridge that was killed, and the code may never end."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Have a strategy aggregate one exchange.")
     parser.add_argument("--job", type=Path, required=True, metavar="FILE.json")
@@ -238,4 +248,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    _die_with_parent()
     main()
