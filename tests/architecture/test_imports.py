@@ -60,6 +60,7 @@ LENT = {
         "flowerbed.flower_apps.seeded",
         "flowerbed.flower_apps.forms",
         "flowerbed.flower_apps.form_bits",
+        "flowerbed.flower_apps.grid_pipe",
     },
     ("runner", "flower_apps"): {
         "flowerbed.flower_apps.registry",
@@ -67,6 +68,7 @@ LENT = {
         "flowerbed.flower_apps.seeded",
         "flowerbed.flower_apps.forms",
         "flowerbed.flower_apps.encoding",
+        "flowerbed.flower_apps.contents",
     },
     ("runner", "events"): {"flowerbed.events.destinations"},
 }
@@ -76,8 +78,9 @@ DECIDERS = (
     "lease/leases.py", "lease/clients.py", "lease/datasets.py",
     "orchestrator/decider.py", "orchestrator/evolve.py", "orchestrator/exchanges.py",
     "orchestrator/cohorts.py", "orchestrator/rounds.py", "orchestrator/steering.py",
-    "orchestrator/commands.py", "orchestrator/state.py", "aggregator/decider.py",
-    "aggregator/quorum.py", "artifact/decider.py", "artifact/apps.py",
+    "orchestrator/commands.py", "orchestrator/state.py", "orchestrator/serving.py",
+    "aggregator/decider.py", "aggregator/journal.py", "aggregator/quorum.py",
+    "artifact/decider.py", "artifact/apps.py",
 )  # fmt: skip
 PURE = {
     "dataclasses", "typing", "collections", "math", "datetime", "functools", "enum", "random",

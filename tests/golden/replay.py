@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flowerbed.aggregator.decider import exchange
+from flowerbed.aggregator.journal import journal
 from flowerbed.aggregator.quorum import Answers
 from flowerbed.artifact.apps import app
 from flowerbed.artifact.decider import lineage
@@ -29,6 +30,7 @@ DECIDERS: dict[str, Decider[Any, Any, Any]] = {
     "exchange": exchange,
     "lineage": lineage,
     "app": app,
+    "serverapp": journal,
 }
 
 

@@ -5,6 +5,7 @@ streams/trouble: made by the deciders, for the facts that a good run does not ha
 streams/policies: made by the deciders: a client declines, another is replaced, an update is late,
     a person changes the policy.
 streams/apps: made by the decider: a bundle is pushed.
+streams/whole: made by the deciders: a whole ServerApp, whose process is started again.
 """
 
 import json
@@ -27,7 +28,7 @@ from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, train
 from flowerbed.orchestrator.state import Member
 from tests.golden.replay import STREAMS, Stored, by_stream, load, states
 
-RECORDINGS = ("hospital", "trouble", "policies", "apps")
+RECORDINGS = ("hospital", "trouble", "policies", "apps", "whole")
 HOSPITAL = load("hospital")
 
 

@@ -17,6 +17,7 @@ from flowerbed.contracts.artifact import ArtifactRecorded
 from flowerbed.contracts.client import ClientDropped, ClientJoined, ClientReleased
 from flowerbed.contracts.event import Event
 from flowerbed.contracts.ids import federation_id
+from flowerbed.contracts.server_app import MessagesPushed
 from flowerbed.contracts.values import ArtifactRef, DatasetRef, Exchange
 from flowerbed.events.service import Shell
 from flowerbed.orchestrator import MIGRATIONS, __main__
@@ -167,6 +168,18 @@ class House:
             owing=owing,
         )
         await self.say("artifact", f"lineage-{federation}", federation, recorded, tenant)
+
+    async def push(self, federation: str, tenant: str = "acme") -> None:
+        """A whole ServerApp has sent messages, which run out in a minute."""
+        pushed = MessagesPushed(
+            federation_id=federation,
+            round_number=1,
+            cohort=(),
+            n_nodes=2,
+            at=1.0,
+            deadline_at=self.clock.now() + timedelta(minutes=1),
+        )
+        await self.say("aggregator", f"serverapp-{federation}", federation, pushed, tenant)
 
     async def aggregate(
         self,

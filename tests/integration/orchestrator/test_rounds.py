@@ -414,7 +414,8 @@ async def test_a_tenants_rows_are_its_own_on_every_table(house: House) -> None:
         federation = await house.submit(tenant=tenant)
         await house.record(federation, 0, tenant=tenant)
         await house.join(federation, "a", tenant=tenant)
-    await house.until_consumed(4)
+        await house.push(federation, tenant=tenant)
+    await house.until_consumed(6)
     for mine, other in (("acme", "other"), ("other", "acme")):
         await assert_walled(house.made, mine, other, empty={"dead_letters"})
 

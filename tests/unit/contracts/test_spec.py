@@ -44,7 +44,8 @@ def test_the_examples_are_accepted(path: Path) -> None:
     if (own := path.parent / written["spec"]["app"]).is_dir():
         assert own.name == path.stem
         written["spec"]["app"] = f"fab:{'0' * 64}"  # as the command line names it
-        assert parse_spec(written).spec.model_ref.uri.startswith("app:")
+        model = parse_spec(written).spec.model_ref
+        assert model is not None and model.uri.startswith("app:")
         return
     assert parse_spec(written).spec.app.startswith("builtin:")
 
@@ -119,6 +120,7 @@ def test_the_document_writes_every_default_out() -> None:
         "metadata": {"name": "demo", "tenant": "acme", "labels": {}},
         "spec": {
             "app": "builtin:hospital",
+            "server_app": "strategy",
             "model_ref": {"uri": "builtin:hospital", "sha256": None, "format": "safetensors"},
             "strategy": {
                 "name": "fedavg", "custom": None, "params": {},

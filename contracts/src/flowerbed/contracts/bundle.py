@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flowerbed.contracts.values import Scalar
+from flowerbed.contracts.whole import ROUNDS
 
 LARGEST_BUNDLE = 10 * 1024 * 1024
 """Bytes: as Flower has it."""
@@ -44,7 +45,8 @@ class BadBundle(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """`config`: the app's own defaults, `[tool.flwr.app.config]`, nested keys joined with dots.
+    """`server_app`: its ServerApp; empty where it names none.
+    `config`: the app's own defaults, `[tool.flwr.app.config]`, nested keys joined with dots.
 
     `content`: sha256 over the names and digests of all files but the signature: what is signed.
     `signature`: what lies there, which nobody has checked.
@@ -56,6 +58,7 @@ class Bundle:
     version: str
     publisher: str
     client_app: str
+    server_app: str
     config: Mapping[str, Scalar]
     content: str
     signature: str | None = None
@@ -112,10 +115,13 @@ def run_config(
     """What the app finds in `context.run_config`: its defaults, and the spec's words over them.
 
     A number stays of the kind that the app gave it: `lr: 1` is a float where its default is one.
+    The number of rounds is told only to an app that has a name for it.
     """
     config = dict(defaults)
     for name, value in hyper_parameters.items():
         key = name.replace("_", "-")
+        if name == ROUNDS and key not in config:
+            continue
         is_float = isinstance(config.get(key), float)
         whole = isinstance(value, int) and not isinstance(value, bool)
         config[key] = float(value) if is_float and whole else value
@@ -173,8 +179,8 @@ def _check_name(name: str) -> None:
 def _described(raw: bytes, files: Mapping[str, bytes]) -> Bundle:
     project = _project(files)
     app = _table(project, "tool", "flwr", "app")
-    client_app = _table(app, "components").get("clientapp")
-    if not isinstance(client_app, str) or _REFERENCE.fullmatch(client_app) is None:
+    client_app = _component(app, "clientapp")
+    if not client_app:
         raise BadBundle(
             f"its {PROJECT} names no Flower app: [tool.flwr.app.components] needs"
             ' clientapp = "module:name"'
@@ -187,6 +193,7 @@ def _described(raw: bytes, files: Mapping[str, bytes]) -> Bundle:
         version=_word(about, "version", "[project]"),
         publisher=_word(app, "publisher", "[tool.flwr.app]"),
         client_app=client_app,
+        server_app=_component(app, "serverapp"),
         config=_flat(_table(app, "config")),
         content=_content(files),
         signature=_signature(files),
@@ -207,6 +214,12 @@ def _signature(files: Mapping[str, bytes]) -> str | None:
     if len(raw) > LARGEST_SIGNATURE or not raw.isascii():
         raise BadBundle(f"its {SIGNATURE} is no signature")
     return raw.decode()
+
+
+def _component(app: Mapping[str, Any], name: str) -> str:
+    """What it names, or nothing that could be loaded."""
+    found = _table(app, "components").get(name)
+    return found if isinstance(found, str) and _REFERENCE.fullmatch(found) else ""
 
 
 def _project(files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -1,6 +1,15 @@
 """Every event there is, by its owner."""
 
-from flowerbed.contracts import aggregate, apps, artifact, client, federation, round, update
+from flowerbed.contracts import (
+    aggregate,
+    apps,
+    artifact,
+    client,
+    federation,
+    round,
+    server_app,
+    update,
+)
 from flowerbed.contracts.event import Event
 from flowerbed.contracts.topology import STREAMS
 
@@ -39,6 +48,13 @@ EVENTS: tuple[type[Event], ...] = (
     artifact.ArtifactPromoted,
     artifact.ArtifactRevoked,
     apps.AppPushed,
+    server_app.ServerAppStarted,
+    server_app.ServerAppExtended,
+    server_app.ServerAppRestarted,
+    server_app.MessagesPushed,
+    server_app.MessageAnswered,
+    server_app.MessagesPulled,
+    server_app.ServerAppCompleted,
 )
 
 

@@ -3,9 +3,9 @@
 The signature is made by the lease service and checked by the runner before anything runs.
 """
 
-from typing import Literal
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from flowerbed.contracts.event import Payload
 from flowerbed.contracts.forms import label
@@ -15,6 +15,12 @@ ALGORITHM = "EdDSA"
 ISSUER = "flowerbed-lease"
 MANIFEST_TYPE = "flowerbed-manifest+jwt"
 WORK_ORDER_TYPE = "flowerbed-work-order+jwt"
+
+
+MessageType = Annotated[
+    str, StringConstraints(pattern=r"^(train|evaluate|query)(\.[A-Za-z_][A-Za-z0-9_]{0,62})?$")
+]
+"""Flower's: a category, and after a dot the name of an action of the app's own."""
 
 
 class Claims(BaseModel):
@@ -100,9 +106,23 @@ class Upload(Payload):
     uri: str
 
 
+class WholeMessage(Payload):
+    """A message of a ServerApp of the app's own: the order's `base` is its whole content.
+
+    `place`: of the node among the `n_nodes` of the run.
+    """
+
+    message_id: str
+    group_id: str = ""
+    node_id: int = Field(ge=0)
+    place: int = Field(ge=0)
+    n_nodes: int = Field(ge=1)
+
+
 class WorkOrder(Claims):
     """One Flower message for one client. `exp` is the exchange's deadline.
 
+    `message`: the message is an app's own; its reply is uploaded as it is, whatever its type.
     `traceparent` (W3C): what the spans of this work belong to.
     `takes_measures`: the report may hold `measures`.
     `frozen`: where `base` has the trained tensors alone, the file that has the others.
@@ -112,7 +132,7 @@ class WorkOrder(Claims):
     round_number: int = Field(ge=1)
     attempt: int = Field(ge=1)
     exchange: Exchange
-    message_type: Literal["train", "evaluate", "query"]
+    message_type: MessageType
     seed: int = Field(ge=0)
     config: dict[str, Scalar]
     base: ArtifactRef
@@ -123,3 +143,4 @@ class WorkOrder(Claims):
     takes_measures: bool = False
     frozen: ArtifactRef | None = None
     frozen_download: Download | None = None
+    message: WholeMessage | None = None

@@ -18,8 +18,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
-from flowerbed.contracts import strategies
+from flowerbed.contracts import strategies, whole
 from flowerbed.contracts.apps import (
     APP_PATTERN,
     BUILTIN,
@@ -151,7 +152,8 @@ class Artifacts(Section):
 
 class Spec(Section):
     app: Annotated[str, StringConstraints(pattern=APP_PATTERN)]
-    model_ref: ModelRef
+    server_app: Literal["strategy", "whole"] = "strategy"
+    model_ref: Annotated[ModelRef | None, Field(validate_default=True)] = None
     strategy: Strategy = Strategy()
     num_rounds: Count
     client_fraction: Fraction = 1.0
@@ -179,10 +181,31 @@ class Spec(Section):
             )
         return app
 
+    @field_validator("server_app")
+    @classmethod
+    def _app_of_ones_own(cls, server_app: str, info: ValidationInfo) -> str:
+        if server_app == "whole" and not is_pushed(info.data.get("app", PUSHED)):
+            raise ValueError("strategy: an app that ships with this version has its rounds run")
+        return server_app
+
+    @field_validator("strategy", "client_fraction", "round_policy", "update", "runtime")
+    @classmethod
+    def _left_to_the_whole(cls, value: Any, info: ValidationInfo) -> Any:
+        is_whole = info.data.get("server_app") == "whole"
+        if is_whole and (told := whole.refused(info.field_name or "", value)):
+            raise ValueError(told)
+        return value
+
     @field_validator("model_ref")
     @classmethod
-    def _model_of_the_app(cls, model: ModelRef, info: ValidationInfo) -> ModelRef:
-        app = info.data.get("app")
+    def _model_of_the_app(cls, model: ModelRef | None, info: ValidationInfo) -> ModelRef | None:
+        app, is_whole = info.data.get("app"), info.data.get("server_app") == "whole"
+        if is_whole and model is not None:
+            raise ValueError("no model_ref: with server_app whole the app makes its own arrays")
+        if model is None:
+            if not is_whole and "server_app" in info.data:
+                raise PydanticCustomError("missing", "required")
+            return None
         if app is None or model.uri.startswith("s3:"):
             return model
         if is_pushed(app) and not model.uri.startswith(MODEL):
@@ -208,6 +231,11 @@ class Spec(Section):
         if strategy is not None and n is not None and (told := strategy.refusal_of(policy, n)):
             raise ValueError(told)
         return policy
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the app's ServerApp runs as it is, instead of our rounds."""
+        return self.server_app == "whole"
 
     @property
     def code_hash(self) -> Sha256:
@@ -250,14 +278,16 @@ class Spec(Section):
 
     @property
     def hyper_parameters(self) -> dict[str, Scalar]:
-        """What a lease's manifest says of the training."""
-        train = self.train
+        """What a lease's manifest says of the training. A whole ServerApp is told only what the
+        spec says, and its number of rounds where it has a name for it."""
+        train, names = self.train, ("local_epochs", "batch_size", "learning_rate", "seed")
+        if not self.is_whole:
+            return {**train.app_parameters, **{name: getattr(train, name) for name in names}}
+        said = [name for name in names if name in train.model_fields_set]
         return {
             **train.app_parameters,
-            "local_epochs": train.local_epochs,
-            "batch_size": train.batch_size,
-            "learning_rate": train.learning_rate,
-            "seed": train.seed,
+            **{name: getattr(train, name) for name in said},
+            whole.ROUNDS: self.num_rounds,
         }
 
     @field_validator("simulation")
@@ -295,8 +325,7 @@ class FederationSpec(Section):
 
     def document(self) -> dict[str, object]:
         """The spec as plain JSON values, snake_case, every default written out."""
-        document: dict[str, object] = self.model_dump(mode="json")
-        return document
+        return self._dumped()
 
     @property
     def release(self) -> int:
@@ -307,12 +336,12 @@ class FederationSpec(Section):
         strategy = self.spec.strategy
         is_later = strategy.name not in strategies.AT_FIRST or strategy.weighting != Weighting()
         is_later = is_later or self.spec.app not in APPS_AT_FIRST or not self.spec.update.is_full
-        is_later = is_later or self.spec.runtime != "bus"
+        is_later = is_later or self.spec.runtime != "bus" or self.spec.is_whole
         return 2 if says_more or is_short or is_later else 1
 
     def brief(self) -> dict[str, Any]:
         """As the first release writes and reads it: later keys only where they say something."""
-        document: dict[str, Any] = self.model_dump(mode="json")
+        document = self._dumped()
         policy, defaults = document["spec"]["round_policy"], RoundPolicy().model_dump(mode="json")
         for key in ADDED_LATER:
             if policy[key] == defaults[key]:
@@ -326,4 +355,14 @@ class FederationSpec(Section):
                 del document["spec"][section]
         if self.spec.update.is_full:
             del document["spec"]["update"]
+        if not self.spec.is_whole:
+            del document["spec"]["server_app"]
+        return document
+
+    def _dumped(self) -> dict[str, Any]:
+        """Of what a whole ServerApp is told, only what was said: its own defaults stand else."""
+        document: dict[str, Any] = self.model_dump(mode="json")
+        if self.spec.is_whole:
+            document["spec"]["train"] = self.spec.train.model_dump(mode="json", exclude_unset=True)
+            del document["spec"]["model_ref"]
         return document

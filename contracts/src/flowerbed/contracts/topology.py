@@ -103,12 +103,17 @@ _CLIENT_FACTS = tuple(
 
 STREAMS = (
     StreamSpec(
-        name="FL_ORCHESTRATOR", owner="orchestrator", types=_FEDERATION_FACTS + _ROUND_FACTS
+        name="FL_ORCHESTRATOR",
+        owner="orchestrator",
+        types=(
+            *_FEDERATION_FACTS, *_ROUND_FACTS,
+            "fl.serverapp.started", "fl.serverapp.extended",
+        ),
     ),
     StreamSpec(
         name="FL_LEASE",
         owner="lease",
-        types=(*_CLIENT_FACTS, "fl.update.submitted", "fl.update.failed"),
+        types=(*_CLIENT_FACTS, "fl.update.submitted", "fl.update.failed", "fl.message.answered"),
     ),
     StreamSpec(
         name="FL_AGGREGATOR",
@@ -116,6 +121,8 @@ STREAMS = (
         types=(
             "fl.update.accepted", "fl.update.rejected", "fl.update.quarantined",
             "fl.aggregate.completed", "fl.aggregate.failed",
+            "fl.message.pushed", "fl.message.pulled",
+            "fl.serverapp.restarted", "fl.serverapp.completed",
         ),
     ),
     StreamSpec(
@@ -140,7 +147,7 @@ _READERS = (
     DurableSpec(
         service="orchestrator",
         stream="FL_AGGREGATOR",
-        types=("fl.aggregate.completed", "fl.aggregate.failed"),
+        types=("fl.aggregate.completed", "fl.aggregate.failed", "fl.message.pushed"),
     ),
     DurableSpec(service="orchestrator", stream="FL_ARTIFACT", types=("fl.artifact.recorded",)),
     DurableSpec(
@@ -152,18 +159,20 @@ _READERS = (
             "fl.round.completed", "fl.round.failed", *_ENDED,
         ),
     ),
+    DurableSpec(service="lease", stream="FL_AGGREGATOR", types=("fl.message.pushed",)),
     DurableSpec(
         service="aggregator",
         stream="FL_ORCHESTRATOR",
         types=(
             "fl.federation.created", "fl.federation.policy_changed", "fl.round.started",
-            "fl.round.member_replaced", "fl.round.evaluation_started", *_ENDED,
+            "fl.round.member_replaced", "fl.round.evaluation_started", "fl.serverapp.started",
+            *_ENDED,
         ),
     ),
     DurableSpec(
         service="aggregator",
         stream="FL_LEASE",
-        types=("fl.update.submitted", "fl.update.failed"),
+        types=("fl.update.submitted", "fl.update.failed", "fl.message.answered"),
     ),
     DurableSpec(service="artifact", stream="FL_AGGREGATOR", types=("fl.aggregate.completed",)),
     DurableSpec(service="artifact", stream="FL_ORCHESTRATOR", types=("fl.federation.created",)),

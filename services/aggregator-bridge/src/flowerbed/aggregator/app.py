@@ -2,11 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.flower_runs import Beats
+from flowerbed.aggregator.server_lines import ServerLogs, read_lines
 from flowerbed.aggregator.verify import Verification, verify
 from flowerbed.contracts.values import Token
 from flowerbed.events.http import internal_only
@@ -38,5 +39,14 @@ def routes(bridge: Bridge, token: SecretStr, beats: Beats) -> APIRouter:
     @router.post("/verify")
     async def verify_round(request: VerifyRequest) -> Verification:
         return await verify(bridge, request.federation_id, request.round_number, request.tenant)
+
+    @router.get("/internal/federations/{federation_id}/logs")
+    async def logs(
+        federation_id: str,
+        tenant: Token,
+        after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+        tail: Annotated[int | None, Query(ge=0, le=2000)] = None,
+    ) -> ServerLogs:
+        return await read_lines(bridge.database, tenant, federation_id, after, tail)
 
     return router

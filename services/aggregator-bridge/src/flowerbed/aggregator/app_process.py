@@ -31,6 +31,10 @@ _SAME_BYTES = {
 }
 
 
+BUNDLE = "app.fab"
+"""The file of a fetched bundle."""
+
+
 class CodeDiffers(Rejected):
     code: ClassVar[str] = "code-hash"
 
@@ -59,7 +63,7 @@ async def fetch_pushed(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path
         DigestDiffers: what lies there is something else.
     """
     sha256 = asked.created.code_hash
-    fab, unpacked = folder / "app.fab", folder / "app"
+    fab, unpacked = folder / BUNDLE, folder / "app"
     uri = bundle_uri(bridge.bucket, asked.context.tenant, sha256)
 
     def fetch() -> tuple[Path, Bundle]:
@@ -99,6 +103,27 @@ async def run_strategy(bridge: Bridge, asked: Asked, folder: Path, job: Mapping[
     await _run(bridge, name, ("aggregate_own", "--job", str(path)), its_own)
 
 
+async def check_server_app(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, Bundle]:
+    """The app whose ServerApp is to run here, unpacked.
+
+    Raises:
+        AppNotRun: the operator lets no app run here that was pushed.
+        AppFailed: it names no ServerApp.
+    """
+    if not bridge.runs_pushed_apps:
+        raise AppNotRun(
+            "this control plane runs no app that was pushed: leave server_app away, and name a"
+            " base checkpoint in S3, model_ref: {uri: s3://…}"
+        )
+    unpacked, bundle = await fetch_pushed(bridge, asked, folder)
+    if not bundle.server_app:
+        raise AppFailed(
+            f"app {bundle.name} names no ServerApp: [tool.flwr.app.components] needs"
+            ' serverapp = "module:name"'
+        )
+    return unpacked, bundle
+
+
 async def _run_builtin(bridge: Bridge, asked: Asked, path: Path) -> None:
     app = asked.spec.spec.app.removeprefix(BUILTIN)
     here = await asyncio.to_thread(code_hash, app)
@@ -117,6 +142,7 @@ async def _run_pushed(bridge: Bridge, asked: Asked, folder: Path, path: Path) ->
             " name it, model_ref: {uri: s3://…}"
         )
     unpacked, bundle = await fetch_pushed(bridge, asked, folder)
+    assert spec.model_ref is not None  # only a whole ServerApp has none
     config = {**bundle.config, **_dashed(spec.hyper_parameters)}
     model = spec.model_ref.uri.removeprefix(MODEL)
     told = _told(spec.train.seed, path, config)

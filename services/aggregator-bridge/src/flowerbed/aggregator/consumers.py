@@ -14,6 +14,7 @@ from flowerbed.aggregator.projections.exchanges import (
     streams_of,
     terms_of,
 )
+from flowerbed.aggregator.projections.messages import remember_answer
 from flowerbed.aggregator.projections.submissions import (
     remember_report,
     stream_of,
@@ -33,6 +34,7 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import MessageAnswered, ServerAppStarted
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.events.codec import Codec
 from flowerbed.events.connection import Connection
@@ -63,6 +65,10 @@ def consumers(
         late = await streams_with_late(tx, federation_id)
         wake(federation_id, terms_of(recorded.event).stream, *late)
 
+    async def on_serving(tx: Connection, recorded: Recorded[ServerAppStarted]) -> None:
+        await remember_exchange(tx, recorded)
+        wake(recorded.event.federation_id, terms_of(recorded.event).stream)
+
     async def on_member_replaced(tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
         wake(recorded.event.federation_id, await remember_replacement(tx, recorded.event))
 
@@ -81,6 +87,10 @@ def consumers(
         # A later exchange may list the work, and be recorded while this is.
         after_commit(partial(exchanges.wake_workers, event.federation_id))
 
+    async def on_message_answered(tx: Connection, recorded: Recorded[MessageAnswered]) -> None:
+        await remember_answer(tx, recorded)
+        after_commit(partial(exchanges.wake_workers, recorded.event.federation_id))
+
     def wake(federation_id: str, *streams: str) -> None:
         for stream in streams:
             after_commit(partial(exchanges.wake, federation_id, stream))
@@ -96,11 +106,21 @@ def consumers(
                 RoundStarted: on_exchange_started,
                 RoundMemberReplaced: on_member_replaced,
                 RoundEvaluationStarted: on_exchange_started,
+                ServerAppStarted: on_serving,
                 FederationCompleted: on_federation_ended,
                 FederationFailed: on_federation_ended,
                 FederationCancelled: on_federation_ended,
             },
             codec,
         ),
-        Consumer("lease", "FL_LEASE", {UpdateSubmitted: on_report, UpdateFailed: on_report}, codec),
+        Consumer(
+            "lease",
+            "FL_LEASE",
+            {
+                UpdateSubmitted: on_report,
+                UpdateFailed: on_report,
+                MessageAnswered: on_message_answered,
+            },
+            codec,
+        ),
     )

@@ -1,19 +1,22 @@
-"""An exchange's stream as its worker sees it: the state, and commands recorded on top."""
+"""A stream as its worker sees it: the state, and commands recorded on top."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Generic
 
 from flowerbed.aggregator import metrics
 from flowerbed.aggregator.decider import ExchangeCommand, ExchangeEvent, ExchangeState, exchange
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
 from flowerbed.contracts.update import UpdateAccepted, UpdateQuarantined, UpdateRejected
+from flowerbed.events.commands import E
 from flowerbed.events.context import Context
 from flowerbed.events.database import Database
+from flowerbed.events.decider import C, Decider, S
 from flowerbed.events.store import EventStore
 
 
 @dataclass(slots=True)
-class ExchangeLog:
+class WorkerLog(Generic[S, C, E]):
     """Read once, then kept: the worker is the stream's only writer.
 
     Should another have written nevertheless, `record` raises Conflict and the worker starts over.
@@ -23,25 +26,29 @@ class ExchangeLog:
     store: EventStore
     tenant: str
     stream: str
-    state: ExchangeState = exchange.initial
+    decider: Decider[S, C, E]
+    state: S = field(init=False)
     _version: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.state = self.decider.initial
 
     async def load(self) -> None:
         async with self.database.transaction(self.tenant) as tx:
             history = await self.store.read(tx, self.stream)
-        self.state = exchange.replay(recorded.event for recorded in history)
+        self.state = self.decider.replay(recorded.event for recorded in history)
         self._version = len(history)
 
-    async def record(self, commands: Sequence[tuple[ExchangeCommand, Context]]) -> None:
+    async def record(self, commands: Sequence[tuple[C, Context]]) -> None:
         """Decide all commands and record what follows, in one transaction."""
-        state, happened = self.state, list[ExchangeEvent]()
+        state, happened = self.state, list[E]()
         async with self.database.transaction(self.tenant) as tx:
             for command, context in commands:
-                events = exchange.decide(state, command)
+                events = self.decider.decide(state, command)
                 expected = self._version + len(happened)
                 await self.store.append(tx, self.stream, events, expected=expected, context=context)
                 for event in events:
-                    state = exchange.evolve(state, event)
+                    state = self.decider.evolve(state, event)
                 happened += events
         self.state = state
         self._version += len(happened)
@@ -49,7 +56,14 @@ class ExchangeLog:
             _count(event)
 
 
-def _count(event: ExchangeEvent) -> None:
+ExchangeLog = WorkerLog[ExchangeState, ExchangeCommand, ExchangeEvent]
+
+
+def exchange_log(database: Database, store: EventStore, tenant: str, stream: str) -> ExchangeLog:
+    return WorkerLog(database, store, tenant, stream, exchange)
+
+
+def _count(event: object) -> None:
     match event:
         case UpdateAccepted():
             metrics.updates.labels(event.exchange, "accepted").inc()
@@ -61,6 +75,8 @@ def _count(event: ExchangeEvent) -> None:
             metrics.aggregates.labels(event.exchange, "completed").inc()
         case AggregateFailed():
             metrics.aggregates.labels(event.exchange, metrics.outcomes(event.code)).inc()
+        case _:
+            pass
 
 
 def _count_bytes(event: UpdateAccepted) -> None:

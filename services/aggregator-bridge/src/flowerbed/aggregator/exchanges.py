@@ -16,10 +16,11 @@ from pathlib import Path
 
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import FailExchange
-from flowerbed.aggregator.exchange_log import ExchangeLog
+from flowerbed.aggregator.exchange_log import ExchangeLog, exchange_log
 from flowerbed.aggregator.gathering import Gathering
 from flowerbed.aggregator.initializing import Initializing
 from flowerbed.aggregator.projections.exchanges import Asked, open_exchanges
+from flowerbed.aggregator.serving import Serving, fail_serving
 from flowerbed.contracts.topology import PARTITIONS, partition
 from flowerbed.events.errors import Conflict, NotFound, Rejected, Unavailable
 from flowerbed.events.logs import about
@@ -166,13 +167,19 @@ class Exchanges:
     async def _work(self, asked: Asked, wakeup: Wakeup) -> None:
         folder = self._spool / f"{asked.terms.stream}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
-        kind = Initializing if asked.started is None else Gathering
         try:
-            await kind(self.bridge, asked, self._log(asked), folder, wakeup).run()
+            if asked.serving is not None:
+                await Serving(self.bridge, asked, asked.serving, folder, wakeup).run()
+            else:
+                kind = Initializing if asked.started is None else Gathering
+                await kind(self.bridge, asked, self._log(asked), folder, wakeup).run()
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
     async def _fail(self, asked: Asked, code: str, reason: str) -> None:
+        if asked.serving is not None:
+            await fail_serving(self.bridge, asked, code, reason)
+            return
         log = self._log(asked)
         await log.load()
         await log.record(
@@ -181,7 +188,8 @@ class Exchanges:
 
     def _log(self, asked: Asked) -> ExchangeLog:
         bridge = self.bridge
-        return ExchangeLog(bridge.database, bridge.store, asked.context.tenant, asked.terms.stream)
+        tenant, stream = asked.context.tenant, asked.terms.stream
+        return exchange_log(bridge.database, bridge.store, tenant, stream)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from flowerbed.aggregator.aggregation import store_tensors
-from flowerbed.aggregator.app_process import fetch_pushed, run_app
+from flowerbed.aggregator.app_process import BUNDLE, check_server_app, fetch_pushed, run_app
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.decider import Closed, CloseExchange, FailExchange, Result
 from flowerbed.aggregator.exchange_log import ExchangeLog
@@ -20,11 +20,11 @@ from flowerbed.aggregator.scaffold import with_control
 from flowerbed.aggregator.tensors import TensorFile
 from flowerbed.aggregator.trees import read_model
 from flowerbed.artifact.blobs import DigestDiffers, StoreAway, hash_file
-from flowerbed.contracts.apps import is_pushed
+from flowerbed.contracts.apps import bundle_uri, is_pushed
 from flowerbed.contracts.spec import Spec
 from flowerbed.contracts.strategies import SCAFFOLD, TREES
 from flowerbed.contracts.trace import of_exchange
-from flowerbed.contracts.values import Sha256
+from flowerbed.contracts.values import ArtifactRef, Sha256
 from flowerbed.events.errors import Rejected, Unavailable
 from flowerbed.events.telemetry import span
 from flowerbed.events.wakeup import Wakeup
@@ -66,9 +66,8 @@ class Initializing:
         terms = self.asked.terms
         under = of_exchange(terms.federation_id, 0, terms.attempt, terms.exchange)
         with span("initialize", self.asked.context, under=under, round_num=0) as opened:
-            path, sha256 = await make_base(self.bridge, self.asked, self.folder)
-            to = self.asked.spec.spec.artifacts
-            checkpoint = await asyncio.to_thread(store_tensors, self.bridge, to, path, sha256)
+            checkpoint = await self._base()
+            sha256 = checkpoint.sha256
             opened.set_attribute("sha256", sha256)
             close = CloseExchange(
                 terms=terms,
@@ -76,6 +75,18 @@ class Initializing:
                 result=Result(places=(), checkpoint=checkpoint),
             )
             await self.log.record([(close, self.asked.context)])
+
+    async def _base(self) -> ArtifactRef:
+        """The base checkpoint, stored; a whole ServerApp starts from its bundle."""
+        bridge, asked = self.bridge, self.asked
+        if asked.spec.spec.is_whole:
+            await check_server_app(bridge, asked, self.folder)
+            uri = bundle_uri(bridge.bucket, asked.context.tenant, asked.created.code_hash)
+            size = (self.folder / BUNDLE).stat().st_size
+            return ArtifactRef(uri=uri, sha256=asked.created.code_hash, size=size)
+        path, sha256 = await make_base(bridge, asked, self.folder)
+        to = asked.spec.spec.artifacts
+        return await asyncio.to_thread(store_tensors, bridge, to, path, sha256)
 
     async def _give_up_on(self, error: StoreAway) -> None:
         """Nobody waits for the base checkpoint after the deadline to join."""
@@ -104,21 +115,25 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
     """
     if asked.spec.spec.runtime == RUNTIME:
         await check_run(bridge, asked, folder)
+    if asked.spec.spec.is_whole:
+        await fetch_pushed(bridge, asked, folder)
+        return folder / BUNDLE, asked.created.code_hash
     model, path = asked.spec.spec.model_ref, folder / "base.safetensors"
+    assert model is not None
     if model.uri.startswith("s3://"):
         if is_pushed(asked.spec.spec.app):
             await fetch_pushed(bridge, asked, folder)  # or no site will find it either
         await asyncio.to_thread(bridge.blobs.download, model.uri, path, sha256=model.sha256)
     else:
         await run_app(bridge, asked, folder, path)
-    sha256 = await asyncio.to_thread(_verified, path, asked.spec.spec)
+    sha256 = await asyncio.to_thread(_verified, path, asked.spec.spec, model.sha256)
     if asked.spec.spec.strategy.name != SCAFFOLD:
         return path, sha256
     return await asyncio.to_thread(with_control, path, folder / "with-control.safetensors")
 
 
-def _verified(path: Path, spec: Spec) -> Sha256:
-    trainable, wanted = spec.update.trainable, spec.model_ref.sha256
+def _verified(path: Path, spec: Spec, wanted: Sha256 | None) -> Sha256:
+    trainable = spec.update.trainable
     with TensorFile(path) as base:
         if spec.strategy.name in TREES:
             read_model(base)

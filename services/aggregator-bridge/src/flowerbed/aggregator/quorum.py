@@ -74,6 +74,14 @@ class Terms:
         return self.owed[place - len(self.cohort)] if place >= len(self.cohort) else None
 
 
+class ServingTerms(Terms):
+    """Of a whole ServerApp, which is no exchange but has a stream and a worker like one."""
+
+    @property
+    def stream(self) -> str:
+        return f"serverapp-{self.federation_id}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What became of each piece of work that was reported, by its id, in the order recorded."""

@@ -6,6 +6,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from flowerbed.aggregator.aggregation import Aggregation, Made
 from flowerbed.aggregator.bridge import Bridge
@@ -19,7 +20,11 @@ from flowerbed.aggregator.spool import Spool
 from flowerbed.contracts.aggregate import AggregateCompleted
 from flowerbed.contracts.update import UpdateAccepted
 from flowerbed.contracts.values import ArtifactRef, Sha256
-from flowerbed.events.errors import NotFound
+from flowerbed.events.errors import NotFound, Rejected
+
+
+class NotFolded(Rejected):
+    code: ClassVar[str] = "server-app-whole"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,8 @@ async def verify(
     if tenant not in (None, owner):
         raise NotFound(f"round {round_number} of {federation_id} has no checkpoint here")
     asked = await read_exchange(bridge.database, owner, stream)
+    if asked.serving is not None:
+        raise NotFolded("the app's own ServerApp made it: no round's updates give these bytes")
     async with bridge.database.transaction(owner) as tx:
         history = [recorded.event for recorded in await bridge.store.read(tx, stream)]
     expected = next(event for event in history if isinstance(event, AggregateCompleted))

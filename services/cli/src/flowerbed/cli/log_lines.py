@@ -1,7 +1,8 @@
-"""`flowerbed federation logs`: what the ClientApps write at their sites."""
+"""`flowerbed federation logs`: what the ClientApps write at their sites, or a whole ServerApp."""
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -9,8 +10,8 @@ import typer
 from flowerbed.cli.api import Api
 from flowerbed.cli.calling import call
 from flowerbed.cli.completing import FederationId
-from flowerbed.cli.failing import Unreachable
-from flowerbed.cli.output import coloured, print_json, print_json_line
+from flowerbed.cli.failing import CommandFailed, Unreachable
+from flowerbed.cli.output import BAD_INPUT, coloured, print_json, print_json_line
 from flowerbed.cli.tables import moment
 
 INTERVAL = 1.0
@@ -43,18 +44,23 @@ def logs(
         int | None,
         typer.Option("--after", min=0, help="All past this position, instead of the last ones."),
     ] = None,
+    server: Annotated[
+        bool, typer.Option("--server", help="Of the app's whole ServerApp, not of its ClientApps.")
+    ] = False,
 ) -> None:
     """What the ClientApps write: their log lines and prints, scrubbed at the sites.
 
     Best effort: a site may hand out some of its lines, or keep them all to itself.
     """
-    api = call().api()
-    first = _first(api, federation_id, client, tail, after)
+    if server and client is not None:
+        raise CommandFailed("--server and --client are of two kinds of lines", exit_code=BAD_INPUT)
+    api, source = call().api(), _Source(federation_id, client, is_server=server)
+    first = _first(api, source, tail, after)
     if call().as_json and not follow:
         print_json(first)
         return
-    many = len(first["clients"]) > 1
-    for page in _pages(api, first, client) if follow else [first]:
+    many = len(first.get("clients", ())) > 1
+    for page in _pages(api, first, source) if follow else [first]:
         for line in page["lines"]:
             if call().as_json:
                 print_json_line(line)
@@ -81,6 +87,8 @@ def _short(label: str | None) -> str:
 
 def notes(page: Page) -> list[str]:
     """What is to be said where there are no lines."""
+    if "clients" not in page:
+        return [] if page["lines"] else ["no lines of a ServerApp: `server_app: whole` has some"]
     keeping = [one["label"] or one["client_id"] for one in page["clients"] if one["keeps_lines"]]
     found = [f"{name} keeps its log lines at the site" for name in keeping]
     if not page["lines"] and not keeping:
@@ -90,29 +98,43 @@ def notes(page: Page) -> list[str]:
     return found
 
 
-def _first(api: Api, federation_id: str, client: str | None, tail: int, after: int | None) -> Page:
-    path = f"/federations/{federation_id}/logs"
-    if after is None:
-        page: Page = api.get(path, client=client, tail=tail, tries=2)
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Whose lines are asked for."""
+
+    federation_id: str
+    client: str | None
+    is_server: bool
+
+    def read(self, api: Api, **asked: Any) -> Page:
+        kind = "server-logs" if self.is_server else "logs"
+        page: Page = api.get(
+            f"/federations/{self.federation_id}/{kind}", client=self.client, **asked
+        )
         return page
-    page = api.get(path, client=client, after=after, tries=2)
+
+
+def _first(api: Api, source: _Source, tail: int, after: int | None) -> Page:
+    if after is None:
+        return source.read(api, tail=tail, tries=2)
+    page = source.read(api, after=after, tries=2)
     whole = page
     while page["lines"]:
-        page = api.get(path, client=client, after=page["next_after"], tries=2)
+        page = source.read(api, after=page["next_after"], tries=2)
         whole = {**page, "lines": [*whole["lines"], *page["lines"]]}
     return whole
 
 
-def _pages(api: Api, first: Page, client: str | None) -> Iterator[Page]:
+def _pages(api: Api, first: Page, source: _Source) -> Iterator[Page]:
     """Page by page, until the federation is over and has said its last words."""
     yield (page := first)
-    path, after = f"/federations/{first['federation_id']}/logs", first["next_after"]
+    after = first["next_after"]
     n_quiet = 0
     while page["is_open"] or n_quiet < LAST_LOOKS:
         if not page["lines"]:
             time.sleep(INTERVAL)
         try:
-            page = api.get(path, client=client, after=after)
+            page = source.read(api, after=after)
         except Unreachable:
             time.sleep(INTERVAL)
             continue

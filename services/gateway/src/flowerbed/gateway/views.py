@@ -308,3 +308,21 @@ class ClientLogs(View):
     next_after: int
     is_open: bool
     clients: list[LogClient]
+
+
+class ServerLine(View):
+    """`kind`: `line`, or `left-out` for what is told of the process and not by it."""
+
+    position: int
+    at: datetime
+    kind: str
+    text: str
+
+
+class ServerLogs(View):
+    """Ask again with `after=next_after`; nothing more comes once it is not `is_open`."""
+
+    federation_id: str
+    lines: list[ServerLine]
+    next_after: int
+    is_open: bool

@@ -9,7 +9,7 @@ from flowerbed.events.codec import Codec
 from flowerbed.events.service import Shell, run
 from flowerbed.lease import federations, metrics
 from flowerbed.lease.app import internal_routes, log_routes, relay_routes
-from flowerbed.lease.consumers import consumer
+from flowerbed.lease.consumers import consumers
 from flowerbed.lease.desk import Desk
 from flowerbed.lease.doors import client_door, enrol_door
 from flowerbed.lease.enrolment import Enrolments
@@ -62,7 +62,8 @@ async def build(settings: LeaseSettings, shell: Shell) -> None:
     own = {"ca": settings.ca_certificate_file, "server": settings.server_certificate_file}
     shell.measured.append(partial(metrics.tell_certificates, own))
     shelf = LogShelf(database=shell.database, now=now)
-    shell.consume(consumer(store, waiting, codec))
+    for one in consumers(store, waiting, codec):
+        shell.consume(one)
     shell.route_traces(federations.TELEMETRY)
     shell.background("silence", partial(sweep, shell.database, store, now), leader=True)
     shell.background("old log lines", partial(forget_old, shell.database, now), leader=True)

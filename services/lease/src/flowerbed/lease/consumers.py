@@ -16,6 +16,7 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import MessagesPushed
 from flowerbed.events.codec import Codec
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Connection, after_commit
@@ -47,6 +48,16 @@ class Reactions:
         for key in (*asked, recorded.event.federation_id):
             after_commit(partial(self.waiting.wake, key))
 
+    async def on_messages(self, tx: Connection, recorded: Recorded[MessagesPushed]) -> None:
+        if await federations.find(tx, recorded.event.federation_id) is None:
+            return  # it has ended meanwhile
+        await work.open_beside(tx, recorded)
+        asked = [message.lease_id for message in recorded.event.cohort]
+        for lease_id in await not_held(tx, asked):
+            await miss(tx, self.store, lease_id, recorded.consequence())
+        for lease_id in asked:
+            after_commit(partial(self.waiting.wake, lease_id))
+
     async def on_replaced(self, tx: Connection, recorded: Recorded[RoundMemberReplaced]) -> None:
         if await work.replace_member(tx, recorded):
             for key in (recorded.event.replacement.lease_id, recorded.event.federation_id):
@@ -77,9 +88,11 @@ class Reactions:
             after_commit(partial(self.waiting.wake, one.lease_id))
 
 
-def consumer(store: EventStore, waiting: Waiting, codec: Codec) -> Consumer:
+def consumers(store: EventStore, waiting: Waiting, codec: Codec) -> tuple[Consumer, Consumer]:
+    """Of the orchestrator's facts, and of a whole ServerApp's messages."""
     reactions = Reactions(store, waiting)
-    return Consumer(
+    messages = Consumer("messages", "FL_AGGREGATOR", {MessagesPushed: reactions.on_messages}, codec)
+    rounds = Consumer(
         "rounds",
         "FL_ORCHESTRATOR",
         {
@@ -95,3 +108,4 @@ def consumer(store: EventStore, waiting: Waiting, codec: Codec) -> Consumer:
         },
         codec,
     )
+    return rounds, messages

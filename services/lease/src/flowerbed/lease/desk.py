@@ -25,7 +25,6 @@ from flowerbed.contracts.door import (
 from flowerbed.contracts.forms import UPDATE_FORM
 from flowerbed.contracts.ids import lease_id
 from flowerbed.contracts.trace import of_work
-from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.events import release
 from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
@@ -41,12 +40,11 @@ from flowerbed.lease.leases import (
     ClaimLease,
     DatasetChanged,
     DeclineLease,
-    FailUpdate,
     IssueLease,
     LeaseCommand,
     LeaseLost,
     ReleaseLease,
-    SubmitUpdate,
+    answering,
     lease,
 )
 from flowerbed.lease.leaving import leave
@@ -158,15 +156,8 @@ class Desk:
             if owed is None:
                 return
             await reports.check_fits(tx, held, owed, report)
-            update = UpdateSubmitted(
-                **reports.identity(held, owed, report.epoch),
-                artifact=report.artifact,
-                n_examples=report.n_examples,
-                metrics=report.metrics,
-                train_seconds=report.train_seconds,
-                **reports.measures(report),
-            )
-            await self._command(tx, peer, held, SubmitUpdate(update=update), owed.traceparent)
+            done = reports.answered(held, owed, report.epoch, report)
+            await self._command(tx, peer, held, answering(done), owed.traceparent)
             await work.answered(tx, lease_key, work_id)
 
         await retried(self.database, peer.tenant, act)
@@ -176,12 +167,8 @@ class Desk:
             held, owed = await self._owed(tx, peer, lease_key, work_id, failure.epoch)
             if owed is None:
                 return
-            failed = UpdateFailed(
-                **reports.identity(held, owed, failure.epoch),
-                code=failure.code,
-                detail=failure.detail,
-            )
-            await self._command(tx, peer, held, FailUpdate(failure=failed), owed.traceparent)
+            failed = reports.failed(held, owed, failure.epoch, failure.code, failure.detail)
+            await self._command(tx, peer, held, answering(failed), owed.traceparent)
             await work.answered(tx, lease_key, work_id)
 
         await retried(self.database, peer.tenant, act)

@@ -19,6 +19,7 @@ from flowerbed.contracts.client import (
     ClientLeaseIssued,
     ClientReleased,
 )
+from flowerbed.contracts.server_app import MessageAnswered
 from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.contracts.values import DatasetRef
 from flowerbed.events.decider import Decider
@@ -64,10 +65,17 @@ class FailUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerMessage:
+    """Of a whole ServerApp's: the reply, or why there is none."""
+
+    answer: MessageAnswered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MissWork:
     """Nobody holds the lease, and nobody is waited for: the work counts as failed."""
 
-    failure: UpdateFailed
+    failure: UpdateFailed | MessageAnswered
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +98,7 @@ LeaseCommand: TypeAlias = (
     | DeclineLease
     | SubmitUpdate
     | FailUpdate
+    | AnswerMessage
     | MissWork
     | DropClient
     | ReleaseLease
@@ -102,6 +111,7 @@ LeaseEvent: TypeAlias = (
     | ClientReleased
     | UpdateSubmitted
     | UpdateFailed
+    | MessageAnswered
 )
 
 # --- state ------------------------------------------------------------------
@@ -161,6 +171,19 @@ class NodeChanged(Rejected):
     code = "node-changed"
 
 
+def answering(answer: UpdateSubmitted | UpdateFailed | MessageAnswered) -> LeaseCommand:
+    """The command that records it."""
+    match answer:
+        case UpdateSubmitted():
+            return SubmitUpdate(update=answer)
+        case UpdateFailed():
+            return FailUpdate(failure=answer)
+        case MessageAnswered():
+            return AnswerMessage(answer=answer)
+        case _:
+            assert_never(answer)
+
+
 # --- decide -----------------------------------------------------------------
 
 
@@ -176,6 +199,8 @@ def decide(state: LeaseState, command: LeaseCommand) -> list[LeaseEvent]:
             return _answer(state, command.update)
         case FailUpdate():
             return _answer(state, command.failure)
+        case AnswerMessage():
+            return _answer(state, command.answer)
         case MissWork():
             return _miss(state, command.failure)
         case DropClient():
@@ -243,13 +268,15 @@ def _decline(state: LeaseState, command: DeclineLease) -> list[LeaseEvent]:
     ]
 
 
-def _answer(state: LeaseState, answer: UpdateSubmitted | UpdateFailed) -> list[LeaseEvent]:
+def _answer(
+    state: LeaseState, answer: UpdateSubmitted | UpdateFailed | MessageAnswered
+) -> list[LeaseEvent]:
     if not isinstance(state, Held) or state.epoch != answer.lease_epoch:
         raise _lost(state, answer.lease_epoch)
     return [] if answer.work_id in state.answered else [answer]
 
 
-def _miss(state: LeaseState, failure: UpdateFailed) -> list[LeaseEvent]:
+def _miss(state: LeaseState, failure: UpdateFailed | MessageAnswered) -> list[LeaseEvent]:
     if isinstance(state, Held) or failure.work_id in state.answered:
         return []  # whoever holds the lease answers
     return [failure]
@@ -314,7 +341,7 @@ def evolve(state: LeaseState, event: LeaseEvent) -> LeaseState:
             )
         case ClientDeclined():
             return state if isinstance(state, Free) else replace(state, declined=event.code)
-        case UpdateSubmitted() | UpdateFailed():
+        case UpdateSubmitted() | UpdateFailed() | MessageAnswered():
             return replace(state, answered=state.answered | {event.work_id})
         case ClientDropped() | ClientReleased():
             return Free(epoch=event.epoch, answered=state.answered)

@@ -3,7 +3,7 @@
 Training is: another client takes its place, or it comes back with what it had done.
 """
 
-from flowerbed.contracts.update import CLIENT_LEFT, UpdateFailed
+from flowerbed.contracts.update import CLIENT_LEFT
 from flowerbed.events.commands import execute
 from flowerbed.events.context import Context
 from flowerbed.events.database import Connection
@@ -28,18 +28,14 @@ async def leave(
 
 
 async def miss(tx: Connection, store: EventStore, lease_id: str, context: Context) -> None:
-    """Fail the evaluations that a lease owes, if nobody holds it; otherwise change nothing.
+    """Fail what nobody does in a lease's place, if nobody holds it; otherwise change nothing.
 
     An evaluation may be ordered while the lease ends: the later of the two sees the other.
     """
     one = await leases.find(tx, lease_id, lock=True)
     if one is None or one.status == "held":
         return
-    for owed in await work.evaluations(tx, lease_id):
-        failure = UpdateFailed(
-            **reports.identity(one, owed, one.epoch),
-            code=CLIENT_LEFT,
-            detail=f"its lease is {one.status}",
-        )
+    for owed in await work.not_waited_for(tx, lease_id):
+        failure = reports.failed(one, owed, one.epoch, CLIENT_LEFT, f"its lease is {one.status}")
         await execute(tx, store, lease, one.stream, MissWork(failure=failure), context)
         await work.answered(tx, lease_id, owed.work_id)

@@ -26,6 +26,7 @@ from flowerbed.contracts.relay import (
     RelayRefusals,
     RelayWork,
 )
+from flowerbed.contracts.server_app import MessagesPushed
 from flowerbed.events.connection import Connection
 from flowerbed.events.errors import NotFound, Rejected
 from flowerbed.lease import federations, heartbeats, nodes, terms, work
@@ -180,6 +181,7 @@ def _found(
 
 def _order(federation: OpenFederation, lease: Lease, owed: Work) -> RelayOrder:
     exchange = owed.exchange
+    assert not isinstance(exchange, MessagesPushed)  # they travel over the bus alone
     trains = exchange.exchange == "train"
     return RelayOrder(
         work_id=owed.work_id,

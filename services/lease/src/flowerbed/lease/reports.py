@@ -3,6 +3,9 @@
 from typing import Any
 
 from flowerbed.contracts.door import WorkReport
+from flowerbed.contracts.round import RoundEvaluationStarted
+from flowerbed.contracts.server_app import MessageAnswered, MessagesPushed
+from flowerbed.contracts.update import UpdateFailed, UpdateSubmitted
 from flowerbed.events.database import Connection
 from flowerbed.events.errors import Rejected
 from flowerbed.lease import federations, terms
@@ -19,8 +22,8 @@ class ReportRefused(Rejected):
 
 
 async def check_fits(tx: Connection, held: Lease, owed: Work, report: WorkReport) -> None:
-    """An update lies where the order said; an evaluation has none."""
-    if owed.exchange.exchange != "train":
+    """An update or a reply lies where the order said; an evaluation has none."""
+    if isinstance(owed.exchange, RoundEvaluationStarted):
         if report.artifact is not None:
             raise ReportRefused(f"{owed.exchange.exchange} work needs no update")
         return
@@ -31,6 +34,40 @@ async def check_fits(tx: Connection, held: Lease, owed: Work, report: WorkReport
     named = None if report.artifact is None else report.artifact.uri
     if named != ordered:
         raise ReportRefused(f"the update was ordered at {ordered}, not {named}")
+
+
+def answered(
+    held: Lease, owed: Work, epoch: int, report: WorkReport
+) -> UpdateSubmitted | MessageAnswered:
+    """The fact that the work is done."""
+    if isinstance(owed.exchange, MessagesPushed):
+        return MessageAnswered(
+            **_of_message(held, owed, epoch),
+            content=report.artifact,
+            train_seconds=report.train_seconds,
+        )
+    return UpdateSubmitted(
+        **identity(held, owed, epoch),
+        artifact=report.artifact,
+        n_examples=report.n_examples,
+        metrics=report.metrics,
+        train_seconds=report.train_seconds,
+        **measures(report),
+    )
+
+
+def failed(
+    held: Lease, owed: Work, epoch: int, code: str, detail: str
+) -> UpdateFailed | MessageAnswered:
+    """The fact that it is not, and why."""
+    if isinstance(owed.exchange, MessagesPushed):
+        return MessageAnswered(**_of_message(held, owed, epoch), code=code, detail=detail)
+    return UpdateFailed(**identity(held, owed, epoch), code=code, detail=detail)
+
+
+def _of_message(held: Lease, owed: Work, epoch: int) -> dict[str, Any]:
+    found = identity(held, owed, epoch)
+    return {name: value for name, value in found.items() if name not in ("attempt", "exchange")}
 
 
 def identity(held: Lease, owed: Work, epoch: int) -> dict[str, str | int]:

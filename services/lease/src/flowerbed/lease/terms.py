@@ -4,11 +4,13 @@ import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from typing import Any
 from uuid import uuid4
 
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.contracts.apps import bundle_uri, is_pushed
-from flowerbed.contracts.round import ExchangeStarted, RoundStarted
+from flowerbed.contracts.round import RoundEvaluationStarted
+from flowerbed.contracts.server_app import MessagesPushed
 from flowerbed.contracts.signed import (
     ISSUER,
     Download,
@@ -16,12 +18,13 @@ from flowerbed.contracts.signed import (
     Manifest,
     UpdateTerms,
     Upload,
+    WholeMessage,
     WorkOrder,
 )
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.lease.federations import OpenFederation
 from flowerbed.lease.projections.leases import Lease
-from flowerbed.lease.work import Work
+from flowerbed.lease.work import Exchange, Work
 
 MANIFEST_VALIDITY = timedelta(minutes=10)
 CLOCK_SKEW = timedelta(minutes=1)
@@ -44,9 +47,9 @@ def manifest(
     spec, telemetry = federation.spec.spec, federation.spec.spec.telemetry
     return Manifest(
         **_claims(lease, federation, tenant, at, at + MANIFEST_VALIDITY),
-        model_uri=spec.model_ref.uri,
-        model_sha256=spec.model_ref.sha256,
-        strategy=spec.strategy.name,
+        model_uri=spec.app if spec.model_ref is None else spec.model_ref.uri,
+        model_sha256=None if spec.model_ref is None else spec.model_ref.sha256,
+        strategy="server-app" if spec.is_whole else spec.strategy.name,
         hyper_parameters=spec.hyper_parameters,
         weighs_by_entropy=spec.strategy.weighting.entropy,
         dataset_uris=spec.dataset_spec.uris,
@@ -91,35 +94,61 @@ def work_order(
     blobs: Blobs,
 ) -> WorkOrder:
     """One client's part of an exchange, with a presigned URL for each object it may touch."""
-    exchange, member = work.exchange, work.exchange.cohort[work.place]
+    exchange, seed = work.exchange, work.exchange.cohort[work.place].seed
     seconds = math.ceil((work.until + LATE_UPLOAD - at).total_seconds())
     minute = int(at.timestamp()) // 60
     seconds = min(60 * math.ceil(max(seconds, 60) / 60), 7 * 86_400)
+    asked = _asked(exchange, work.place)
+    frozen = None if isinstance(exchange, MessagesPushed) else exchange.frozen
     return WorkOrder(
         **_claims(lease, federation, tenant, at, work.until),
         work_id=work.work_id,
         round_number=exchange.round_number,
         attempt=exchange.attempt,
-        exchange=exchange.exchange,
-        message_type="train" if exchange.exchange == "train" else "evaluate",
-        seed=member.seed,
-        config=exchange.config,
-        base=exchange.base,
-        download=Download(url=_base_url(blobs, exchange.base.uri, seconds, minute)),
-        frozen=exchange.frozen,
+        seed=seed,
+        download=Download(url=_base_url(blobs, asked["base"].uri, seconds, minute)),
+        frozen=frozen,
         frozen_download=None
-        if exchange.frozen is None
-        else Download(url=_base_url(blobs, exchange.frozen.uri, seconds, minute)),
+        if frozen is None
+        else Download(url=_base_url(blobs, frozen.uri, seconds, minute)),
         upload=_upload(exchange, lease.client_id, federation.spec, blobs, seconds),
         dataset_sha256=lease.dataset_sha256 or "",
+        **asked,
     )
 
 
-def upload_uri(spec: FederationSpec, exchange: ExchangeStarted, client_id: str) -> str:
+def _asked(exchange: Exchange, place: int) -> dict[str, Any]:
+    """What the order's message is: a whole ServerApp's has a content of its own."""
+    if not isinstance(exchange, MessagesPushed):
+        return {
+            "exchange": exchange.exchange,
+            "message_type": exchange.exchange,
+            "config": exchange.config,
+            "base": exchange.base,
+        }
+    pushed = exchange.cohort[place]
+    is_train = pushed.message_type.partition(".")[0] == "train"
+    return {
+        "exchange": "train" if is_train else "evaluate",
+        "message_type": pushed.message_type,
+        "config": pushed.config,
+        "base": pushed.content,
+        "message": WholeMessage(
+            message_id=pushed.message_id,
+            group_id=pushed.group_id,
+            node_id=pushed.node_id,
+            place=pushed.place,
+            n_nodes=exchange.n_nodes,
+        ),
+    }
+
+
+def upload_uri(spec: FederationSpec, exchange: Exchange, client_id: str) -> str:
     """Where a client's update lies: one place for one work, written once."""
     artifacts = spec.spec.artifacts
     place = f"{exchange.federation_id}/{exchange.round_number}-{exchange.attempt}"
-    return f"s3://{artifacts.bucket}/{artifacts.prefix}/updates/{place}/{client_id}.safetensors"
+    ending = "recorddict" if isinstance(exchange, MessagesPushed) else "safetensors"
+    return f"s3://{artifacts.bucket}/{artifacts.prefix}/updates/{place}/{client_id}.{ending}"
 
 
 @lru_cache(maxsize=64)
@@ -129,9 +158,9 @@ def _base_url(blobs: Blobs, uri: str, seconds: int, minute: int) -> str:
 
 
 def _upload(
-    exchange: ExchangeStarted, client_id: str, spec: FederationSpec, blobs: Blobs, seconds: int
+    exchange: Exchange, client_id: str, spec: FederationSpec, blobs: Blobs, seconds: int
 ) -> Upload | None:
-    if not isinstance(exchange, RoundStarted):
+    if isinstance(exchange, RoundEvaluationStarted):
         return None  # an evaluation's answer is its metrics
     return blobs.presign_put(upload_uri(spec, exchange, client_id), seconds)
 

@@ -7,23 +7,24 @@ later round may count it.
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.round import (
-    ExchangeStarted,
     OwedWork,
     RoundEvaluationStarted,
     RoundFailed,
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import MessagesPushed
 from flowerbed.events.connection import Connection
 from flowerbed.events.database import known_states
 from flowerbed.events.store import Recorded
 
-_KINDS: dict[str, type[RoundStarted] | type[RoundEvaluationStarted]] = {
-    kind.exchange: kind for kind in (RoundStarted, RoundEvaluationStarted)
+Exchange: TypeAlias = RoundStarted | RoundEvaluationStarted | MessagesPushed
+_KINDS: dict[str, type[Exchange]] = {
+    kind.exchange: kind for kind in (RoundStarted, RoundEvaluationStarted, MessagesPushed)
 }
 
 _WORK = (
@@ -38,7 +39,7 @@ class Work:
 
     work_id: str
     place: int
-    exchange: RoundStarted | RoundEvaluationStarted
+    exchange: Exchange
     traceparent: str | None
 
     @property
@@ -55,8 +56,14 @@ async def open_exchange(
     tx: Connection, recorded: Recorded[RoundStarted | RoundEvaluationStarted]
 ) -> None:
     """What was open before is closed by this, but for the work that it lists as owed."""
-    event, tenant = recorded.event, recorded.context.tenant
-    await close(tx, event.federation_id, keep=event.owed)
+    await close(tx, recorded.event.federation_id, keep=recorded.event.owed)
+    await open_beside(tx, recorded)
+
+
+async def open_beside(tx: Connection, recorded: Recorded[Any]) -> None:
+    """What was open before stays so: a whole ServerApp may send more before it is answered."""
+    event: Exchange = recorded.event
+    tenant = recorded.context.tenant
     await tx.execute(
         "INSERT INTO exchanges (federation_id, tenant, kind, data, traceparent)"
         " VALUES ($1, $2, $3, $4, $5)",
@@ -138,10 +145,10 @@ async def open_in(tx: Connection, federation_id: str) -> list[tuple[str, Work]]:
     return [(owing[one.work_id], one) for one in sorted(await _works(tx, rows), key=_age)]
 
 
-async def evaluations(tx: Connection, lease_id: str) -> list[Work]:
-    """The evaluations that this lease owes."""
+async def not_waited_for(tx: Connection, lease_id: str) -> list[Work]:
+    """What this lease owes and nobody does in its place: evaluations, and an app's messages."""
     works = await _works(tx, await tx.fetch(_WORK, lease_id))
-    return [one for one in works if one.exchange.exchange == "evaluate"]
+    return [one for one in works if not isinstance(one.exchange, RoundStarted)]
 
 
 async def answered(tx: Connection, lease_id: str, work: str) -> None:
@@ -184,14 +191,12 @@ async def _works(tx: Connection, rows: Iterable[Any]) -> list[Work]:
     return works
 
 
-async def _exchange(
-    tx: Connection, exchange_id: int, kind: str
-) -> RoundStarted | RoundEvaluationStarted | None:
+async def _exchange(tx: Connection, exchange_id: int, kind: str) -> Exchange | None:
     """As it was started, which it stays: all of its cohort ask for it, so it is kept."""
     states, key = known_states(), ("exchange", kind, str(exchange_id))
     kept = states.find(key)
     if kept is not None:
-        return cast(RoundStarted | RoundEvaluationStarted, kept[1])
+        return cast(Exchange, kept[1])
     data = await tx.fetchval("SELECT data FROM exchanges WHERE exchange_id = $1", exchange_id)
     if data is None:
         return None
@@ -205,6 +210,6 @@ def _age(work: Work) -> tuple[int, int, bool]:
     return exchange.round_number, exchange.attempt, exchange.exchange == "evaluate"
 
 
-def _work_id(event: ExchangeStarted, client_id: str) -> str:
-    kind = "train" if isinstance(event, RoundStarted) else "evaluate"
-    return work_id(event.federation_id, event.round_number, event.attempt, kind, client_id)
+def _work_id(event: Exchange, client_id: str) -> str:
+    place = (event.federation_id, event.round_number, event.attempt, event.exchange)
+    return work_id(*place, client_id)

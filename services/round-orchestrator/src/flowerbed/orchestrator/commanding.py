@@ -27,6 +27,7 @@ class Situation:
     pool: Pool
     at: datetime
     is_upgraded: bool
+    heard: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Federations:
             pool=await membership.pool(tx, federation_id),
             at=self.now(),
             is_upgraded=await self.is_upgraded(tx),
+            heard=await membership.heard(tx, federation_id),
         )
         stream = _stream(federation_id)
         recorded = []

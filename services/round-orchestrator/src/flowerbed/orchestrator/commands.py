@@ -73,10 +73,14 @@ class FailExchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckDeadline:
-    """Time passed. Early or late, it is never wrong."""
+    """Time passed. Early or late, it is never wrong.
+
+    `heard`: when the newest messages of a whole ServerApp run out.
+    """
 
     pool: Pool
     at: datetime
+    heard: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flowerbed.contracts.aggregate import AggregateCompleted, AggregateFailed
 from flowerbed.contracts.artifact import ArtifactRecorded
 from flowerbed.contracts.client import ClientDropped, ClientJoined, ClientReleased
+from flowerbed.contracts.server_app import MessagesPushed
 from flowerbed.events.codec import Codec
 from flowerbed.events.consumer import Consumer
 from flowerbed.events.database import Connection
@@ -88,6 +89,11 @@ class Reactions:
 
         await self.federations.command(tx, event.federation_id, make, recorded.consequence())
 
+    async def on_messages(self, tx: Connection, recorded: Recorded[MessagesPushed]) -> None:
+        event = recorded.event
+        tenant = recorded.context.tenant
+        await membership.hear(tx, tenant, event.federation_id, event.deadline_at)
+
     async def on_artifact(self, tx: Connection, recorded: Recorded[ArtifactRecorded]) -> None:
         event, context = recorded.event, recorded.consequence()
         if event.kind == "base":
@@ -131,6 +137,7 @@ def consumers(federations: Federations, codec: Codec) -> list[Consumer]:
             {
                 AggregateCompleted: reactions.on_aggregate,
                 AggregateFailed: reactions.on_aggregate_failed,
+                MessagesPushed: reactions.on_messages,
             },
             codec,
         ),

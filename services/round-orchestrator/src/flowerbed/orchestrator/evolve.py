@@ -23,12 +23,14 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import ServerAppExtended, ServerAppStarted
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.orchestrator.state import (
     Ended,
     Evaluating,
     Nothing,
     Refused,
+    Serving,
     State,
     Training,
     Waiting,
@@ -52,6 +54,8 @@ OrchestratorEvent: TypeAlias = (
     | RoundEvaluationStarted
     | RoundCompleted
     | RoundFailed
+    | ServerAppStarted
+    | ServerAppExtended
 )
 
 
@@ -76,6 +80,11 @@ def evolve(state: State, event: OrchestratorEvent) -> State:
             return Ended(outcome="cancelled")
         case _ if isinstance(state, Nothing | Refused | Ended):
             return state  # nothing can happen to what never began or is over
+        case ServerAppStarted() | ServerAppExtended():
+            until = event.deadline_at + patience(policy_of(state))
+            return Serving(federation_id=state.federation_id, spec=state.spec, until=until)
+        case _ if isinstance(state, Serving):
+            return state  # its exchanges are the aggregator's
         case FederationStarted():
             return _started(state, event.base)
         case FederationPaused():

@@ -1,5 +1,7 @@
 """Who is joined to a federation and what it starts from: facts of other services, kept here."""
 
+from datetime import datetime
+
 from flowerbed.contracts.client import ClientJoined
 from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.database import Connection
@@ -47,6 +49,24 @@ async def pool(tx: Connection, federation_id: str) -> Pool:
         )
         for row in rows
     )
+
+
+async def hear(tx: Connection, tenant: str, federation_id: str, until: datetime) -> None:
+    """A whole ServerApp has sent messages, which run out then."""
+    await tx.execute(
+        "INSERT INTO heard (federation_id, tenant, until) VALUES ($1, $2, $3)"
+        " ON CONFLICT (federation_id) DO UPDATE SET until = greatest(heard.until, EXCLUDED.until)",
+        federation_id,
+        tenant,
+        until,
+    )
+
+
+async def heard(tx: Connection, federation_id: str) -> datetime | None:
+    until: datetime | None = await tx.fetchval(
+        "SELECT until FROM heard WHERE federation_id = $1", federation_id
+    )
+    return until
 
 
 async def set_base(tx: Connection, tenant: str, federation_id: str, base: ArtifactRef) -> None:

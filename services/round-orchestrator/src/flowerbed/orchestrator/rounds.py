@@ -25,10 +25,12 @@ from flowerbed.orchestrator.commands import (
 )
 from flowerbed.orchestrator.evolve import OrchestratorEvent, evolve
 from flowerbed.orchestrator.exchanges import Trained, evaluation_exchange, training_exchange
+from flowerbed.orchestrator.serving import overdue, serving
 from flowerbed.orchestrator.state import (
     Evaluating,
     Owed,
     Pool,
+    Serving,
     State,
     Training,
     Waiting,
@@ -51,6 +53,8 @@ def open_round(state: State, base: ArtifactRef | None, pool: Pool, at: datetime)
         events.append(
             FederationStarted(federation_id=state.federation_id, base=start, n_clients=len(pool))
         )
+    if state.spec.spec.is_whole:
+        return [*events, serving(state.federation_id, state.spec, pool, at)]
     events.append(
         training_exchange(
             state.federation_id,
@@ -69,6 +73,10 @@ def open_round(state: State, base: ArtifactRef | None, pool: Pool, at: datetime)
 
 def checkpoint(state: State, command: RecordCheckpoint) -> Events:
     """The training is done: evaluate its checkpoint, or go on where nobody can."""
+    if isinstance(state, Serving):
+        n = max(1, command.round_number)
+        final = command.checkpoint
+        return [FederationCompleted(federation_id=state.federation_id, final=final, n_rounds=n)]
     if not isinstance(state, Training) or not _is_current(state, command):
         return []  # of an attempt that was given up, or told twice
     owed = _owed_next(state, closed_without(state, command.owing), command.pool, command.at)
@@ -111,6 +119,8 @@ def exchange_failed(state: State, command: FailExchange) -> Events:
     match state:
         case Waiting(base=None) if command.exchange == "initialize":
             return [_failed(state.federation_id, command.code, command.reason)]
+        case Serving() if command.exchange == "train":
+            return [_failed(state.federation_id, command.code, command.reason)]
         case Training() if command.exchange == "train" and _is_current(state, command):
             return _attempt_failed(state, command.code, command.reason, command.pool, command.at)
         case Evaluating() if command.exchange == "evaluate" and _is_current(state, command):
@@ -132,6 +142,8 @@ def deadline(state: State, command: CheckDeadline) -> Events:
         case Evaluating() if command.at >= state.give_up_at:
             told = f"no evaluation {_patience(state)} s after its deadline"
             return _end_round(state, {}, told, command.pool, command.at)
+        case Serving() if command.at >= state.until:
+            return overdue(state, command.heard, command.at)
         case _:
             return []
 

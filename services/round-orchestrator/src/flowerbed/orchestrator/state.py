@@ -7,6 +7,8 @@
                              │ Ended <── attempts used up                     │
                              └───────────── round completed ──────────────────┘
 
+With `server_app: whole`, Waiting ── start ──> Serving ── checkpoint ──> Ended.
+
 `Waiting` is every pause between exchanges: before the first round, and between two rounds while
 too few clients are joined or a person has paused the federation. Work that clients still owe
 goes along from state to state, while the policy lets it count.
@@ -111,16 +113,26 @@ class Evaluating:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The app's own ServerApp runs. `until`: when the aggregator is waited for no longer, unless
+    the app has sent messages since."""
+
+    federation_id: str
+    spec: FederationSpec
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     """`outcome`: completed, failed or cancelled."""
 
     outcome: str
 
 
-State: TypeAlias = Nothing | Refused | Waiting | Training | Evaluating | Ended
+State: TypeAlias = Nothing | Refused | Waiting | Training | Evaluating | Serving | Ended
 
 
-def policy_of(state: Waiting | Training | Evaluating) -> RoundPolicy:
+def policy_of(state: Waiting | Training | Evaluating | Serving) -> RoundPolicy:
     return state.spec.spec.round_policy
 
 

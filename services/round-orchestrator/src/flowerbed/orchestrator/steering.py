@@ -26,6 +26,7 @@ from flowerbed.orchestrator.state import (
     Evaluating,
     Nothing,
     Refused,
+    Serving,
     State,
     Training,
     Waiting,
@@ -41,6 +42,12 @@ class FederationEnded(Rejected):
     code = "federation-ended"
 
 
+class SteersItself(Rejected):
+    """A whole ServerApp decides itself when it sends messages; it can only be cancelled."""
+
+    code = "server-app-whole"
+
+
 class PolicyRefused(Rejected):
     """With every broken rule in `errors`."""
 
@@ -52,6 +59,8 @@ def pause(state: State, command: PauseFederation) -> Events:
     match state:
         case Nothing() | Refused() | Ended():
             raise _over(state, "paused")
+        case Serving():
+            raise SteersItself("a whole ServerApp runs, which cannot be paused: cancel it")
         case Waiting(is_paused=True):
             return []
         case Training() | Evaluating() if state.paused_until is not None:
@@ -71,7 +80,12 @@ def resume(state: State, command: ResumeFederation) -> Events:
     match state:
         case Nothing() | Refused() | Ended():
             raise _over(state, "resumed")
-        case Waiting(is_paused=False) | Training(paused_until=None) | Evaluating(paused_until=None):
+        case (
+            Waiting(is_paused=False)
+            | Training(paused_until=None)
+            | Evaluating(paused_until=None)
+            | Serving()
+        ):
             return []
         case _:
             until = join_wait(state, command.at) if isinstance(state, Waiting) else None
@@ -84,6 +98,8 @@ def change_policy(state: State, command: ChangePolicy) -> Events:
     """Exchanges that start from here on follow it; a wait for clients is counted anew."""
     if isinstance(state, Nothing | Refused | Ended):
         raise _over(state, "given another policy")
+    if isinstance(state, Serving):
+        raise SteersItself("a whole ServerApp runs, whose time-outs stay as they were submitted")
     before, after = policy_of(state), _changed(state, command)
     changed = tuple(
         name for name in RoundPolicy.model_fields if getattr(before, name) != getattr(after, name)

@@ -15,7 +15,7 @@ LONGEST_SLEEP = timedelta(seconds=5)
 
 
 def _check(now: Situation) -> Command:
-    return CheckDeadline(pool=now.pool, at=now.at)
+    return CheckDeadline(pool=now.pool, at=now.at, heard=now.heard)
 
 
 async def sweep(database: Database, federations: Federations, now: Callable[[], datetime]) -> None:

@@ -161,7 +161,7 @@ class Bench:
         measured = Measured(joules_reason=CUT_SHORT)
         if result is None:
             result, measured = await self._run_app(order, key, folder, look)
-        n_examples, metrics = _readings(result, order.work_id)
+        n_examples, metrics = _readings(result, order)
         if not policy.label_entropy:
             metrics.pop(LABEL_ENTROPY, None)  # of an app that tells it unasked
         tokens = max(0, int(metrics.get(TOKENS, n_examples * epochs))) if epochs else 0
@@ -206,6 +206,7 @@ class Bench:
             base_sha256=order.base.sha256,
             left_path=await self._memory(LEFT_OUT, order, key.digest),
             frozen_path=None if frozen is None else str(frozen),
+            message=order.message,
         )
         site, before = self._site, await self._site.power.reading()
         try:
@@ -291,7 +292,7 @@ class Bench:
 
     def _epochs(self, order: WorkOrder) -> int:
         """Passes over the data that the order asks for; only training counts."""
-        if order.message_type != "train":
+        if order.message_type.partition(".")[0] != "train":
             return 0
         config = {**self._config, **order.config}
         value = order.config.get("local_epochs", config.get("local-epochs", 1))
@@ -337,13 +338,13 @@ def check_used(limits: Limits, spent: Spent, tokens: int) -> None:
         )
 
 
-def _readings(result: Result, work_id: str) -> tuple[int, dict[str, float]]:
+def _readings(result: Result, order: WorkOrder) -> tuple[int, dict[str, float]]:
     """The examples that the app counted, and its other metrics as far as they are numbers.
 
     Raises:
         Refused: the app did not say how many examples it used.
     """
-    examples = result.metrics.get(EXAMPLES)
+    examples = result.metrics.get(EXAMPLES, None if order.message is None else 0)
     if examples is None or not math.isfinite(examples) or examples != int(examples):
         raise Refused("bad-reply", f"the reply's metrics have {EXAMPLES} {examples!r}")
     metrics: dict[str, float] = {}
@@ -354,7 +355,8 @@ def _readings(result: Result, work_id: str) -> tuple[int, dict[str, float]]:
         elif name != EXAMPLES:
             metrics[name] = value
     if left_out:
-        logger.warning("%s: not reported, no finite number: %s", work_id, ", ".join(left_out))
+        names = ", ".join(left_out)
+        logger.warning("%s: not reported, no finite number: %s", order.work_id, names)
     return int(examples), metrics
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from flowerbed.contracts.signed import UpdateTerms
+from flowerbed.contracts.signed import MessageType, UpdateTerms, WholeMessage
 from flowerbed.contracts.values import Scalar
 
 LONGEST_LINE = 16 << 20
@@ -45,9 +45,10 @@ class Request(_Line):
     `form`: in which the update is written, None as it is; it steps from the base `base_sha256`.
     `frozen_path`: the file with the tensors that the base's has not.
     `left_path`: a file of what the lease's earlier updates have left out; None is nothing.
+    `message`: of a ServerApp of the app's own; `base_path` has its whole content.
     """
 
-    message_type: Literal["train", "evaluate", "query"]
+    message_type: MessageType
     base_path: str
     folder: str
     has_update: bool
@@ -58,6 +59,7 @@ class Request(_Line):
     base_sha256: str = ""
     left_path: str | None = None
     frozen_path: str | None = None
+    message: WholeMessage | None = None
 
 
 class SpanLine(_Line):

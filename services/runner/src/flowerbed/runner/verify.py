@@ -173,7 +173,7 @@ def check_order(order: WorkOrder, manifest: Manifest, terms: Terms) -> None:
     _equal("federation", order.federation_id, manifest.federation_id)
     _equal("app", order.app, manifest.app)
     _equal("code hash", order.code_hash, manifest.code_hash)
-    if order.message_type == "train" and order.upload is None:
+    if (order.message_type == "train" or order.message) and order.upload is None:
         raise Refused("claims", "a train order says nowhere to put its update")
     if order.dataset_sha256 != terms.dataset.sha256:
         raise Refused(

@@ -28,6 +28,7 @@ from safetensors.numpy import save_file
 
 from flowerbed.contracts.values import Scalar
 from flowerbed.flower_apps import registry
+from flowerbed.flower_apps.contents import read_content, whole_message, write_content
 from flowerbed.flower_apps.encoding import NotOfTheBase, write_encoded
 from flowerbed.flower_apps.forms import Form, travels
 from flowerbed.flower_apps.messages import (
@@ -154,13 +155,7 @@ class AppServer:
             folder = WorkFolder(Path(request.folder))
             self._remember(request.state_path)
             self._context.node_config["checkpoint-dir"] = str(folder.checkpoint)
-            message = order_message(
-                Path(request.base_path),
-                request.config,
-                request.message_type,
-                self._context.node_id,
-                None if request.frozen_path is None else Path(request.frozen_path),
-            )
+            message = self._message(request)
             seed_all(request.seed)
             self._is_settled = False
             if self._recorder is not None:
@@ -184,6 +179,25 @@ class AppServer:
             return AppFailed(code=code, trace=trace_of(error))
         self._remembers, self._is_settled = result.state_sha256, True
         return result
+
+    def _message(self, request: Request) -> Message:
+        base, whole = Path(request.base_path), request.message
+        if whole is None:
+            node_id = self._context.node_id
+            frozen = None if request.frozen_path is None else Path(request.frozen_path)
+            return order_message(base, request.config, request.message_type, node_id, frozen)
+        self._context.node_id = whole.node_id
+        # What Flower's simulation tells each node, where the site does not say otherwise.
+        self._context.node_config.setdefault("partition-id", whole.place)
+        self._context.node_config.setdefault("num-partitions", whole.n_nodes)
+        return whole_message(
+            read_content(base),
+            request.message_type,
+            whole.node_id,
+            whole.message_id,
+            whole.group_id,
+            self._context.run_id,
+        )
 
     def _remember(self, state_path: str | None) -> None:
         """Begin with what the app remembered after the last work that counts."""
@@ -219,7 +233,12 @@ def _result(
     reply: Message, request: Request, folder: WorkFolder, state: RecordDict, seconds: float
 ) -> Result:
     metrics, left_out = metrics_of(reply)
-    update = _update(reply, request, folder) if request.has_update else {}
+    update: dict[str, Any] = {}
+    if request.message is not None:
+        sha256, size = write_content(reply.content, folder.update)
+        update = {"sha256": sha256, "size": size}
+    elif request.has_update:
+        update = _update(reply, request, folder)
     try:
         state_sha256 = app_state.save(state, folder.app_state)
     except app_state.TooLarge as error:

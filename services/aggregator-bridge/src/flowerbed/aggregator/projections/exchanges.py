@@ -8,7 +8,7 @@ from functools import cached_property
 from pydantic import TypeAdapter
 
 from flowerbed.aggregator.projections.submissions import LATE
-from flowerbed.aggregator.quorum import Terms
+from flowerbed.aggregator.quorum import ServingTerms, Terms
 from flowerbed.contracts.federation import FederationCreated, FederationPolicyChanged
 from flowerbed.contracts.policy import Budget, RoundPolicy
 from flowerbed.contracts.round import (
@@ -17,6 +17,7 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import ServerAppStarted
 from flowerbed.contracts.spec import FederationSpec
 from flowerbed.events.connection import Connection, Row
 from flowerbed.events.context import Context
@@ -59,7 +60,8 @@ _STARTED: dict[str, type[ExchangeStarted]] = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One exchange as it was asked for. `started` is None for an initialization.
+    """One exchange as it was asked for. `started` is None for an initialization; with `serving`
+    it is no exchange but a whole ServerApp, which has its own.
 
     `grace`: how long after its deadline the exchange waits for S3.
     """
@@ -69,6 +71,7 @@ class Asked:
     context: Context
     grace: timedelta
     replaced: tuple[RoundMemberReplaced, ...] = ()
+    serving: ServerAppStarted | None = None
 
     @cached_property
     def spec(self) -> FederationSpec:
@@ -76,7 +79,7 @@ class Asked:
 
     @cached_property
     def terms(self) -> Terms:
-        return terms_of(self.started or self.created, self.replaced)
+        return terms_of(self.serving or self.started or self.created, self.replaced)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +95,17 @@ class Standing:
 
 
 def terms_of(
-    asked: FederationCreated | ExchangeStarted, replaced: Sequence[RoundMemberReplaced] = ()
+    asked: FederationCreated | ServerAppStarted | ExchangeStarted,
+    replaced: Sequence[RoundMemberReplaced] = (),
 ) -> Terms:
+    if isinstance(asked, ServerAppStarted):
+        return ServingTerms(
+            federation_id=asked.federation_id,
+            round_number=0,  # its exchanges begin at 1
+            attempt=1,
+            exchange="train",
+            deadline_at=asked.deadline_at,
+        )
     if isinstance(asked, FederationCreated):
         return Terms(
             federation_id=asked.federation_id,
@@ -147,7 +159,8 @@ async def remember_policy(tx: Connection, changed: FederationPolicyChanged) -> N
 
 
 async def remember_exchange(
-    tx: Connection, recorded: Recorded[FederationCreated] | Recorded[ExchangeStarted]
+    tx: Connection,
+    recorded: Recorded[FederationCreated] | Recorded[ExchangeStarted] | Recorded[ServerAppStarted],
 ) -> None:
     """The grace is that of the policy in force now; what is changed later changes nothing here."""
     terms = terms_of(recorded.event)
@@ -251,6 +264,7 @@ def _asked(row: Row) -> Asked:
     return Asked(
         created=created,
         started=None if cls is None else cls.model_validate_json(row["started"]),
+        serving=_serving(row),
         grace=_grace(as_created) if seconds is None else timedelta(seconds=seconds),
         replaced=_replaced(row),
         context=Context(
@@ -260,6 +274,12 @@ def _asked(row: Row) -> Asked:
             traceparent=row["traceparent"],
         ),
     )
+
+
+def _serving(row: Row) -> ServerAppStarted | None:
+    if row["type"] != ServerAppStarted.type:
+        return None
+    return ServerAppStarted.model_validate_json(row["started"])
 
 
 def _replaced(row: Row) -> tuple[RoundMemberReplaced, ...]:

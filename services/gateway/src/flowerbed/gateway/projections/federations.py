@@ -22,6 +22,7 @@ from flowerbed.contracts.federation import (
     FederationStarted,
 )
 from flowerbed.contracts.round import RoundCompleted, RoundStarted
+from flowerbed.contracts.server_app import MessagesPulled, MessagesPushed
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
@@ -128,6 +129,10 @@ def _changes(event: FederationEvent) -> dict[str, Any] | None:
         case RoundStarted():
             return {"round_number": event.round_number}
         case RoundCompleted():
+            return {"n_rounds_completed": event.round_number}
+        case MessagesPushed():  # how many there will be is the app's secret
+            return {"round_number": event.round_number, "n_rounds": event.round_number}
+        case MessagesPulled(n_open=0):
             return {"n_rounds_completed": event.round_number}
         case _:
             return None

@@ -11,6 +11,7 @@ a column takes the word of the service that knows best.
 from typing import Any
 
 from flowerbed.contracts.round import RoundEvaluationStarted, RoundMemberReplaced, RoundStarted
+from flowerbed.contracts.server_app import MessageAnswered, MessagesPushed
 from flowerbed.contracts.update import (
     UpdateAccepted,
     UpdateEvent,
@@ -40,6 +41,10 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
             await _ask(tx, recorded, "train", {replaced.replacement.client_id: replaced.place})
         case UpdateEvent() as event:
             await _answer(tx, recorded, event)
+        case MessagesPushed() as pushed:
+            await _ask(tx, recorded, "train", {one.client_id: one.place for one in pushed.cohort})
+        case MessageAnswered() as answered:
+            await _answer(tx, recorded, answered)
 
 
 async def _ask(
@@ -68,9 +73,15 @@ async def _replace(tx: Connection, recorded: Recorded[Any], event: RoundMemberRe
     )  # fmt: skip
 
 
-async def _answer(tx: Connection, recorded: Recorded[Any], event: UpdateEvent) -> None:
+async def _answer(
+    tx: Connection, recorded: Recorded[Any], event: UpdateEvent | MessageAnswered
+) -> None:
     values, knows_best = _values(recorded, event)
-    key = [recorded.context.tenant, *(getattr(event, name) for name in _KEY[1:])]
+    of_message = {"attempt": 1, "exchange": "train"}
+    key = [
+        recorded.context.tenant,
+        *(getattr(event, name, of_message.get(name)) for name in _KEY[1:]),
+    ]
     columns = [*_KEY, *values]
     places = ", ".join(f"${place}" for place in range(1, len(columns) + 1))
     await tx.execute(
@@ -94,14 +105,19 @@ def _setting(column: str, knows_best: bool) -> str:
     return f"{column} = coalesce(round_updates.{column}, EXCLUDED.{column})"
 
 
-def _values(recorded: Recorded[Any], event: UpdateEvent) -> tuple[dict[str, Any], bool]:
+def _values(
+    recorded: Recorded[Any], event: UpdateEvent | MessageAnswered
+) -> tuple[dict[str, Any], bool]:
     """Columns that the event sets, and whether it overrules what is there."""
     at = recorded.recorded_at
     match event:
         case UpdateSubmitted():
             submitted = {"status": "submitted", "reported_at": at}
             return submitted | _work(event) | _measures(event), False
-        case UpdateFailed():
+        case MessageAnswered(content=ArtifactRef() as content):
+            answered = {"status": "accepted", "train_seconds": event.train_seconds}
+            return answered | {"reported_at": at, "decided_at": at} | _ref(content), True
+        case UpdateFailed() | MessageAnswered():
             failed = {"status": "failed", "code": event.code, "detail": event.detail}
             return failed | {"reported_at": at}, True
         case UpdateAccepted():

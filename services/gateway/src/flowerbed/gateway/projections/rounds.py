@@ -3,6 +3,8 @@ the artifact service when the checkpoint was there.
 
 training ── evaluation_started ──> evaluating ── completed
    └── failed (another attempt may follow)
+
+A whole ServerApp has exchanges instead: waiting ── completed, when their last reply is handed over.
 """
 
 from typing import Any
@@ -15,6 +17,7 @@ from flowerbed.contracts.round import (
     RoundFailed,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import MessagesPulled, MessagesPushed, ServerAppCompleted
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
@@ -29,10 +32,15 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
     key = {
         "tenant": recorded.context.tenant,
         "federation_id": event.federation_id,
-        "round_number": event.round_number,
-        "attempt": event.attempt,
+        "round_number": _number(event),
+        "attempt": getattr(event, "attempt", 1),
     }
     await upsert(tx, "rounds", key, values)
+
+
+def _number(event: Any) -> int:
+    number: int = event.round_number if hasattr(event, "round_number") else event.n_exchanges
+    return max(1, number)
 
 
 def _values(recorded: Recorded[Any]) -> dict[str, Any] | None:
@@ -55,6 +63,14 @@ def _values(recorded: Recorded[Any]) -> dict[str, Any] | None:
             return {"recorded_at": at}
         case AggregateCompleted(exchange="evaluate") as event:
             return {"evaluate_seconds": event.train_seconds}
+        case MessagesPushed() as event:
+            n = len(event.cohort)
+            asked = {"n_cohort": n, "n_required": n, "deadline_at": event.deadline_at}
+            return asked | {"status": "training", "started_at": at}
+        case MessagesPulled() as event:
+            return _pulled(event) | {"finished_at": at if event.n_open == 0 else None}
+        case ServerAppCompleted() as event:
+            return _served(event) | {"finished_at": at}
         case _:
             return None
 
@@ -76,6 +92,24 @@ def _evaluating(event: RoundEvaluationStarted) -> dict[str, Any]:
         "checkpoint_sha256": event.base.sha256,
         "checkpoint_uri": event.base.uri,
         "training": as_json(event.training),
+    }
+
+
+def _pulled(event: MessagesPulled) -> dict[str, Any]:
+    n_errors = sum(reply.content is None for reply in event.replies)
+    counts = {"replies": len(event.replies) - n_errors, "errors": n_errors}
+    status = "training" if event.n_open else "completed"
+    return {"status": status, "training": as_json(counts)}
+
+
+def _served(event: ServerAppCompleted) -> dict[str, Any]:
+    """The last exchange has what the app's strategy made of all."""
+    return {
+        "status": "completed",
+        "checkpoint_sha256": event.checkpoint.sha256,
+        "checkpoint_uri": event.checkpoint.uri,
+        "training": as_json(event.training),
+        "evaluation": as_json({**event.evaluation, **event.central}),
     }
 
 

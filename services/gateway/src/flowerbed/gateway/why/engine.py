@@ -18,9 +18,11 @@ from flowerbed.gateway.why.facts import (
     Facts,
     Letter,
     Pause,
+    Serving,
     Starting,
     Submitted,
 )
+from flowerbed.gateway.why.serving import serving
 from flowerbed.gateway.why.view import LastError, WaitedFor, Waits, Why
 from flowerbed.gateway.why.waiting import between, starting, submitted
 from flowerbed.gateway.why.words import because, counted, first_line, gist, moment
@@ -66,6 +68,8 @@ def _of_stage(facts: Facts, at: datetime) -> Answer:
             return exchange(facts, stage, at)
         case Between() as stage:
             return between(facts, stage, at)
+        case Serving() as stage:
+            return serving(facts, stage, at)
         case Ended() as stage:
             return _ended(facts, stage)
         case stage:

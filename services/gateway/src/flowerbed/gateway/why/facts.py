@@ -133,13 +133,28 @@ class Between:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """The app's whole ServerApp runs. `number`: of its last exchange, `work`: what of that is open.
+
+    `until`: when that runs out.
+    """
+
+    since: datetime
+    until: datetime
+    number: int = 0
+    work: tuple[Work, ...] = ()
+    restarted_at: datetime | None = None
+    has_ended: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
     at: datetime | None
     code: str
     reason: str
 
 
-Stage: TypeAlias = Submitted | Starting | Exchange | Between | Ended
+Stage: TypeAlias = Submitted | Starting | Exchange | Between | Serving | Ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

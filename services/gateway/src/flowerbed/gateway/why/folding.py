@@ -27,6 +27,7 @@ from flowerbed.contracts.round import (
     RoundMemberReplaced,
     RoundStarted,
 )
+from flowerbed.contracts.server_app import ServerAppStarted
 from flowerbed.contracts.update import (
     CLIENT_LEFT,
     UpdateAccepted,
@@ -43,10 +44,12 @@ from flowerbed.gateway.why.facts import (
     Exchange,
     Failure,
     Pause,
+    Serving,
     Stage,
     Starting,
     Work,
 )
+from flowerbed.gateway.why.serving import with_messages
 
 VERDICTS: Mapping[type, str] = {
     UpdateAccepted: "accepted",
@@ -77,7 +80,7 @@ class Standing:
 
 def standing(told: Told, spare: Starting) -> Standing:
     """Where the federation stands; `spare` where its own stream is not known yet."""
-    stage: Starting | Exchange | Between = spare
+    stage: Starting | Exchange | Between | Serving = spare
     pause: Pause | None = None
     for one in told.own:
         match one.event:
@@ -92,6 +95,9 @@ def standing(told: Told, spare: Starting) -> Standing:
         case Exchange():
             return Standing(stage=_with_answers(stage, told), pause=pause)
         case Between():
+            return Standing(stage=stage, pause=pause)
+        case Serving():
+            stage = with_messages(stage, told.exchanges, told.leases)
             return Standing(stage=stage, pause=pause)
 
 
@@ -119,14 +125,16 @@ _HAS_ANSWERED = frozenset({"joined", "dropped", "released"})
 
 
 def _next(
-    stage: Starting | Exchange | Between, one: Recorded[Any]
-) -> Starting | Exchange | Between:
+    stage: Starting | Exchange | Between | Serving, one: Recorded[Any]
+) -> Starting | Exchange | Between | Serving:
     at = one.recorded_at
     match one.event:
         case FederationCreated() as event:
             return Starting(since=at, until=event.join_deadline_at)
         case RoundStarted() | RoundEvaluationStarted() as event:
             return _opened(event, at)
+        case ServerAppStarted() as event:
+            return Serving(since=at, until=event.deadline_at)
         case RoundMemberReplaced() as event if isinstance(stage, Exchange):
             return _replaced(stage, event, at)
         case RoundCompleted() as event:
@@ -148,8 +156,8 @@ def _next(
 
 
 def _waits_anew(
-    stage: Starting | Exchange | Between, until: datetime | None
-) -> Starting | Exchange | Between:
+    stage: Starting | Exchange | Between | Serving, until: datetime | None
+) -> Starting | Exchange | Between | Serving:
     match stage:
         case Starting() if until is not None:
             return replace(stage, until=until)

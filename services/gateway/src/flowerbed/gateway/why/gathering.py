@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from flowerbed.contracts.federation import FederationPolicyChanged
 from flowerbed.contracts.round import ExchangeStarted
+from flowerbed.contracts.server_app import ServerAppStarted
 from flowerbed.contracts.spec import FederationSpec, Spec
 from flowerbed.events.connection import Connection
 from flowerbed.events.recorded import Recorded
@@ -23,6 +24,8 @@ from flowerbed.gateway.why.folding import Told, declines, standing, with_decline
 
 _PER_LEASE = 5
 """Since a round started its client answers two exchanges, and one of an earlier round."""
+_PER_APP = 50
+"""The newest facts of a whole ServerApp."""
 _LOOKED_BACK = 20_000
 _ERRORS = 100
 
@@ -40,12 +43,19 @@ ORDER BY version DESC LIMIT 1
 _LEASES = f"""
 SELECT newest.* FROM unnest($1::text[]) AS wanted (name) CROSS JOIN LATERAL (
     SELECT {COLUMNS} FROM events WHERE stream = wanted.name AND tenant = $2
-        AND type IN ('fl.update.submitted', 'fl.update.failed', 'fl.client.declined')
+        AND type IN ('fl.update.submitted', 'fl.update.failed', 'fl.message.answered',
+            'fl.client.declined')
     ORDER BY version DESC LIMIT {_PER_LEASE}) AS newest
 """
 _EXCHANGES = f"""
 SELECT {COLUMNS} FROM events WHERE stream = ANY ($1::text[]) AND tenant = $2
 ORDER BY stream, version
+"""
+_JOURNAL = f"""
+SELECT newest.* FROM (
+    SELECT {COLUMNS} FROM events WHERE stream = $1 AND tenant = $2
+    ORDER BY version DESC LIMIT {_PER_APP}) AS newest
+ORDER BY version
 """
 _RECORDS = f"""
 SELECT {COLUMNS} FROM events
@@ -117,7 +127,7 @@ async def _running(
     told = Told(
         own=own,
         leases=sorted(leases, key=lambda one: one.version),
-        exchanges=await _fetch(connection, _EXCHANGES, _exchange_streams(identity, own), tenant),
+        exchanges=await _exchanges(connection, identity, own, tenant),
         records=await _fetch(connection, _RECORDS, f"lineage-{identity}", tenant),
     )
     spare = Starting(since=row["created_at"], until=row["join_deadline_at"])
@@ -168,6 +178,14 @@ async def _enrolled(
         )
         for row in rows
     )
+
+
+async def _exchanges(
+    connection: Connection, identity: str, own: Sequence[Recorded[Any]], tenant: str
+) -> list[Recorded[Any]]:
+    if any(isinstance(one.event, ServerAppStarted) for one in own):
+        return await _fetch(connection, _JOURNAL, f"serverapp-{identity}", tenant)
+    return await _fetch(connection, _EXCHANGES, _exchange_streams(identity, own), tenant)
 
 
 def _exchange_streams(identity: str, own: Sequence[Recorded[Any]]) -> list[str]:

@@ -14,6 +14,7 @@ from flowerbed.contracts.federation import (
     FederationResumed,
 )
 from flowerbed.contracts.round import ExchangeStarted, RoundCompleted, RoundFailed
+from flowerbed.contracts.server_app import ServerAppExtended, ServerAppStarted
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.store import Recorded
@@ -35,6 +36,8 @@ def due_after(event: Any, waited: timedelta) -> datetime | None:
         case FederationCreated():
             return event.join_deadline_at
         case ExchangeStarted():
+            return event.deadline_at + waited
+        case ServerAppStarted() | ServerAppExtended():
             return event.deadline_at + waited
         case RoundCompleted() | RoundFailed() | FederationResumed() | FederationPolicyChanged():
             return event.waits_until

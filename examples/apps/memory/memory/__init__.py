@@ -1,0 +1,1 @@
+"""memory: a Flower app."""

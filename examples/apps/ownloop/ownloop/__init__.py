@@ -1,0 +1,1 @@
+"""ownloop: a Flower app."""

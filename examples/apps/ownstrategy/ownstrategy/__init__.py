@@ -1,0 +1,1 @@
+"""ownstrategy: a Flower app."""

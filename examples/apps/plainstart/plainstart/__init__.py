@@ -1,0 +1,1 @@
+"""plainstart: a Flower app."""

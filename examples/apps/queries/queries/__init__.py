@@ -1,0 +1,1 @@
+"""queries: a Flower app."""
