@@ -119,11 +119,11 @@ def outcome(federation: dict[str, Any]) -> dict[str, Any]:
 async def test_the_same_app_and_seeds_give_the_same_bytes_and_metrics(
     field: Field, transport: Transport, on_the_bus: dict[str, dict[str, Any]]
 ) -> None:
-    document = hospital()
+    document = hospital(num_rounds=transport.n_rounds)
     expected = reference(field, on_the_bus, document)
     found = run(field, transport, document)
     assert outcome(found) == outcome(expected)
-    for number in range(4):
+    for number in range(transport.n_rounds + 1):
         assert field.api.post(f"/artifacts/{found['federation_id']}/{number}/verify")["identical"]
 
 
@@ -134,7 +134,7 @@ async def test_the_same_facts_are_recorded_in_the_same_number(
     expected = await facts(field, reference(field, on_the_bus, document))
     told = await facts(field, run(field, transport, document))
     assert told == expected
-    assert told["fl.update.accepted"] == 4 * 3 * 2
+    assert told["fl.update.accepted"] == 4 * transport.n_rounds * 2
     assert told["fl.client.joined"] == told["fl.client.released"] == 4
 
 
@@ -150,11 +150,11 @@ async def facts(field: Field, federation: dict[str, Any]) -> Counter[str]:
 async def test_an_app_of_ones_own_is_seeded_and_remembers_the_same(
     field: Field, transport: Transport, app: str, on_the_bus: dict[str, dict[str, Any]]
 ) -> None:
-    document = own(app)
+    document = own(app, num_rounds=transport.n_rounds)
     expected = reference(field, on_the_bus, document)
     found = run(field, transport, document)
     assert outcome(found) == outcome(expected)
-    assert found["rounds"][-1]["training"]["messages"] == 3
+    assert found["rounds"][-1]["training"]["messages"] == transport.n_rounds
 
 
 async def test_a_client_that_fails_is_told_and_the_round_goes_on_without_it(
@@ -178,7 +178,7 @@ async def test_a_client_that_fails_is_told_and_the_round_goes_on_without_it(
 async def test_what_carries_the_messages_is_killed_and_the_result_is_the_same(
     field: Field, transport: Transport, on_the_bus: dict[str, dict[str, Any]]
 ) -> None:
-    document = hospital()
+    document = hospital(num_rounds=transport.n_rounds)
     expected = reference(field, on_the_bus, document)
     identity = field.submit(transport.document(document))
     until(lambda: field.training_round(identity) >= 1, "a round trains", 90)

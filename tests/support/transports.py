@@ -1,6 +1,7 @@
 """The transports as tests of conformance see them: what each makes of a spec, and how it dies.
 
-Another transport is another function in `TRANSPORTS`, given a field whose four sites run.
+Another transport is another function, given a field whose four sites run. Those of `TRANSPORTS` go
+through any field; `superlink` needs one with a SuperLink, and sites with SuperNodes.
 """
 
 import os
@@ -19,6 +20,7 @@ from typing import Any
 
 import psutil
 
+from flowerbed.runner.supernode import MARK
 from tests.support.field import Field, until
 
 Document = dict[str, Any]
@@ -27,11 +29,13 @@ Document = dict[str, Any]
 @dataclass(frozen=True)
 class Transport:
     """`spec`: what a spec says besides, to travel this way. `kill`: whatever carries its messages
-    dies, as the kernel would have it; returns once another is at work."""
+    dies, as the kernel would have it; returns once another is at work. `n_rounds`: as many as take
+    no longer than a test may."""
 
     name: str
     spec: dict[str, Any]
     kill: Callable[[str], None]
+    n_rounds: int = 3
 
     def document(self, document: Document) -> Document:
         changed = deepcopy(document)
@@ -60,6 +64,22 @@ def simulation(field: Field) -> Transport:
         until(lambda: set(simulations(field)) - {dead}, "another simulation runs")
 
     return Transport("simulation", spec, kill)
+
+
+def superlink(field: Field) -> Transport:
+    """Stock SuperNodes at the sites, through a stock SuperLink: a new process for each message."""
+
+    def kill(federation_id: str) -> None:
+        (dead,) = flowers("flower-superlink", field.stack.state_dir)
+        dead.kill()
+        until(
+            lambda: (
+                {one.pid for one in flowers("flower-superlink", field.stack.state_dir)} - {dead.pid}
+            ),
+            "another SuperLink runs",
+        )
+
+    return Transport("superlink", {"runtime": "superlink"}, kill, n_rounds=1)
 
 
 TRANSPORTS = {one.__name__: one for one in (bus, simulation)}
@@ -107,6 +127,18 @@ def ray_cluster() -> Iterator[str]:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def flowers(program: str, home: Path) -> list[psutil.Process]:
+    """Flower's processes of that program, as they belong to the site or the stack there."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "environ"]):
+        environment = process.info["environ"] or {}
+        place = environment.get(MARK) or environment.get("FLWR_HOME") or ""
+        words = (process.info["cmdline"] or [])[:2]
+        if place.startswith(str(home)) and any(Path(word).name == program for word in words):
+            found.append(process)
+    return found
 
 
 def of_ray() -> list[str]:

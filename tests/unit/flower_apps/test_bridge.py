@@ -12,7 +12,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from flowerbed.contracts import run_bundle
 from flowerbed.flower_apps import bridge
-from flowerbed.flower_apps.bridge import Bridged
+from flowerbed.flower_apps.bridge import AppFailed, Bridged
 
 APP = """
 import random
@@ -26,6 +26,8 @@ app = ClientApp()
 def train(message, context):
     seen = context.state.setdefault("seen", MetricRecord({"messages": 0}))
     seen["messages"] += 1
+    if "fails" in message.content["config"]:
+        open("/srv/rows/patient-17.csv")
     told = {"names": len(context.run_config), "luck": random.random()}
     assert set(context.run_config) == {"lr"}, context.run_config
     assert context.node_config["data-path"] == "/srv/rows"
@@ -85,6 +87,13 @@ def test_more_epochs_than_the_lease_says_are_refused_before_the_app_is_loaded(
         Bridged()(order(local_epochs=ordered), context)
     assert "drift_app" not in sys.modules
     assert metrics(Bridged()(order(local_epochs=2), context))["messages"] == 1
+
+
+def test_an_error_keeps_the_sites_paths_at_the_site(context: Context) -> None:
+    with pytest.raises(AppFailed) as failed:
+        Bridged()(order(fails=True), context)
+    words = "FileNotFoundError: [Errno 2] No such file or directory: '(path)'"
+    assert str(failed.value) == words
 
 
 def test_it_spells_the_entries_as_who_makes_the_bundle_does() -> None:

@@ -5,6 +5,7 @@ environment apps run there.
 """
 
 import importlib
+import re
 from collections.abc import Mapping
 from operator import attrgetter
 from typing import TypeAlias
@@ -19,6 +20,13 @@ RESERVED = "flowerbed-"
 CLIENT_APP, LOCAL_EPOCHS = "flowerbed-client-app", "flowerbed-local-epochs"
 
 Config: TypeAlias = Mapping[str, bool | float | int | str]
+
+
+_PATH = re.compile(r"(?<![\w/])(?:~|[A-Za-z]:)?[/\\][^\s'\",:;<>()]+")
+
+
+class AppFailed(Exception):
+    """The app raised an error; the site's own log has all of it."""
 
 
 class Bridged(ClientApp):
@@ -36,9 +44,17 @@ class Bridged(ClientApp):
         )
         module, _, attributes = str(told[CLIENT_APP]).partition(":")
         loaded: ClientApp = attrgetter(attributes)(importlib.import_module(module))
-        reply = Seeded(loaded)(message, seen)
+        try:
+            reply = Seeded(loaded)(message, seen)
+        except Exception as error:  # whatever an app may raise: Flower sends its words out
+            raise AppFailed(_without_paths(f"{type(error).__name__}: {error}")) from error
         context.state = seen.state
         return reply
+
+
+def _without_paths(words: str) -> str:
+    """Nothing of where this site keeps things leaves it."""
+    return _PATH.sub("(path)", words)
 
 
 def _check_epochs(message: Message, told: Config) -> None:
