@@ -13,6 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flowerbed.contracts import run_bundle
 from flowerbed.flower_apps import bridge
 from flowerbed.flower_apps.bridge import AppFailed, Bridged
+from flowerbed.runner import node_work
 
 APP = """
 import random
@@ -28,7 +29,8 @@ def train(message, context):
     seen["messages"] += 1
     if "fails" in message.content["config"]:
         open("/srv/rows/patient-17.csv")
-    told = {"names": len(context.run_config), "luck": random.random()}
+    assert set(context.node_config) == {"data-path"}
+    told = {"label-entropy": 0.5, "names": len(context.run_config), "luck": random.random()}
     assert set(context.run_config) == {"lr"}, context.run_config
     assert context.node_config["data-path"] == "/srv/rows"
     return Message(RecordDict({"metrics": MetricRecord({**told, **seen})}), reply_to=message)
@@ -79,14 +81,21 @@ def test_the_order_seeds_it(context: Context) -> None:
     assert lucks[0] == lucks[1] != lucks[2]
 
 
+@pytest.mark.parametrize("name", ["local-epochs", "local_epochs"])
 @pytest.mark.parametrize("ordered", [3, 2.5, "many"])
 def test_more_epochs_than_the_lease_says_are_refused_before_the_app_is_loaded(
-    context: Context, ordered: object
+    context: Context, name: str, ordered: object
 ) -> None:
     with pytest.raises(PermissionError, match="local epochs are ordered, the lease says 2"):
-        Bridged()(order(local_epochs=ordered), context)
+        Bridged()(order(**{name: ordered}), context)
     assert "drift_app" not in sys.modules
-    assert metrics(Bridged()(order(local_epochs=2), context))["messages"] == 1
+    assert metrics(Bridged()(order(**{name: 2}), context))["messages"] == 1
+
+
+def test_what_a_site_keeps_to_itself_is_taken_out_of_the_answer(context: Context) -> None:
+    assert metrics(Bridged()(order(), context))["label-entropy"] == 0.5
+    context.node_config[bridge.LABEL_ENTROPY] = False
+    assert "label-entropy" not in metrics(Bridged()(order(), context))
 
 
 def test_an_error_keeps_the_sites_paths_at_the_site(context: Context) -> None:
@@ -100,3 +109,4 @@ def test_it_spells_the_entries_as_who_makes_the_bundle_does() -> None:
     assert (bridge.RESERVED, bridge.CLIENT_APP, bridge.LOCAL_EPOCHS) == (
         run_bundle.RESERVED, run_bundle.CLIENT_APP, run_bundle.LOCAL_EPOCHS,
     )  # fmt: skip
+    assert bridge.LABEL_ENTROPY == node_work.LABEL_ENTROPY

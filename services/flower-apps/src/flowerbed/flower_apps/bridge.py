@@ -18,6 +18,8 @@ from .seeded import Seeded
 RESERVED = "flowerbed-"
 """How entries of the run config begin that the app does not see."""
 CLIENT_APP, LOCAL_EPOCHS = "flowerbed-client-app", "flowerbed-local-epochs"
+LABEL_ENTROPY = "flowerbed-label-entropy"
+"""In the node's config: False keeps that metric at the site."""
 
 Config: TypeAlias = Mapping[str, bool | float | int | str]
 
@@ -38,9 +40,9 @@ class Bridged(ClientApp):
         seen = Context(
             run_id=context.run_id,
             node_id=context.node_id,
-            node_config=dict(context.node_config),
+            node_config=_apps_own(context.node_config),
             state=context.state,
-            run_config={key: told[key] for key in told if not key.startswith(RESERVED)},
+            run_config=_apps_own(told),
         )
         module, _, attributes = str(told[CLIENT_APP]).partition(":")
         loaded: ClientApp = attrgetter(attributes)(importlib.import_module(module))
@@ -49,7 +51,12 @@ class Bridged(ClientApp):
         except Exception as error:  # whatever an app may raise: Flower sends its words out
             raise AppFailed(_without_paths(f"{type(error).__name__}: {error}")) from error
         context.state = seen.state
+        _keep_entropy(context, reply)
         return reply
+
+
+def _apps_own(config: Config) -> dict[str, bool | float | int | str]:
+    return {key: config[key] for key in config if not key.startswith(RESERVED)}
 
 
 def _without_paths(words: str) -> str:
@@ -59,12 +66,21 @@ def _without_paths(words: str) -> str:
 
 def _check_epochs(message: Message, told: Config) -> None:
     """The site took the lease for so many epochs a round, and trains no more."""
-    if message.metadata.message_type != "train":
-        return
     config, most = message.content.config_records.get("config"), told[LOCAL_EPOCHS]
-    ordered = 0 if config is None else config.get("local_epochs", 0)
-    if not isinstance(ordered, int | float) or not isinstance(most, int | float) or ordered > most:
-        raise PermissionError(f"{ordered!r} local epochs are ordered, the lease says {most!r}")
+    if message.metadata.message_type != "train" or config is None:
+        return
+    for name in ("local-epochs", "local_epochs"):
+        ordered = config.get(name, 0)
+        is_number = isinstance(ordered, int | float) and isinstance(most, int | float)
+        if not is_number or ordered > most:  # type: ignore[operator]  # both are numbers
+            raise PermissionError(f"{ordered!r} local epochs are ordered, the lease says {most!r}")
+
+
+def _keep_entropy(context: Context, reply: Message) -> None:
+    """Where the site's policy keeps to itself how its labels are spread."""
+    if context.node_config.get(LABEL_ENTROPY) is False and reply.has_content():
+        for record in reply.content.metric_records.values():
+            record.pop("label-entropy", None)
 
 
 app = Bridged()

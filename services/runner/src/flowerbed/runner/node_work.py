@@ -1,7 +1,7 @@
 """One lease of a federation over a SuperLink: its SuperNode does the work, the agent watches it.
 
 The SuperNode is started once the lease is claimed, and ends with it. What the site allows was
-checked before; its dataset is looked at again with every heartbeat.
+checked before; that, and its dataset, are looked at again with every heartbeat.
 """
 
 import asyncio
@@ -29,6 +29,8 @@ from flowerbed.runner.tunnel import Tunnel
 
 logger = logging.getLogger(__name__)
 
+LABEL_ENTROPY = "flowerbed-label-entropy"
+"""As `flower_apps/bridge.py` spells it."""
 LONGEST_BEAT = 5.0
 """Seconds: what a SuperNode lost is sent again once a heartbeat has said that it is idle."""
 
@@ -104,7 +106,11 @@ class NodeWork:
             LeaseLost: the control plane says that the lease is over.
             Refused: the site's data changed, or the SuperLink handed out other code.
         """
-        config = {**self._site.node_config, "data-path": str(self._site.dataset.folder)}
+        config = {
+            **self._site.node_config,
+            "data-path": str(self._site.dataset.folder),
+            LABEL_ENTROPY: self._site.policy().label_entropy,
+        }
         self._files.public_key()
         self._files.write_config(config)
         digest = await fab_sha256(self._site.state, self._manifest, self._app)
@@ -130,6 +136,9 @@ class NodeWork:
         site, within = self._site, max(SHORTEST_PATIENCE, min(ANSWER_SECONDS, self._beat_seconds))
         if tunnel.refused is not None:
             raise Refused("code-hash", tunnel.refused)
+        policy = site.policy()
+        policy.check_offer(self._manifest)
+        policy.check_claims(self._manifest, self._app.bundle)
         if (dataset := (await site.terms()).dataset) != self._dataset:
             raise Refused(
                 "dataset-changed",
