@@ -130,7 +130,7 @@ async def test_the_same_app_and_seeds_give_the_same_bytes_and_metrics(
 async def test_the_same_facts_are_recorded_in_the_same_number(
     field: Field, transport: Transport, on_the_bus: dict[str, dict[str, Any]]
 ) -> None:
-    document = hospital()
+    document = hospital(num_rounds=transport.n_rounds)
     expected = await facts(field, reference(field, on_the_bus, document))
     told = await facts(field, run(field, transport, document))
     assert told == expected
