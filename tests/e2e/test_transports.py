@@ -14,6 +14,7 @@ from tests.e2e.documents import hospital
 from tests.e2e.test_own_apps import policy
 from tests.support.apps import PROJECT, bundle
 from tests.support.field import Field, until
+from tests.support.servers import eventually
 from tests.support.transports import TRANSPORTS, Transport, of_ray, ray_cluster, simulations
 
 CLIENT_APP = """
@@ -139,11 +140,17 @@ async def test_the_same_facts_are_recorded_in_the_same_number(
 
 
 async def facts(field: Field, federation: dict[str, Any]) -> Counter[str]:
-    """How many of each type every service recorded."""
+    """How many of each type every service recorded, once all leases have ended."""
     counted: Counter[str] = Counter()
-    for service in ("lease", "orchestrator", "aggregator", "artifact"):
-        history = await field.history(service, federation["federation_id"])
-        counted.update(one["type"] for one in history)
+
+    async def leases_have_ended() -> bool:
+        counted.clear()
+        for service in ("lease", "orchestrator", "aggregator", "artifact"):
+            history = await field.history(service, federation["federation_id"])
+            counted.update(one["type"] for one in history)
+        return counted["fl.client.released"] == counted["fl.client.joined"]
+
+    await eventually(leases_have_ended, "a moment after the federation every lease ends")
     return counted
 
 
