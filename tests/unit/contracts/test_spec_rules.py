@@ -175,11 +175,6 @@ SIMULATED: list[tuple[dict[str, Any], str, str]] = [
         "clients: at least min_clients, which is 11",
     ),
     (
-        {"runtime": "simulation", "simulation": TEN, "lease": {"max_epochs": 3}},
-        "simulation",
-        "none with lease.max_epochs or max_tokens: sites keep to those",
-    ),
-    (
         {"runtime": "simulation", "simulation": {**TEN, "data": "here"}},
         "simulation.data",
         r"text matching ^/[^\x00-\x1f]{0,1000}$",

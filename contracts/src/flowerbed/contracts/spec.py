@@ -296,7 +296,6 @@ class Spec(Section):
         cls, simulation: Simulation | None, info: ValidationInfo
     ) -> Simulation | None:
         runtime, least = info.data.get("runtime"), info.data.get("min_clients", 1)
-        lease = info.data.get("lease")
         if simulation is None:
             if runtime == "simulation":
                 raise ValueError("{clients: N} with runtime simulation")
@@ -305,8 +304,6 @@ class Spec(Section):
             raise ValueError(f"none with runtime {runtime}")
         if simulation.clients < least:
             raise ValueError(f"clients: at least min_clients, which is {least}")
-        if lease is not None and (lease.max_epochs or lease.max_tokens) is not None:
-            raise ValueError("none with lease.max_epochs or max_tokens: sites keep to those")
         return simulation
 
     @property
