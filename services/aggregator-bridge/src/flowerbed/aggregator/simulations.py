@@ -117,6 +117,9 @@ class Simulations:
                     for tenant, created in found
                     if partition(created.federation_id) == number
                 }
+                for federation_id in [one for one, task in running.items() if task.done()]:
+                    broke = running.pop(federation_id).exception()
+                    logger.warning("%s will be simulated again: %r", federation_id, broke)
                 for federation_id in running.keys() - ours.keys():
                     await _ended([running.pop(federation_id)])
                 for federation_id in ours.keys() - running.keys():
