@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 LINES_KEPT = 2_000
 SHIP_SECONDS = 0.5
 PAGE = 500
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(slots=True)
@@ -31,6 +33,7 @@ class ServerLines:
 
     def say(self, line: str, *, is_ours: bool = False) -> None:
         """`is_ours`: it is about the app, not by it."""
+        line = _COLOURS.sub("", line)
         if not line.strip():
             return
         self._waiting.append(
