@@ -13,6 +13,7 @@ import pytest
 from flowerbed.aggregator.superlink import SuperLink
 from flowerbed.cli.api import Api
 from flowerbed.embedded.control import down, up
+from flowerbed.embedded.testing import remove
 from scripts.prepare_data import prepare
 from tests.e2e.documents import hospital
 from tests.e2e.test_transports import (
@@ -59,6 +60,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         with ThreadPoolExecutor() as pool:
             list(pool.map(Site.stop, sites))
         down(scratch / "stack")
+        remove(scratch / "stack")
 
 
 @pytest.fixture(scope="module")
