@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,9 @@ def spec(tmp_path: Path, form: str, **update: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def runs(field: Field, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def runs(
+    field: Field, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("specs")
     for site in field.sites:
         policy(site, "allow", "--any-app")
@@ -40,7 +43,9 @@ def runs(field: Field, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
         label: run(field, "federation", "submit", str(spec(folder, form))).stdout.split()[0]
         for label, form in FORMS.items()
     }
-    return {label: field.completed(identity, 240) for label, identity in identities.items()}
+    yield {label: field.completed(identity, 240) for label, identity in identities.items()}
+    for site in field.sites:
+        (site.home / "policy.json").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("label", FORMS)
