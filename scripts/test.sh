@@ -2,7 +2,8 @@
 # The suite, with line coverage of what runs in the tests' own processes; fails below the floors.
 # Four lanes at once, because most of the time a test waits for a server: end to end on the one
 # stack that most of those tests share; what starts stacks of its own; the services but for the
-# gateway; everything else.
+# gateway; everything else. Flower's SuperNodes and Ray start processes without end: they come
+# last and alone, or the others would wait too long for their own.
 # With arguments, one lane and no coverage: scripts/test.sh tests/unit -k fold
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,10 +16,11 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 own=(tests/e2e/test_replicas.py tests/e2e/test_chaos.py tests/e2e/test_upgrade.py
   tests/e2e/test_backup.py tests/integration/embedded)
+alone=(tests/e2e/test_superlink.py tests/e2e/test_transports.py)
 shared=(tests/e2e)
 services=(tests/integration/{aggregator,artifact,events,lease,orchestrator,runner})
 failed=0
-lane "${shared[@]}" "${own[@]/#/--ignore=}" > "$logs/shared" 2>&1 &
+lane "${shared[@]}" "${own[@]/#/--ignore=}" "${alone[@]/#/--ignore=}" > "$logs/shared" 2>&1 &
 first=$!
 lane "${own[@]}" > "$logs/own" 2>&1 &
 second=$!
@@ -28,6 +30,7 @@ lane tests "${shared[@]/#/--ignore=}" "${own[@]/#/--ignore=}" "${services[@]/#/-
 wait "$first" || failed=1
 wait "$second" || failed=1
 wait "$third" || failed=1
+lane "${alone[@]}" || failed=1
 cat "$logs/shared" "$logs/own" "$logs/services"
 .venv/bin/python -m coverage combine -q
 .venv/bin/python scripts/coverage_floors.py || failed=1
