@@ -106,8 +106,16 @@ def killed_on_the_way(field: Field, raw: bytes) -> str:
     return identity
 
 
+def ended(field: Field, identity: str) -> dict[str, Any]:
+    """How it ended; what the bridge said before that, the gateway has heard as well."""
+    kind = "fl.serverapp.completed"
+    (fact,) = until(lambda: facts(field, identity, kind), "the gateway has heard how it ended")
+    return fact
+
+
 def told(field: Field, identity: str) -> list[list[str]]:
     """What was sent in each exchange, and all that came back."""
+    ended(field, identity)
     pushed = facts(field, identity, "fl.message.pushed")
     pulled = facts(field, identity, "fl.message.pulled")
     replies = [one["reason"] or one["content"]["sha256"] for f in pulled for one in f["replies"]]
@@ -117,11 +125,9 @@ def told(field: Field, identity: str) -> list[list[str]]:
 
 def files(field: Field, identity: str) -> dict[str, str]:
     """What it left in its folder, by digest, but for what tells how long it took."""
-    kind = "fl.serverapp.completed"
-    (ended,) = until(lambda: facts(field, identity, kind), "the gateway has heard how it ended")
     return {
         entry["name"].rpartition("/")[2]: entry["artifact"]["sha256"]
-        for entry in ended["files"]
+        for entry in ended(field, identity)["files"]
         if not entry["name"].endswith("best.json")
     }
 
