@@ -15,7 +15,7 @@ demo: setup ## train one model over four sites, from nothing (APP=hospital or vi
 demo-stop: setup ## stop the demo's runners and stack; their data stay
 	@$(PY) -m scripts.demo --stop
 
-reproduce: setup ## Fashion-MNIST with ten clients, beside the published figure (an hour; PARTITION=iid or dirichlet)
+reproduce: setup ## Fashion-MNIST with ten clients, beside the published figure (half an hour; PARTITION=iid or dirichlet)
 	@$(PY) -m scripts.reproduce --partition $(or $(PARTITION),iid)
 
 test: setup ## the whole suite, with real servers of its own

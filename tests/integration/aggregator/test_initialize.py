@@ -145,6 +145,15 @@ async def test_an_operator_may_have_no_app_run_here(
     assert (ended["type"], ended["code"]) == ("aggregate.failed", "app-not-run")
 
 
+async def test_a_simulation_fails_where_the_operator_wants_none(garden: Garden) -> None:
+    assert garden.exchanges is not None
+    for part in garden.exchanges.parts:
+        part.bridge = replace(part.bridge, runs_simulations=False)
+    await garden.create(runtime="simulation", simulation={"clients": 4})
+    ended = await garden.outcome(stream(garden))
+    assert (ended["type"], ended["code"]) == ("aggregate.failed", "no-simulation")
+
+
 async def test_a_federation_over_a_superlink_fails_where_there_is_none(garden: Garden) -> None:
     await garden.create(runtime="superlink")
     ended = await garden.outcome(stream(garden))

@@ -40,6 +40,7 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
         initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
         runs_pushed_apps=settings.runs_pushed_apps,
         has_superlink=settings.superlink_address is not None,
+        runs_simulations=settings.runs_simulations,
         screening=asyncio.Semaphore(settings.n_screenings),
         has_heard_all=partial(_has_heard_all, shell),
     )

@@ -26,6 +26,7 @@ class Bridge:
     """`bucket`: of what belongs to no federation.
     `has_heard_all`: whether every report of a federation made by now has reached us.
     `has_superlink`: federations may run over a SuperLink.
+    `runs_simulations`: federations may have virtual clients here.
     `runs_pushed_apps`: an app that does not ship with us may make its base checkpoint here.
     """
 
@@ -39,6 +40,7 @@ class Bridge:
     initialize_timeout: timedelta = timedelta(minutes=5)
     runs_pushed_apps: bool = True
     has_superlink: bool = False
+    runs_simulations: bool = True
     has_heard_all: Callable[[str], Awaitable[bool]] = always
     clock: Callable[[], datetime] = now
     screening: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))

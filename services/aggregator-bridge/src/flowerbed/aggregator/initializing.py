@@ -41,6 +41,10 @@ class NothingTrains(Rejected):
     code: ClassVar[str] = "nothing-trainable"
 
 
+class NoSimulation(Rejected):
+    code: ClassVar[str] = "no-simulation"
+
+
 @dataclass(slots=True)
 class Initializing:
     bridge: Bridge
@@ -79,6 +83,7 @@ class Initializing:
     async def _base(self) -> ArtifactRef:
         """The base checkpoint, stored; a whole ServerApp starts from its bundle."""
         bridge, asked = self.bridge, self.asked
+        await check_runtime(bridge, asked, self.folder)
         if asked.spec.spec.is_whole:
             await check_server_app(bridge, asked, self.folder)
             uri = bundle_uri(bridge.bucket, asked.context.tenant, asked.created.code_hash)
@@ -100,6 +105,20 @@ class Initializing:
             logger.info("%s cannot be failed yet: %s", terms.stream, unavailable)
 
 
+async def check_runtime(bridge: Bridge, asked: Asked, folder: Path) -> None:
+    """Can the federation's messages travel as its spec says? Asked once, when it begins.
+
+    Raises:
+        NoSuperLink, NoSimulation: not from here.
+        AppFailed, NotFound: its app cannot run so.
+    """
+    runtime = asked.spec.spec.runtime
+    if runtime == RUNTIME:
+        await check_run(bridge, asked, folder)
+    if runtime == "simulation" and not bridge.runs_simulations:
+        raise NoSimulation("this control plane runs no simulations: its operator switched them off")
+
+
 async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, Sha256]:
     """The base checkpoint's file and digest: the same for the same spec, whenever it is made.
 
@@ -107,14 +126,11 @@ async def make_base(bridge: Bridge, asked: Asked, folder: Path) -> tuple[Path, S
         CodeDiffers: the app's code here is not the code that the federation was created with.
         AppFailed: the app could not make its initial checkpoint.
         DigestDiffers: the spec names another digest.
-        NoSuperLink: the spec needs one, and there is none.
         AppNotRun: the operator lets no app run here that was pushed.
         NothingTrains: none of its tensors is one that the spec has trained.
         NotSafetensors, DtypeNotFolded, NotTrees, NotFound: the model or app that the spec names is
             no use.
     """
-    if asked.spec.spec.runtime == RUNTIME:
-        await check_run(bridge, asked, folder)
     if asked.spec.spec.is_whole:
         await fetch_pushed(bridge, asked, folder)
         return folder / BUNDLE, asked.created.code_hash
