@@ -158,7 +158,27 @@ class Field:
             found = self.api.federation(federation_id)
             return found if found["status"] in ENDED else None
 
-        return until(look, f"federation {federation_id} ends", seconds)
+        until(look, f"federation {federation_id} ends", seconds)
+        self.heard()
+        found: dict[str, Any] = self.api.federation(federation_id)
+        return found
+
+    def heard(self) -> None:
+        """The gateway has heard what was recorded: of two services, not in the order it happened."""
+
+        def look() -> bool:
+            lags = {
+                (service["name"], name): lag
+                for service in self.api.get("/services")["services"]
+                for replica in service["replicas"]
+                for name, lag in replica["lags"].items()
+            }
+            return not any(
+                lag for (service, name), lag in lags.items()
+                if name == "outbox" or (service == "gateway" and name != "webhooks")
+            )  # fmt: skip
+
+        until(look, "the gateway has heard what was recorded")
 
     def completed(self, federation_id: str, seconds: float = 120.0) -> dict[str, Any]:
         found = self.ended(federation_id, seconds)

@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psutil
+import pytest
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from flowerbed.aggregator import serving
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.round import CohortMember
 from flowerbed.contracts.server_app import MessageAnswered, ServerAppStarted
@@ -189,6 +191,22 @@ async def test_nodes_that_do_not_answer_are_errors_at_the_deadline(garden: Garde
     assert ended["type"] == "aggregate.completed", ended
     pulled = [data for name, data in await garden.events(stream) if name == "message.pulled"]
     assert [[one["error"] for one in data["replies"]] for data in pulled] == [[4, 4]] * 3
+
+
+async def test_a_main_may_take_longer_than_an_exchange_before_it_asks(garden: Garden) -> None:
+    slow = SAME.replace("nodes, total =", "import time; time.sleep(4); nodes, total =")
+    stream = await serve(garden, slow, deadline_seconds=1)
+    await pushed(garden, stream, 1)
+
+
+async def test_a_main_that_asks_for_nothing_is_given_up(
+    garden: Garden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "LEAST_SILENCE", 1.0)
+    hanging = SAME.replace("nodes, total =", "import time; time.sleep(600); nodes, total =")
+    ended = await garden.outcome(await serve(garden, hanging, deadline_seconds=1))
+    assert (ended["type"], ended["code"]) == ("aggregate.failed", "app-failed")
+    assert ended["reason"] == "main has not ended and has asked for nothing for 1 s"
 
 
 async def test_an_operator_may_run_no_pushed_app(garden: Garden) -> None:

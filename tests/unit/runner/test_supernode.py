@@ -52,12 +52,6 @@ def started(node: SuperNode, kind: str) -> list[tuple[int, str]]:
     return [(int(line.split()[0]), line) for line in lines]
 
 
-def marked(node: SuperNode) -> list[psutil.Process]:
-    return [
-        one for one in psutil.process_iter() if supernode._mark_of(one) == str(node.files.folder)
-    ]
-
-
 async def until(look: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not look():
@@ -78,7 +72,7 @@ async def test_both_programs_are_started_again_when_one_is_killed(node: SuperNod
     assert node.restarts == 1
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
-    assert marked(node) == [], "who left the group is ended too"
+    assert supernode._marked(node.files.folder) == [], "who left the group is ended too"
 
 
 def sleeper(mark: str) -> "subprocess.Popen[bytes]":
@@ -125,6 +119,27 @@ async def test_what_an_agent_that_was_killed_has_left_is_ended_first(node: Super
         other.kill()
         other.wait()
     assert end_marked(node.files.folder) == []
+
+
+def test_what_is_started_while_it_looks_is_ended_too(
+    node: SuperNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, look, late = str(node.files.folder), supernode._mark_of, list[subprocess.Popen[bytes]]()
+    first = sleeper(mark)
+
+    def forks(process: psutil.Process) -> str | None:
+        if process.pid == first.pid and not late:
+            late.append(sleeper(mark))
+        return look(process)
+
+    monkeypatch.setattr(supernode, "_mark_of", forks)
+    try:
+        assert end_marked(node.files.folder) == [first.pid, late[0].pid]
+        assert not psutil.pid_exists(first.pid) and not psutil.pid_exists(late[0].pid)
+    finally:
+        for one in (first, *late):
+            one.kill()
+            one.wait()
 
 
 async def test_a_supernode_dies_with_its_agent(node: SuperNode, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ MOST_FILES = 100
 LARGEST_FILES = 4 << 30
 """Bytes of all files together that an app leaves."""
 LOOK_SECONDS = 1.0
+LEAST_SILENCE = 600.0
+"""Seconds for which `main` may compute, however short an exchange is: load data, evaluate."""
 
 
 class Silent(Exception):
@@ -200,7 +202,7 @@ class Serving:
 
     @property
     def _silence(self) -> float:
-        return self._budget.exchange.total_seconds()
+        return max(LEAST_SILENCE, self._budget.exchange.total_seconds())
 
     # --- ends ---------------------------------------------------------------
 

@@ -156,13 +156,24 @@ class SuperNode:
 
 
 def end_marked(folder: Path) -> list[int]:
-    """Kill every process of the node that has its files there; answers their pids."""
-    found = [process for process in psutil.process_iter() if _mark_of(process) == str(folder)]
-    for process in found:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(found, timeout=STOP_SECONDS)
-    return [process.pid for process in found]
+    """Kill every process of the node that has its files there; answers their pids.
+
+    It looks again until there is none: what is being started during one look is seen in the next.
+    """
+    ended, until = list[int](), time.monotonic() + STOP_SECONDS
+    while found := _marked(folder):
+        for process in found:
+            with suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(found, timeout=STOP_SECONDS)
+        ended += [process.pid for process in found]
+        if time.monotonic() > until:
+            break
+    return ended
+
+
+def _marked(folder: Path) -> list[psutil.Process]:
+    return [process for process in psutil.process_iter() if _mark_of(process) == str(folder)]
 
 
 def free_port() -> int:
