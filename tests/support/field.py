@@ -164,7 +164,7 @@ class Field:
         return found
 
     def heard(self) -> None:
-        """The gateway has heard what was recorded: of two services, not in the order it happened."""
+        """Until the gateway has heard all, which of two services comes in any order."""
 
         def look() -> bool:
             lags = {
