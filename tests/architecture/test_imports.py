@@ -69,6 +69,7 @@ LENT = {
         "flowerbed.flower_apps.forms",
         "flowerbed.flower_apps.encoding",
         "flowerbed.flower_apps.contents",
+        "flowerbed.flower_apps.forking",
     },
     ("runner", "events"): {"flowerbed.events.destinations"},
 }

@@ -21,6 +21,7 @@ import psutil
 from flowerbed.cli.api import Api
 from flowerbed.contracts.ids import lease_id
 from flowerbed.embedded.stack import Stack
+from flowerbed.flower_apps.forking import FLAG
 from tests.support.collector import Collector
 
 T = TypeVar("T")
@@ -40,6 +41,13 @@ def until(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:g} s")
         time.sleep(0.05)
+
+
+def workers_of(agent: int) -> list[psutil.Process]:
+    """What its nursery has forked."""
+    family = psutil.Process(agent).children(recursive=True)
+    nurseries = {one.pid for one in family if one.cmdline()[-1:] == [FLAG]}
+    return [one for one in family if one.ppid() in nurseries]
 
 
 @dataclass(frozen=True)
@@ -102,11 +110,7 @@ class Site:
 
     def workers(self) -> list[psutil.Process]:
         agent = json.loads((self.home / "status.json").read_text())["pid"]
-        return [
-            child
-            for child in psutil.Process(agent).children(recursive=True)
-            if "flowerbed.runner.worker" in " ".join(child.cmdline())
-        ]
+        return workers_of(agent)
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
 from fastapi.responses import JSONResponse
 
 from flowerbed.contracts.client import ClientDeclined, ClientLeaseIssued
@@ -140,7 +141,12 @@ async def test_how_it_ended_is_told_too(gateway: Gateway) -> None:
     assert "1 broken rule" in refused["waits"]["what"]
 
 
-async def test_a_parked_federation_is_said_whatever_else_it_waits_for(gateway: Gateway) -> None:
+async def test_a_parked_federation_is_said_whatever_else_it_waits_for(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "flowerbed.gateway.why.routes.PATIENCE", 30.0
+    )  # on a busy machine a second is not enough
     await gateway.hear(_told_until(whole_story(), "fl.round.started").told)
     letter = {
         "consumer": "orchestrator", "lane": FED, "tenant": TENANT, "stream": f"federation-{FED}",

@@ -210,7 +210,7 @@ def test_worker_dies_with_its_agent(
     ]
     agent = start_process()
     worker = training_process(block)
-    assert worker.cmdline()[-1].endswith("tiny_worker.py"), "arguments say nothing of the data"
+    assert worker.cmdline()[1].endswith("tiny_worker.py"), "arguments say nothing of the data"
     assert "KILL_AT" not in worker.environ(), "the agent's environment is not handed on"
     agent.kill()
     wait_for(lambda: has_ended(worker), "the worker to end", 5)

@@ -5,6 +5,10 @@ import os
 import sys
 import time
 
+from flowerbed.flower_apps import forking
+
+if forking.FLAG in sys.argv:
+    forking.serve(lambda app: None)
 hello = json.loads(sys.stdin.readline())
 behave, _, count_file = hello["data_path"].partition(":")
 

@@ -79,7 +79,7 @@ class Bench:
             node_id=flower_number(manifest.client_id),
             is_traced=site.spans.is_on,
         )
-        self.worker = Worker(hello, site.worker_command, listen)
+        self.worker = Worker(hello, site.start_worker, listen)
 
     async def answer(self, order: WorkOrder) -> Answered:
         """Do the work, or find it done; its update lies in the store when this returns.

@@ -35,6 +35,7 @@ from flowerbed.runner.supernode import become_reaper, flower_programs
 from flowerbed.runner.telemetry import exported_spans
 from flowerbed.runner.transfer import open_store
 from flowerbed.runner.verify import KeyRing
+from flowerbed.runner.warm import starter
 
 logger = logging.getLogger(__name__)
 
@@ -129,6 +130,7 @@ async def open_site(
     if settings.superlink:
         become_reaper()
         flower_programs(settings.python)
+    start_worker = starter(worker_command or own_command(settings.python))
     endpoint, protocol = settings.otlp_endpoint, settings.otlp_protocol
     try:
         allowed = settings.otlp_allowed
@@ -142,7 +144,7 @@ async def open_site(
                 store=s3,
                 keys=KeyRing(identity.jwks, refetch),
                 board=board,
-                worker_command=worker_command or own_command(settings.python),
+                start_worker=start_worker,
                 node_config=settings.node_config,
                 hands_out_logs=settings.logs,
                 python=settings.python,
@@ -150,6 +152,7 @@ async def open_site(
                 spans=spans,
             )
     finally:
+        await start_worker.close()
         await door.close()
         await s3.aclose()
         journal.close()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
@@ -19,13 +19,13 @@ from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.memories import APP_STATE, LEFT_OUT
 from flowerbed.runner.power import Power
+from flowerbed.runner.processes import Start
 from flowerbed.runner.scrub import Scrubber, scrub
 from flowerbed.runner.site_policy import CODE, SitePolicy
 from flowerbed.runner.state import StateDir, has_digest, sync_directory
 from flowerbed.runner.status import StatusBoard
 from flowerbed.runner.telemetry import Spans
 from flowerbed.runner.verify import KeyRing, Terms
-from flowerbed.runner.warm import WORKER_COMMAND
 from flowerbed.runner.work_folder import WorkFolder, prune
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Site:
     store: httpx.AsyncClient
     keys: KeyRing
     board: StatusBoard
-    worker_command: Sequence[str] = WORKER_COMMAND
+    start_worker: Start
     node_config: Mapping[str, Scalar] = field(default_factory=dict)
     hands_out_logs: bool = True
     python: str | None = None

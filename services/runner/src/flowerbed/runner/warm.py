@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
+from flowerbed.flower_apps import forking
 from flowerbed.runner.errors import Refused, RunnerError
-from flowerbed.runner.pipe import LONGEST_LINE, Answer, AppFailed, Hello, Ready, Request, Result
+from flowerbed.runner.pipe import Answer, AppFailed, Hello, Ready, Request, Result
+from flowerbed.runner.processes import Fresh, Nursery, Process, Start
 
 logger = logging.getLogger(__name__)
 
@@ -56,20 +58,27 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return kept | _SET
 
 
+def starter(command: Sequence[str]) -> Fresh | Nursery:
+    """How a site starts its workers: `command` is one that ends in `worker.main`."""
+    kind = Nursery if forking.IS_POSSIBLE else Fresh
+    return kind(command, environment(os.environ))
+
+
 class Worker:
     """One process at a time; the next order after a death starts another."""
 
     def __init__(
         self,
         hello: Hello,
-        command: Sequence[str] = WORKER_COMMAND,
+        start: Start | None = None,
         listen: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`listen` is told what the worker writes, which also goes to our own standard error."""
+        """`start`: by default a program of its own. `listen` is told what the worker writes, which
+        also goes to our own standard error."""
         self._hello = hello
-        self._command = tuple(command)
+        self._start = start or Fresh(WORKER_COMMAND, environment(os.environ))
         self._listen = listen
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._hearing: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._is_closed = False
@@ -122,19 +131,14 @@ class Worker:
         self._is_closed = True
         await self._end()
 
-    async def _ready(self) -> asyncio.subprocess.Process:
+    async def _ready(self) -> Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
         await self._end()  # of one that died by itself: something it started may hold its pipes
-        self._process = process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=environment(os.environ),
-            limit=LONGEST_LINE,
-            start_new_session=True,
-        )
+        try:
+            self._process = process = await self._start(self._hello.app)
+        except ConnectionError as error:
+            raise WorkerDied(str(error)) from error
         self._hearing = asyncio.create_task(self._hear(process.stderr))
         if self._is_closed:  # by somebody else, while the process started
             await self._end()
@@ -149,11 +153,7 @@ class Worker:
             raise Refused("app-failed", f"the app could not be loaded\n{answer.trace}")
         return process
 
-    async def _ask(
-        self, process: asyncio.subprocess.Process, line: bytes
-    ) -> Ready | Result | AppFailed:
-        assert process.stdin is not None
-        assert process.stdout is not None
+    async def _ask(self, process: Process, line: bytes) -> Ready | Result | AppFailed:
         try:
             process.stdin.write(line)
             await process.stdin.drain()
@@ -169,9 +169,8 @@ class Worker:
         except ValueError as error:  # no line that ends, or one that is no answer
             raise WorkerDied("it said what no worker says") from error
 
-    async def _hear(self, output: asyncio.StreamReader | None) -> None:
+    async def _hear(self, output: asyncio.StreamReader) -> None:
         """Read all that the worker writes, at once: it must never wait for us."""
-        assert output is not None
         while piece := await output.read(PIECE):
             with suppress(OSError):  # the log may be on a full disk
                 os.write(2, piece)
@@ -191,11 +190,7 @@ class Worker:
         finally:  # also when we are told to stop meanwhile
             if self._hearing is not None:
                 self._hearing.cancel()
-            # Whose end a pipe has not told yet: the loop may be closed before it does.
-            if (transport := getattr(process, "_transport", None)) is not None:
-                transport.close()
-                await asyncio.sleep(0)  # a pipe is closed by the loop, in its next turn
-                await asyncio.sleep(0)
+            await process.close()
 
 
 def _result(answer: Ready | Result | AppFailed) -> Result:

@@ -1,17 +1,18 @@
 """The warm worker: one process a lease, which loads the Flower app once and runs it per order.
 
-Started by the agent as `python -m flowerbed.runner.worker`; it ends when the agent does. Standard
-input and output are the agent's pipes. What the app prints or logs goes to standard error, which
-the agent reads too: into its own log, and on to the operator if the site allows that.
+Started by the agent as `python -m flowerbed.runner.worker`, or forked by one that was started so
+with `--nursery` (see `flower_apps.forking`); it ends when the agent does. Standard input and output
+are the agent's. What the app prints or logs goes to standard error, which the agent reads too: into
+its own log, and on to the operator if the site allows that.
 """
 
 import ctypes
 import gc
+import importlib
 import io
 import logging
 import os
 import queue
-import signal
 import sys
 import threading
 import time
@@ -27,7 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import save_file
 
 from flowerbed.contracts.values import Scalar
-from flowerbed.flower_apps import registry
+from flowerbed.flower_apps import forking, registry
 from flowerbed.flower_apps.contents import read_content, whole_message, write_content
 from flowerbed.flower_apps.encoding import NotOfTheBase, write_encoded
 from flowerbed.flower_apps.forms import Form, travels
@@ -48,13 +49,12 @@ from flowerbed.runner.work_folder import WorkFolder
 
 logger = logging.getLogger("flowerbed.worker")
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
     """Serve the agent until it goes away."""
-    parent = os.getppid()
-    _die_with(parent)
+    forking.die_with(os.getppid())
+    if forking.FLAG in sys.argv:
+        forking.serve(_load)
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -87,12 +87,13 @@ def _set_up_logging() -> None:
     logging.basicConfig(level=logging.INFO, handlers=[handler])
 
 
-def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
+def _load(app: str) -> None:
+    """Import what a worker of that app will, as far as it is ours; half of torch is imported with
+    the first optimizer."""
+    if app in registry.BUILTIN:
+        registry.load_client_app(app)
+    if "torch" in sys.modules:
+        importlib.import_module("torch._dynamo")
 
 
 def _read_lines(pipe: BinaryIO) -> "queue.SimpleQueue[bytes]":
