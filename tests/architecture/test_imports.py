@@ -61,6 +61,7 @@ LENT = {
         "flowerbed.flower_apps.forms",
         "flowerbed.flower_apps.form_bits",
         "flowerbed.flower_apps.grid_pipe",
+        "flowerbed.flower_apps.nursery",
     },
     ("runner", "flower_apps"): {
         "flowerbed.flower_apps.registry",
@@ -70,6 +71,7 @@ LENT = {
         "flowerbed.flower_apps.encoding",
         "flowerbed.flower_apps.contents",
         "flowerbed.flower_apps.forking",
+        "flowerbed.flower_apps.nursery",
     },
     ("runner", "events"): {"flowerbed.events.destinations"},
 }

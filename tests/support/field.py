@@ -19,6 +19,7 @@ import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import psutil
 
 from flowerbed.cli.api import Api
+from flowerbed.cli.failing import Refused
 from flowerbed.contracts.ids import lease_id
 from flowerbed.embedded.stack import Stack
 from flowerbed.flower_apps.forking import FLAG
@@ -171,9 +172,13 @@ class Field:
         """Until the gateway has heard all, which of two services comes in any order."""
 
         def look() -> bool:
+            try:
+                services = self.api.get("/services")["services"]
+            except Refused:  # a release from before there was such a route
+                return True
             lags = {
                 (service["name"], name): lag
-                for service in self.api.get("/services")["services"]
+                for service in services
                 for replica in service["replicas"]
                 for name, lag in replica["lags"].items()
             }

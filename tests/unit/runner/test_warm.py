@@ -10,10 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flowerbed.runner import processes
+from flowerbed.flower_apps import nursery as nurseries
+from flowerbed.flower_apps.nursery import Fresh, Nursery
 from flowerbed.runner.errors import Refused
 from flowerbed.runner.pipe import Hello, Request
-from flowerbed.runner.processes import Fresh, Nursery
 from flowerbed.runner.warm import MOST_DEATHS, Worker, environment
 from tests.support.servers import eventually
 
@@ -160,7 +160,7 @@ async def test_workers_of_a_nursery_die_with_it_and_another_takes_the_order(
 async def test_a_nursery_without_workers_is_ended_and_comes_back(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(nurseries, "IDLE_SECONDS", 0.05)
     worker = nursed(nursery, "works")
     await worker.preload()
     mother = psutil.Process(worker.pid).parent()

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from flowerbed.aggregator.app import routes
+from flowerbed.aggregator.app_process import builtin_starter
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.consumers import consumers
 from flowerbed.aggregator.exchanges import AllExchanges
@@ -29,12 +30,14 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
     blobs = Blobs(
         settings.s3_endpoint, settings.s3_access_key, settings.s3_secret_key.get_secret_value()
     )
+    start_app = builtin_starter()
     bridge = Bridge(
         database=shell.database,
         store=shell.store(Codec(owned_events("aggregator")), [answers, outcomes]),
         blobs=blobs,
         transport=BusTransport(shell.database, blobs),
         spool=settings.spool_directory,
+        start_app=start_app,
         bucket=settings.s3_bucket,
         limits=Limits(max_examples=settings.max_examples, max_norm=settings.max_norm),
         initialize_timeout=timedelta(seconds=settings.initialize_timeout_seconds),
@@ -51,6 +54,7 @@ def wire(shell: Shell, settings: AggregatorSettings) -> AllExchanges:
     for consumer in consumers(exchanges, simulations.wake):
         shell.consume(consumer)
     shell.route_traces(TELEMETRY)
+    shell.background("app processes", start_app.keep)
     shell.in_partitions("exchanges", exchanges.run)
     shell.readiness("s3", lambda: asyncio.to_thread(blobs.ping, settings.s3_bucket))
     shell.status(lambda: _status(exchanges))

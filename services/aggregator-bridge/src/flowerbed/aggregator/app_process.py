@@ -18,7 +18,8 @@ from flowerbed.aggregator.projections.exchanges import Asked
 from flowerbed.contracts.apps import BUILTIN, MODEL, bundle_uri, is_pushed
 from flowerbed.contracts.bundle import LARGEST_BUNDLE, BadBundle, Bundle, unpack
 from flowerbed.contracts.values import Scalar
-from flowerbed.events.errors import Rejected
+from flowerbed.events.errors import Rejected, Unavailable
+from flowerbed.flower_apps.nursery import Fresh, Nursery, starter
 from flowerbed.flower_apps.registry import code_hash
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
@@ -130,8 +131,20 @@ async def _run_builtin(bridge: Bridge, asked: Asked, path: Path) -> None:
     if here != asked.created.code_hash:
         raise CodeDiffers(f"app {app} has code {here} here, {asked.created.code_hash} is asked")
     train = asked.spec.spec.train
-    command = ("initialize", "--app", app, *_told(train.seed, path, _dashed(train.app_parameters)))
-    await _run(bridge, f"app {app}", command, environment())
+    told = ("--app", app, *_told(train.seed, path, _dashed(train.app_parameters)))
+    try:
+        process = await bridge.start_app(app)
+    except ConnectionError as error:
+        raise Unavailable(f"app {app} is to be started again: {error}") from error
+    try:
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        async with asyncio.timeout(bridge.initialize_timeout.total_seconds()):
+            errors, code = await process.stderr.read(), await process.wait()
+    except TimeoutError as error:
+        raise AppFailed(f"app {app} was not done in time") from error
+    finally:
+        await process.end()
+    _check(f"app {app}", code, errors)
 
 
 async def _run_pushed(bridge: Bridge, asked: Asked, folder: Path, path: Path) -> None:
@@ -174,9 +187,18 @@ async def _run(
         if process.returncode is None:
             process.kill()
             await process.wait()
-    if process.returncode != 0:
+    _check(app, process.returncode, errors)
+
+
+def _check(app: str, code: int | None, errors: bytes) -> None:
+    if code != 0:
         last = errors.decode(errors="replace").strip().rsplit("\n", 1)[-1]
-        raise AppFailed(f"{app} ended with {process.returncode}: {last[:500]}")
+        raise AppFailed(f"{app} ended with {code}: {last[:500]}")
+
+
+def builtin_starter() -> Fresh | Nursery:
+    """Starts processes in which an app that ships with us makes its base checkpoint."""
+    return starter((sys.executable, "-m", "flowerbed.flower_apps.initialize", "-"), environment())
 
 
 def _told(seed: int, path: Path, config: Mapping[str, Scalar]) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from flowerbed.aggregator.transport import Transport
 from flowerbed.artifact.blobs import Blobs
 from flowerbed.events.database import Database
 from flowerbed.events.store import EventStore
+from flowerbed.flower_apps.nursery import Start
 
 
 def now() -> datetime:
@@ -23,7 +24,8 @@ async def always(federation_id: str) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bridge:
-    """`bucket`: of what belongs to no federation.
+    """`start_app`: a process in which a built-in app makes its base checkpoint.
+    `bucket`: of what belongs to no federation.
     `has_heard_all`: whether every report of a federation made by now has reached us.
     `has_superlink`: federations may run over a SuperLink.
     `runs_simulations`: federations may have virtual clients here.
@@ -35,6 +37,7 @@ class Bridge:
     blobs: Blobs
     transport: Transport
     spool: Path
+    start_app: Start
     bucket: str = "flowerbed"
     limits: Limits = field(default_factory=Limits)
     initialize_timeout: timedelta = timedelta(minutes=5)

@@ -1,10 +1,10 @@
 """Fork workers from a process that has imported already what they need.
 
-    agent ── what it will run, three open files ──> nursery ── fork ──> worker
-    agent <── its pid; once it has ended, how ───── nursery
+    keeper ── what it will run, three open files ──> nursery ── fork ──> worker
+    keeper <── its pid; once it has ended, how ───── nursery
 
 Flower and torch take seconds of a processor to import, a fork takes milliseconds. Linux alone.
-Whoever is forked dies with the nursery, and the nursery with the agent.
+Whoever is forked dies with the nursery, and the nursery with its keeper (see `nursery`).
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 FLAG = "--nursery"
-"""The argument of a program that is to fork workers; its standard input is the agent's socket."""
+"""The argument of a program that is to fork workers; its standard input is its keeper's socket."""
 LONGEST_ASKED = 4096
 IS_POSSIBLE = sys.platform == "linux" and hasattr(os, "pidfd_open")
 _PR_SET_PDEATHSIG = 1
@@ -38,7 +38,7 @@ def die_with(parent: int) -> None:
 def serve(load: Callable[[str], None]) -> None:
     """Fork a worker at each request. Returns in the worker, which has its files as 0, 1 and 2.
 
-    `load` is told before the fork what the worker will run. It ends when the agent goes away.
+    `load` is told before the fork what the worker will run. It ends when its keeper goes away.
     """
     control = socket.socket(fileno=os.dup(0))
     children: dict[int, int] = {}
@@ -105,5 +105,5 @@ def _tell_end(control: socket.socket, pid: int, pidfd: int) -> None:
 
 
 def _say(control: socket.socket, **told: int) -> None:
-    with suppress(OSError):  # the agent is gone: the next look at the socket ends this
+    with suppress(OSError):  # the keeper is gone: the next look at the socket ends this
         control.send(json.dumps(told).encode())

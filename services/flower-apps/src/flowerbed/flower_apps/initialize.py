@@ -1,19 +1,23 @@
 """Write an app's initial checkpoint: `python -m flowerbed.flower_apps.initialize --app hospital`.
 
 The same app, seed and config give the same bytes, so its sha256 may stand in a FederationSpec.
+Told `-`, it reads its arguments from standard input; with `--nursery` it forks such programs.
 """
 
 import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.numpy import save, save_file
 
+from flowerbed.flower_apps import forking
 from flowerbed.flower_apps.registry import BUILTIN, find, load
 
+STDIN = "-"
 Config = Mapping[str, bool | float | int | str]
 
 
@@ -42,10 +46,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
     parser.add_argument("--config", type=json.loads, default={}, help="the app's config, as JSON")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(_asked(sys.argv[1:] if arguments is None else arguments))
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
     sha256 = write_initial_checkpoint(chosen.app, chosen.seed, chosen.config, chosen.out)
     print(f"{sha256}  {chosen.out}")
+
+
+def _asked(arguments: Sequence[str]) -> list[str]:
+    if forking.FLAG in arguments:
+        forking.serve(lambda app: load(find(app).initial_arrays))
+        arguments = [STDIN]
+    return json.loads(sys.stdin.readline()) if list(arguments) == [STDIN] else list(arguments)
 
 
 if __name__ == "__main__":

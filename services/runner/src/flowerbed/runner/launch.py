@@ -17,6 +17,7 @@ import httpx
 import psutil
 import uvloop
 
+from flowerbed.flower_apps.nursery import starter
 from flowerbed.runner import clock
 from flowerbed.runner.agent import Agent
 from flowerbed.runner.dataset import Dataset
@@ -35,7 +36,7 @@ from flowerbed.runner.supernode import become_reaper, flower_programs
 from flowerbed.runner.telemetry import exported_spans
 from flowerbed.runner.transfer import open_store
 from flowerbed.runner.verify import KeyRing
-from flowerbed.runner.warm import starter
+from flowerbed.runner.warm import environment
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,8 @@ async def open_site(
     if settings.superlink:
         become_reaper()
         flower_programs(settings.python)
-    start_worker = starter(worker_command or own_command(settings.python))
+    command = worker_command or own_command(settings.python)
+    start_worker = starter(command, environment(os.environ))
     endpoint, protocol = settings.otlp_endpoint, settings.otlp_protocol
     try:
         allowed = settings.otlp_allowed

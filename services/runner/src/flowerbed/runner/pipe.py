@@ -7,8 +7,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from flowerbed.contracts.signed import MessageType, UpdateTerms, WholeMessage
 from flowerbed.contracts.values import Scalar
 
-LONGEST_LINE = 16 << 20
-
 
 class _Line(BaseModel):
     """Metrics may be NaN here; the agent drops them and says so in the log."""

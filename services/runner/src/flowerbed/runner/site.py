@@ -11,6 +11,7 @@ from typing import TypeAlias
 import httpx
 
 from flowerbed.contracts.values import Scalar
+from flowerbed.flower_apps.nursery import Start
 from flowerbed.runner import storage
 from flowerbed.runner.dataset import Dataset, DatasetGone, DatasetUnreadable
 from flowerbed.runner.door import Door
@@ -19,7 +20,6 @@ from flowerbed.runner.identity import Identity
 from flowerbed.runner.journal import Journal
 from flowerbed.runner.memories import APP_STATE, LEFT_OUT
 from flowerbed.runner.power import Power
-from flowerbed.runner.processes import Start
 from flowerbed.runner.scrub import Scrubber, scrub
 from flowerbed.runner.site_policy import CODE, SitePolicy
 from flowerbed.runner.state import StateDir, has_digest, sync_directory

@@ -5,16 +5,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 
-from flowerbed.flower_apps import forking
+from flowerbed.flower_apps.nursery import Fresh, Process, Start
 from flowerbed.runner.errors import Refused, RunnerError
 from flowerbed.runner.pipe import Answer, AppFailed, Hello, Ready, Request, Result
-from flowerbed.runner.processes import Fresh, Nursery, Process, Start
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +55,6 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
         if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)
     }
     return kept | _SET
-
-
-def starter(command: Sequence[str]) -> Fresh | Nursery:
-    """How a site starts its workers: `command` is one that ends in `worker.main`."""
-    kind = Nursery if forking.IS_POSSIBLE else Fresh
-    return kind(command, environment(os.environ))
 
 
 class Worker:

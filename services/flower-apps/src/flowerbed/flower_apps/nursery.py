@@ -1,6 +1,6 @@
-"""How a worker's process is started: from nothing, or by a fork of one that has all imported.
+"""How the process that runs an app is started: from nothing, or forked by one that has imported it.
 
-`Nursery` keeps one process for all the workers of a site; `Fresh` starts a program for each.
+`Nursery` keeps one process from which all are forked; `Fresh` starts a program for each.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from flowerbed.flower_apps.forking import FLAG
-from flowerbed.runner.pipe import LONGEST_LINE
+from flowerbed.flower_apps.forking import FLAG, IS_POSSIBLE
 
+LONGEST_LINE = 16 << 20
+"""Bytes of a line that a worker may say at once."""
 LONGEST_TOLD = 256
 IDLE_SECONDS = 600.0
 """How long a nursery stays without any worker: it holds some hundred MB."""
@@ -24,7 +25,7 @@ IDLE_SECONDS = 600.0
 
 @dataclass(slots=True)
 class Process:
-    """A running worker; it leads a process group of its own. `stdout` has its answers."""
+    """It leads a process group of its own. `stdout` has its answers."""
 
     pid: int
     stdin: asyncio.StreamWriter
@@ -39,6 +40,14 @@ class Process:
 
     async def wait(self) -> int:
         return await asyncio.shield(self.ending)
+
+    async def end(self) -> None:
+        """Kill it and all that it started, if it runs; let go of it."""
+        if self.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        await self.wait()
+        await self.close()
 
     async def close(self) -> None:
         """Let go of its pipes: whatever it has started may hold their other ends."""
@@ -80,6 +89,10 @@ class Fresh:
         return Process(
             process.pid, process.stdin, process.stdout, process.stderr, transports, ending
         )
+
+    async def keep(self) -> None:
+        """As a nursery's; there is nothing to close."""
+        await asyncio.Event().wait()
 
     async def close(self) -> None:
         """There is nothing beside the workers."""
@@ -134,6 +147,13 @@ class Nursery:
         assert self._hearing is not None and self._control is not None
         await self._hearing
         self._control.close()
+
+    async def keep(self) -> None:
+        """For as long as whoever has it runs; then it is closed."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.close()
 
     async def _forked(self, app: str, files: Sequence[int]) -> Forked:
         if self._idle is not None:
@@ -195,6 +215,11 @@ class Nursery:
         if not self._endings and not self._asked:
             with suppress(ProcessLookupError):
                 process.kill()
+
+
+def starter(command: Sequence[str], environment: dict[str, str]) -> Fresh | Nursery:
+    """`command`: one that calls `forking.serve` if it is told `--nursery`."""
+    return (Nursery if IS_POSSIBLE else Fresh)(command, environment)
 
 
 async def _reader(file: int) -> tuple[asyncio.StreamReader, asyncio.BaseTransport]:
