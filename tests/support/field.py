@@ -24,6 +24,7 @@ from flowerbed.contracts.ids import lease_id
 from flowerbed.embedded.stack import Stack
 from flowerbed.flower_apps.forking import FLAG
 from tests.support.collector import Collector
+from tests.support.servers import BUSY
 
 T = TypeVar("T")
 FLOWERBED = str(Path(sys.executable).with_name("flowerbed"))
@@ -33,7 +34,8 @@ ENDED = ("completed", "failed", "cancelled", "rejected")
 
 
 def until(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
-    """What `look` finds, as soon as it is something."""
+    """What `look` finds, as soon as it is something; waits for at most `seconds`, times `BUSY`."""
+    seconds *= BUSY
     end = time.monotonic() + seconds
     while True:
         found = look()

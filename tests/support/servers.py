@@ -35,7 +35,9 @@ from flowerbed.events.migrate import migrate
 from flowerbed.events.provision import RolePasswords, provision
 from flowerbed.events.settings import ServiceSettings
 
-START_TIMEOUT = 30.0
+BUSY = 4.0
+"""How many times as long as it is told a test waits before it gives up: its machine may be busy."""
+START_TIMEOUT = 30.0 * BUSY
 
 
 def free_port() -> int:
@@ -77,7 +79,8 @@ def wait_until(ready: Callable[[], bool], what: str, process: "subprocess.Popen[
 async def eventually(
     holds: Callable[[], Awaitable[bool]] | Callable[[], bool], what: str, timeout: float = 15.0
 ) -> None:
-    """Wait until `holds` does; fail the test if it does not within `timeout` seconds."""
+    """Wait until `holds` does; fail the test if it does not in `timeout` seconds, times `BUSY`."""
+    timeout *= BUSY
     deadline = time.monotonic() + timeout
     while True:
         answer = holds()
