@@ -33,7 +33,7 @@ fuzz-api: setup ## send the gateway all that its OpenAPI and GraphQL allow, and 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup idle recovery \
+bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup leases idle recovery \
 	recovery-flower policies updates simulation) ## all of these (about 3 hours)
 
 bench-setup: setup
@@ -68,6 +68,9 @@ bench-dashboards: setup ## what 200 open dashboards cost a round
 
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup
+
+bench-leases: setup ## how soon a site's workers have done their first training, and what they hold (2 min)
+	@$(BENCH).leases
 
 bench-idle: bench-setup ## processor time of an idle stack with 4 and with 1,000 runners, 10 minutes each
 	@$(BENCH).idle --seconds 600
@@ -112,5 +115,5 @@ lock: setup ## make requirements.lock anew
 	@bash scripts/lock.sh
 
 .PHONY: help setup demo demo-stop reproduce test screenshots chaos fuzz-api crash-matrix bench bench-setup \
-	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-robust bench-strategies bench-models bench-startup bench-idle bench-recovery \
+	bench-rounds bench-backbone bench-scale bench-dashboards bench-aggregation bench-robust bench-strategies bench-models bench-startup bench-leases bench-idle bench-recovery \
 	bench-recovery-flower bench-policies bench-updates bench-simulation check verify generate format lock

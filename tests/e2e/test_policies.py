@@ -97,7 +97,8 @@ async def test_a_site_that_stops_in_a_round_hands_its_place_to_an_idle_one(field
 
 
 async def test_an_evaluation_goes_on_without_a_site_that_stops(field: Field) -> None:
-    spec = hospital(num_rounds=1, min_clients=4, lease={"ttl_seconds": 15})
+    train = {"local_epochs": 100, "learning_rate": 0.005, "seed": 3}
+    spec = hospital(num_rounds=1, min_clients=4, train=train, lease={"ttl_seconds": 15})
     identity = field.submit(spec)
 
     def n_accepted() -> int:

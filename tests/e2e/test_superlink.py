@@ -54,7 +54,7 @@ def field(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Field]:
         made = Field(stack, Api(stack.gateway_url, stack.api_token), sites)
         starting = [site.start(made.invite("acme", "hospital")) for site in sites]
         for process in starting:
-            assert process.wait(120) == 0, process.stderr and process.stderr.read()
+            assert process.wait(300) == 0, process.stderr and process.stderr.read()
         yield made
     finally:
         with ThreadPoolExecutor() as pool:

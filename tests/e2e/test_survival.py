@@ -41,7 +41,7 @@ def kill_a_worker(field: Field, federation_id: str) -> Site:
         return next((one for one in field.sites if one.training_now(federation_id)), None)
 
     site = until(at_work, "somebody trains")
-    for worker in site.workers():
+    for worker in until(site.workers, "it has been given its worker"):
         os.kill(worker.pid, signal.SIGKILL)
     return site
 

@@ -64,7 +64,7 @@ def rolling(scratch: Path, before: Release, names: list[str]) -> Iterator[tuple[
             with environment_of(before):
                 next(sites)
             runner = ahead(scratch).start(field.invite("acme", "hospital", "ahead"))
-            assert runner.wait(90) == 0, runner.stderr and runner.stderr.read()
+            assert runner.wait(300) == 0, runner.stderr and runner.stderr.read()
             yield rolling, field
     finally:
         ahead(scratch).stop()

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,10 @@ import pytest
 
 from flowerbed.cli.bundling import bundle_of
 from tests.support.apps import bundle
-from tests.support.field import Field, until
+from tests.support.field import FLOWERBED, Field, until
 
 APPS = Path("examples/apps")
-SHAPES = ("plainstart", "ownloop", "ownstrategy", "queries", "memory")
+SHAPES = ("plainstart", "ownloop", "ownstrategy", "queries", "memory", "oldstyle")
 
 GUESSING = """
 import time
@@ -132,9 +133,17 @@ def files(field: Field, identity: str) -> dict[str, str]:
     }
 
 
+def fetched(field: Field, identity: str, to: Path) -> set[str]:
+    """What a researcher gets of it: each file only if its bytes are right."""
+    command = [FLOWERBED, "artifact", "files", identity, "--to", str(to)]
+    environment = {**os.environ, "FLOWERBED_STATE_DIR": str(field.stack.state_dir)}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_serverapp_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
-    open_field: Field, shape: str
+    open_field: Field, shape: str, tmp_path: Path
 ) -> None:
     field, raw = open_field, bundle_of(APPS / shape)
     disturbed = killed_on_the_way(field, raw)
@@ -149,6 +158,9 @@ def test_a_serverapp_that_was_killed_ends_with_the_bytes_of_one_that_was_not(
     assert files(field, disturbed) == files(field, undisturbed)
     n = len(facts(field, disturbed, "fl.message.pushed"))
     assert n == len(facts(field, undisturbed, "fl.message.pushed")) >= 6
+    assert fetched(field, disturbed, tmp_path) == {
+        one["name"] for one in ended(field, disturbed)["files"]
+    }
     answered = facts(field, disturbed, "fl.message.answered")
     works = [one["work_id"] for one in answered]
     assert len(works) == len(set(works)), "no node has done the same work twice"

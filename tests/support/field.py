@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +33,7 @@ FAILPOINT = Path(tempfile.gettempdir()) / f"flowerbed-failpoint-{os.getpid()}.js
 ENDED = ("completed", "failed", "cancelled", "rejected")
 
 
-def until(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
+def until(look: Callable[[], T | None], what: str, seconds: float = 60.0, pause: float = 0.05) -> T:
     """What `look` finds, as soon as it is something; waits for at most `seconds`, times `BUSY`."""
     seconds *= BUSY
     end = time.monotonic() + seconds
@@ -43,14 +43,22 @@ def until(look: Callable[[], T | None], what: str, seconds: float = 60.0) -> T:
             return found
         if time.monotonic() > end:
             raise AssertionError(f"{what}: not within {seconds:g} s")
-        time.sleep(0.05)
+        time.sleep(pause)
 
 
-def workers_of(agent: int) -> list[psutil.Process]:
-    """What its nursery has forked."""
+def hands_of(agent: int) -> tuple[list[psutil.Process], list[psutil.Process]]:
+    """The nursery, and the workers that it has forked. An agent of the release before has none, and
+    starts its workers itself."""
     family = psutil.Process(agent).children(recursive=True)
-    nurseries = {one.pid for one in family if one.cmdline()[-1:] == [FLAG]}
-    return [one for one in family if one.ppid() in nurseries]
+    commands = {one.pid: one.as_dict(["cmdline"])["cmdline"] or [] for one in family}  # or a zombie
+    forking = {pid for pid, words in commands.items() if words[-1:] == [FLAG]}
+    workers = [
+        one
+        for one in family
+        if one.ppid() in forking
+        or ("flowerbed.runner.worker" in commands[one.pid] and one.pid not in forking)
+    ]
+    return [one for one in family if one.pid in forking and one not in workers], workers
 
 
 @dataclass(frozen=True)
@@ -111,14 +119,24 @@ class Site:
             )
         )
 
+    def trains_in(self, federation_id: str, number: int) -> bool:
+        """In that round or a later one: it has trained in each."""
+        lease = lease_id(federation_id, self.client_id)
+        query = f"FROM runs WHERE exchange = 'train' AND lease_id = '{lease}'"
+        ((begun,),) = self.journal(f"SELECT count(DISTINCT work) {query}")
+        return begun >= number and self.training_now(federation_id)
+
     def workers(self) -> list[psutil.Process]:
-        agent = json.loads((self.home / "status.json").read_text())["pid"]
-        return workers_of(agent)
+        return hands_of(self._agent)[1]
+
+    @property
+    def _agent(self) -> int:
+        return int(json.loads((self.home / "status.json").read_text())["pid"])
 
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """The whole site stands still meanwhile, as a machine that sleeps: nothing is heard."""
-        agent = psutil.Process(json.loads((self.home / "status.json").read_text())["pid"])
+        agent = psutil.Process(self._agent)
         agent.suspend()  # first: afterwards its family stays as it is
         family = [
             one for one in agent.children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE
@@ -133,15 +151,19 @@ class Site:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Its training stands still meanwhile, and so does a round that waits for it."""
-        workers = self.workers()
+        """Its training stands still meanwhile, also one whose worker is only being forked, and so
+        does a round that waits for it."""
+        for nursery in hands_of(self._agent)[0]:  # first: afterwards it has no more children
+            nursery.suspend()
+        nurseries, workers = hands_of(self._agent)
         for worker in workers:
             worker.suspend()
         try:
             yield
         finally:
-            for worker in workers:
-                worker.resume()
+            for one in (*workers, *nurseries):
+                with suppress(psutil.NoSuchProcess):  # killed meanwhile
+                    one.resume()
 
 
 @dataclass
@@ -234,17 +256,15 @@ class Field:
     @contextmanager
     def held_in_round(self, federation_id: str, number: int) -> Iterator[None]:
         """In the middle of that round, or of a later one: it stays open, somebody trains."""
-        until(
-            lambda: self.training_round(federation_id) >= number,
-            f"round {number} or a later one trains",
-        )
-        site = self.sites[0]
-        with site.held():
-            until(
-                lambda: self.training_round(federation_id) and site.training_now(federation_id),
-                f"{site.name} trains",
-            )
-            yield
+        site, what = self.sites[0], f"round {number} or a later one trains"
+        while True:
+            until(lambda: site.trains_in(federation_id, number), what, pause=0.005)
+            with site.held():
+                time.sleep(0.1)  # it may have been done already: its agent says so then
+                if site.training_now(federation_id):
+                    until(lambda: self.training_round(federation_id), what)
+                    yield
+                    return
 
     def kill(self, service: str) -> int:
         """SIGKILL to a service's process, as the kernel would. Returns the dead pid."""
@@ -281,7 +301,7 @@ def hospitals(
     starting = [site.start(field_.invite("acme", "hospital")) for site in field_.sites]
     try:
         for process in starting:
-            assert process.wait(90) == 0, process.stderr and process.stderr.read()
+            assert process.wait(300) == 0, process.stderr and process.stderr.read()
         yield field_
     finally:
         with ThreadPoolExecutor() as pool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from safetensors.numpy import load, save
 
 from flowerbed.flower_apps.hospital.features import WIDTH
+from flowerbed.flower_apps.nursery import Nursery
 from flowerbed.runner.dataset import Dataset
 from flowerbed.runner.pipe import Hello, Request
-from flowerbed.runner.warm import Worker
+from flowerbed.runner.warm import WORKER_COMMAND, Worker, environment
 from flowerbed.runner.work_folder import WorkFolder
 
 
@@ -49,7 +51,8 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
     base = tmp_path / "base.safetensors"
     base.write_bytes(save(initial_model()))
     hello = Hello(app="hospital", data_path=str(hospital), run_id=1, node_id=2)
-    worker, other = Worker(hello), Worker(hello)
+    nursery = Nursery(WORKER_COMMAND, environment(os.environ))
+    worker, other = Worker(hello), Worker(hello, nursery)
 
     def folder(name: str) -> WorkFolder:
         made = WorkFolder(tmp_path / "work" / name)
@@ -78,7 +81,8 @@ async def test_hospital_trains_and_evaluates_to_the_same_bytes_every_time(
     finally:
         await worker.close()
         await other.close()
-    assert first.sha256 == second.sha256
+        await nursery.close()
+    assert first.sha256 == second.sha256, "forked or not"
     update = folder("first").update.read_bytes()
     assert (hashlib.sha256(update).hexdigest(), len(update)) == (first.sha256, first.size)
     before, after = load(base.read_bytes()), load(update)

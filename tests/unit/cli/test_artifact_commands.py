@@ -204,3 +204,43 @@ def test_promotion_and_revocation_are_posted(stub: StubGateway) -> None:
         {"channel": "beta", "federation_id": None},
         {"reason": "", "federation_id": FED},
     ]
+
+
+def _left(stub: StubGateway, blobs: StubBlobs, *names: str) -> None:
+    """A ServerApp that has ended, and those files of it."""
+    files = []
+    for name in names:
+        uri = f"s3://flowerbed/files/{digest(name)}"
+        blobs.stored[uri] = digest(name)
+        files.append({"name": name, "artifact": {"uri": uri, "sha256": digest(name), "size": 5}})
+    event = {"type": "fl.serverapp.completed", "data": {"files": files}}
+    stub.answer("GET /events", {"events": [event], "next_after": 7})
+
+
+def test_what_a_serverapp_has_left_is_listed_and_fetched(
+    stub: StubGateway, blobs: StubBlobs, tmp_path: Path
+) -> None:
+    _left(stub, blobs, "plots/loss.png", "model.pt")
+
+    listed = run(artifact.app, "files", FED, "-o", "json", url=stub.url)
+    found = run(artifact.app, "files", FED, "--to", str(tmp_path / "results"), url=stub.url)
+
+    assert [one["name"] for one in json.loads(listed.stdout)] == ["plots/loss.png", "model.pt"]
+    assert found.exit_code == 0 and digest("model.pt") in found.stdout
+    assert (tmp_path / "results/plots/loss.png").read_bytes() == b"bytes"
+    assert (tmp_path / "results/model.pt").read_bytes() == b"bytes"
+
+
+def test_a_file_that_would_lie_elsewhere_fetches_nothing(
+    stub: StubGateway, blobs: StubBlobs, tmp_path: Path
+) -> None:
+    _left(stub, blobs, "model.pt", "../other/.profile")
+    found = run(artifact.app, "files", FED, "--to", str(tmp_path / "results"), url=stub.url)
+    assert found.exit_code == 1 and "would lie outside of" in found.stderr
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_without_a_whole_serverapp_there_are_no_files(stub: StubGateway, blobs: StubBlobs) -> None:
+    stub.answer("GET /events", {"events": [], "next_after": 0})
+    found = run(artifact.app, "files", FED, url=stub.url)
+    assert found.exit_code == 1 and "server_app: whole" in found.stderr

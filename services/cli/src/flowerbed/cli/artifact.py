@@ -11,6 +11,7 @@ from flowerbed.cli.calling import Asking, call, example
 from flowerbed.cli.checkpoints import chosen, digest_of, fetch, meant, merge, records, verified
 from flowerbed.cli.completing import federation_ids
 from flowerbed.cli.failing import CommandFailed
+from flowerbed.cli.files import fetched, left
 from flowerbed.cli.output import FAILED, print_json
 from flowerbed.cli.tables import moment, print_table, short
 
@@ -100,6 +101,28 @@ def download(
         print_json({"file": str(to), "uri": uri, "sha256": sha256, "merged_with": frozen})
     else:
         typer.echo(f"{to}  sha256 {sha256}{f' merged with {frozen}' if frozen else ''}")
+
+
+@app.command(cls=Asking, epilog=example(f"flowerbed artifact files {FED} --to results"))
+def files(
+    federation_id: FederationId,
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", file_okay=False, help="Fetch them from S3 into this folder."),
+    ] = None,
+) -> None:
+    """What a whole ServerApp has left in its folder: plots, tables, a model of its own format."""
+    found = left(call().api(), federation_id)
+    if call().as_json:
+        print_json(found)
+    else:
+        print_table(
+            ("name", "bytes", "sha256"),
+            [(one["name"], one["size"], one["sha256"]) for one in found],
+        )
+    if to is not None:
+        for path in fetched(call().blobs(), found, to):
+            typer.echo(f"{path}", err=True)
 
 
 @app.command(cls=Asking, epilog=example(f"flowerbed artifact verify {FED} --watch"))

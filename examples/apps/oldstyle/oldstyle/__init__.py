@@ -1,0 +1,1 @@
+"""oldstyle: A Flower / NumPy app."""
