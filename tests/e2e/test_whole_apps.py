@@ -137,7 +137,8 @@ def fetched(field: Field, identity: str, to: Path) -> set[str]:
     """What a researcher gets of it: each file only if its bytes are right."""
     command = [FLOWERBED, "artifact", "files", identity, "--to", str(to)]
     environment = {**os.environ, "FLOWERBED_STATE_DIR": str(field.stack.state_dir)}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
     return {str(path.relative_to(to)) for path in to.rglob("*") if path.is_file()}
 
 

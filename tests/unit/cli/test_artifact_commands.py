@@ -206,6 +206,13 @@ def test_promotion_and_revocation_are_posted(stub: StubGateway) -> None:
     ]
 
 
+def _history(stub: StubGateway, *events: dict[str, Any]) -> None:
+    stub.answers[f"GET /federations/{FED}/events"] = [
+        (200, {"events": list(found), "next_after": 7})
+        for found in ((*events,), (), (*events,), ())
+    ]
+
+
 def _left(stub: StubGateway, blobs: StubBlobs, *names: str) -> None:
     """A ServerApp that has ended, and those files of it."""
     files = []
@@ -214,7 +221,7 @@ def _left(stub: StubGateway, blobs: StubBlobs, *names: str) -> None:
         blobs.stored[uri] = digest(name)
         files.append({"name": name, "artifact": {"uri": uri, "sha256": digest(name), "size": 5}})
     event = {"type": "fl.serverapp.completed", "data": {"files": files}}
-    stub.answer("GET /events", {"events": [event], "next_after": 7})
+    _history(stub, event)
 
 
 def test_what_a_serverapp_has_left_is_listed_and_fetched(
@@ -241,6 +248,6 @@ def test_a_file_that_would_lie_elsewhere_fetches_nothing(
 
 
 def test_without_a_whole_serverapp_there_are_no_files(stub: StubGateway, blobs: StubBlobs) -> None:
-    stub.answer("GET /events", {"events": [], "next_after": 0})
+    _history(stub)
     found = run(artifact.app, "files", FED, url=stub.url)
     assert found.exit_code == 1 and "server_app: whole" in found.stderr

@@ -106,6 +106,18 @@ class Api:
         given = {name: value for name, value in params.items() if value is not None}
         return self._repeat(tries, "GET", path, params=given, timeout=patience)
 
+    def history(self, federation_id: str, after: int = 0) -> list[dict[str, Any]]:
+        """All events of a federation after that position, oldest first."""
+        found: list[dict[str, Any]] = []
+        while True:
+            page = self.get(
+                f"/federations/{federation_id}/events", after=after, limit=1000, tries=2
+            )
+            if not page["events"]:
+                return found
+            found += page["events"]
+            after = page["next_after"]
+
     def post(
         self,
         path: str,

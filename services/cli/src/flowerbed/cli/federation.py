@@ -158,7 +158,7 @@ def events(
     after: Annotated[int, typer.Option("--after", min=0, help="Only past this position.")] = 0,
 ) -> None:
     """A federation's history: every service's events about it, oldest first."""
-    found = _history(call().api(), federation_id, after)
+    found = call().api().history(federation_id, after)
     if call().as_json:
         print_json(found)
         return
@@ -239,16 +239,6 @@ def watch_to_its_end(api: Api, federation_id: str, timeout: float | None = None)
         print_json(federation)
     if federation["status"] != "completed":
         raise typer.Exit(FAILED)
-
-
-def _history(api: Api, federation_id: str, after: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    while True:
-        page = api.get(f"/federations/{federation_id}/events", after=after, limit=1000, tries=2)
-        if not page["events"]:
-            return found
-        found += page["events"]
-        after = page["next_after"]
 
 
 def read_spec(spec: Path) -> bytes:

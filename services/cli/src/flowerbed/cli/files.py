@@ -23,13 +23,13 @@ def left(api: Api, federation_id: str) -> list[dict[str, Any]]:
         CommandFailed: no ServerApp has ended there.
     """
     status = api.federation(federation_id)["status"]
-    told = api.get("/events", federation=federation_id, types=[_ENDED], tries=2)["events"]
-    if not told:
+    ended = [one["data"] for one in api.history(federation_id) if one["type"] == _ENDED]
+    if not ended:
         raise CommandFailed(
             f"federation {federation_id} is {status}, and no ServerApp has ended in it: only one"
             " that runs as a whole (server_app: whole) leaves files"
         )
-    return [{"name": one["name"], **one["artifact"]} for one in told[-1]["data"]["files"]]
+    return [{"name": one["name"], **one["artifact"]} for one in ended[-1]["files"]]
 
 
 def fetched(blobs: "Blobs", files: Sequence[File], to: Path) -> Iterator[Path]:
