@@ -78,11 +78,11 @@ async def test_a_federation_under_way_goes_on_in_the_restored_stack(
     small: Field, scratch: Path
 ) -> None:
     undisturbed = small.completed(small.submit(document()), seconds=120)
-    identity = small.submit(document())
     folder = scratch / "backup"
     flowerbed("backup", folder, "--state-dir", small.stack.state_dir)
     objects = stamps(folder)
     assert objects
+    identity = small.submit(document())  # now: of its updates only those are kept that may count
     (folder / "snapshot-killed").mkdir()  # as a backup leaves it that did not come to its end
     with small.held_in_round(identity, 2):
         flowerbed("backup", folder, "--state-dir", small.stack.state_dir)

@@ -18,7 +18,7 @@ import pytest
 
 from flowerbed.runner.clock import OFFSET_FILE_VARIABLE
 from tests.e2e.documents import hospital
-from tests.support.field import Field, Site, until
+from tests.support.field import Field, Site, hands_of, until
 
 HOUR = 3600
 
@@ -37,21 +37,24 @@ def agent_of(site: Site) -> psutil.Process:
     return psutil.Process(json.loads((site.home / "status.json").read_text())["pid"])
 
 
-def test_worker_and_agent_killed_in_training_go_on_to_the_same_bytes(field: Field) -> None:
+def test_worker_agent_and_nursery_killed_in_training_go_on_to_the_same_bytes(field: Field) -> None:
     undisturbed = field.completed(field.submit(document()), seconds=170)
     identity = field.submit(document())
-    first, second, *_ = field.sites
+    first, second, _, last = field.sites
     until(partial(has_checkpoint, first), "a checkpoint at the first site")
     for worker in first.workers():
         worker.kill()
     until(partial(has_checkpoint, second), "a checkpoint at the second site")
     agent_of(second).kill()
+    until(partial(has_checkpoint, last), "a checkpoint at the last site")
+    (nursery,) = hands_of(agent_of(last).pid)[0]
+    nursery.kill()
     federation = field.completed(identity, seconds=170)
 
     assert federation["final"]["sha256"] == undisturbed["final"]["sha256"]
     assert [one["attempt"] for one in federation["rounds"]] == [1]
     assert [runs(site, identity) for site in field.sites] == [1] * 4, "no work is trained twice"
-    assert resumed(first, identity) == resumed(second, identity) == (1, 0)
+    assert [resumed(site, identity) for site in (first, second, last)] == [(1, 0)] * 3
 
 
 def runs(site: Site, identity: str) -> int:
