@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -155,6 +156,20 @@ async def test_workers_of_a_nursery_die_with_it_and_another_takes_the_order(
     assert (await worker.run(request(3))).metrics == {"seed": 3}
     assert worker.pid != first.pid
     await asyncio.gather(worker.close(), other.close())
+
+
+async def test_a_nursery_whose_end_is_not_told_yet_is_not_asked_again(nursery: Nursery) -> None:
+    worker = nursed(nursery, "works")
+    await worker.preload()
+    mother = psutil.Process(worker.pid).parent()
+    assert mother is not None
+    await worker.close()
+    mother.kill()
+    while not is_gone(mother):
+        time.sleep(0.01)  # noqa: ASYNC251  # the loop hears of nothing meanwhile
+    again = nursed(nursery, "works")
+    assert (await again.run(request(5))).metrics == {"seed": 5}
+    await again.close()
 
 
 async def test_a_nursery_without_workers_is_ended_and_comes_back(

@@ -164,8 +164,13 @@ class Nursery:
         assert self._control is not None
         told: asyncio.Future[Forked] = asyncio.get_running_loop().create_future()
         self._asked.append(told)
-        socket.send_fds(self._control, [app.encode()], files)
-        return await told
+        try:
+            socket.send_fds(self._control, [app.encode()], files)
+            return await told
+        except ConnectionError:  # it is dying, though its end is not told yet
+            told.cancel()
+            await self.close()
+            raise
 
     async def _start(self) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
