@@ -115,7 +115,7 @@ class Nursery:
     async def __call__(self, app: str) -> Process:
         """
         Raises:
-            OSError: the nursery ended before it had forked.
+            ConnectionError: the nursery ended before it had forked.
         """
         ours, theirs = socket.socketpair()
         to_read, to_write = os.pipe()
