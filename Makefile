@@ -33,7 +33,7 @@ fuzz-api: setup ## send the gateway all that its OpenAPI and GraphQL allow, and 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup leases idle recovery \
+bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards page startup leases idle recovery \
 	recovery-flower policies updates simulation) ## all of these (about 3 hours)
 
 bench-setup: setup
@@ -65,6 +65,9 @@ bench-scale: bench-setup ## 10 to 3,000 simulated clients, and a round of a thou
 bench-dashboards: setup ## what 200 open dashboards cost a round
 	@$(BENCH).dashboards --open 200 --rounds 12 --turns 2 --epochs 400
 	@$(BENCH).dashboards --open 200 --rounds 40 --turns 2
+
+bench-page: setup ## how long after its commit a change stands on the page (needs Chromium; 1 min)
+	@$(BENCH).page
 
 bench-startup: setup ## how long a start takes, and the idle stack's memory
 	@$(BENCH).startup

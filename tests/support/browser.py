@@ -1,6 +1,6 @@
 """Headless Chromium, and what a test of the dashboard asks of a page."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
-__all__ = ["Browser", "Page", "browsing", "faults", "longest", "open_page", "sideways"]
+__all__ = ["Browser", "Page", "browsing", "faults", "open_page", "sideways"]
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = (
@@ -115,8 +115,3 @@ async def sideways(page: Page) -> int:
         "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )
     return wider
-
-
-def longest(shown: dict[str, int], recorded: dict[int, float], only: Sequence[int]) -> float:
-    """Of `only` these positions: the longest time from its commit to the page, in seconds."""
-    return max(shown[str(one)] / 1000 - recorded[one] for one in only)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -80,11 +79,9 @@ async def test_a_parent_is_sent_before_its_children(receiver: Collector) -> None
 
 
 async def test_a_collector_that_is_away_blocks_nobody_and_is_named_once() -> None:
-    began = time.monotonic()
     variables = {"OTEL_BSP_SCHEDULE_DELAY": "20", "OTEL_EXPORTER_OTLP_TIMEOUT": "1"}
     seconds, log = await run("http://127.0.0.1:9", None, variables, times=20, pause=0.1)
-    assert seconds < 4.0
-    assert time.monotonic() - began < 20.0
+    assert seconds < 20.0, "OpenTelemetry's own flush would wait for 30"
     assert len(log) == 1, log
 
 

@@ -3,6 +3,7 @@
 Its neighbours are voices: they publish, nothing answers them.
 """
 
+import asyncio
 import json
 import shutil
 import tempfile
@@ -31,6 +32,7 @@ from flowerbed.contracts.values import ArtifactRef
 from flowerbed.events.service import Shell
 from flowerbed.lease import MIGRATIONS, __main__
 from flowerbed.lease.settings import LeaseSettings
+from flowerbed.lease.waiting import Waiting
 from tests.integration.lease.clients import Client, certificate_request, new_key
 from tests.support.publishing import Publisher
 from tests.support.servers import (
@@ -219,6 +221,16 @@ def write_secrets(folder: Path) -> None:
     for file, private in (("ca.key", key), ("signing.key", Ed25519PrivateKey.generate())):
         pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         (folder / file).write_bytes(pem)
+
+
+@pytest.fixture
+def only_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long poll looks again when it is woken, and never by itself."""
+
+    async def signal(event: asyncio.Event, seconds: float) -> None:
+        await event.wait()
+
+    monkeypatch.setattr(Waiting, "_signal", staticmethod(signal))
 
 
 @pytest.fixture

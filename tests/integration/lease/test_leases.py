@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 
 import pytest
 
@@ -20,16 +19,13 @@ from tests.support.servers import eventually
 
 
 async def test_a_waiting_client_is_offered_a_lease_at_once_when_a_federation_comes(
-    house: House,
+    house: House, only_woken: None
 ) -> None:
     client = await house.client()
     waiting = asyncio.create_task(client.poll(30))
     assert await client.poll() == []
-    began = time.monotonic()
     await house.create()
     (offer,) = await waiting
-    took = time.monotonic() - began
-    assert took < 2.0, "the poll was not woken, it looked again"
     assert (offer["federation_id"], offer["epoch"]) == (FED, 1)
     assert await house.types(client) == ["client.lease_issued"]
 

@@ -1,7 +1,6 @@
 """Work is handed out as soon as it exists, again until it is answered, and answered once."""
 
 import asyncio
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -20,14 +19,12 @@ async def joined(house: House, n_clients: int = 1) -> list[tuple[Client, dict[st
     return [(client, await client.joined()) for client in clients]
 
 
-async def test_a_waiting_client_hears_of_its_work_at_once(house: House) -> None:
+async def test_a_waiting_client_hears_of_its_work_at_once(house: House, only_woken: None) -> None:
     ((client, lease),) = await joined(house)
     waiting = asyncio.create_task(client.next_work(lease, 30))
     await client.beat(lease)
-    began = time.monotonic()
     await house.say(house.round_started(client))
     assert await waiting is not None
-    assert time.monotonic() - began < 2.0, "the poll was not woken, it looked again"
 
 
 async def test_there_is_no_work_before_a_round_and_asking_is_a_heartbeat(house: House) -> None:

@@ -1,7 +1,5 @@
 """How often somebody may ask: the rate holds, bursts are allowed, and it costs next to nothing."""
 
-import time
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,14 +52,6 @@ def test_what_is_remembered_is_bounded_and_the_busy_stay_known() -> None:
         limiter.take("busy")
         limiter.take(f"address-{number}")
     assert not limiter.take("busy").is_allowed
-
-
-def test_a_request_costs_microseconds() -> None:
-    limiter = Limiter(Rate(10**6, 60))
-    began = time.perf_counter()
-    for number in range(20_000):
-        limiter.take(f"name-{number % 50}")
-    assert (time.perf_counter() - began) / 20_000 < 50e-6  # about 1 µs on an idle machine
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def date(seconds: float) -> str:
 def test_clock_that_is_an_hour_wrong_is_put_right_by_one_answer(wrong: float, skew: Path) -> None:
     skew.write_text(str(wrong))
     ours = Clock()
-    assert abs(ours.now() - time.time() - wrong) < 1
+    assert abs(ours.now() - time.time() - wrong) < 60
     assert ours.doubt() == DOUBT
     sent = since_boot()
     ours.learn(date(time.time()), sent, since_boot())

@@ -1,7 +1,6 @@
 """Log lines on their way out: whole, bounded, scrubbed, numbered, and never in the way."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,9 +185,8 @@ async def test_closing_waits_for_nobody(door: Door, monkeypatch: pytest.MonkeyPa
     await asyncio.wait_for(lines.close(), 5)
 
 
-@pytest.mark.parametrize("text", ["-" * 4096, "a" * 4096, "." * 4096, "a/" * 2048, "'" * 4096])
-def test_scrubbing_takes_no_longer_for_text_made_to_be_slow(text: str) -> None:
-    scrub = Scrubber(Path("/srv/data"), {"rows.csv"})
-    began = time.perf_counter()
-    scrub(text)
-    assert time.perf_counter() - began < 0.25
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", ["-", "a", ".", "a/", "'"])
+def test_scrubbing_does_not_hang_on_text_made_to_be_slow(text: str) -> None:
+    """What backtracks over so much, be it only in the square of its length, takes hours."""
+    assert Scrubber(Path("/srv/data"), {"rows.csv"})(text * (1 << 20))

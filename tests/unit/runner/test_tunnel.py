@@ -136,7 +136,7 @@ async def test_an_empty_answer_tells_that_the_supernode_has_no_work(tmp_path: Pa
         assert opened.idle_seconds is None
         await node.post("/v1/fleet/pull-messages", content=b"")
         assert opened.idle_seconds is not None
-        assert opened.idle_seconds < 5
+        assert opened.idle_seconds < 60
         before = opened._asked_in_vain_at
         for _ in range(2):
             await node.post("/v1/fleet/pull-messages", content=b"")
