@@ -18,7 +18,7 @@ from scripts.prepare_data import prepare
 from tests.e2e.documents import hospital
 from tests.e2e.test_transports import (
     app,
-    on_the_bus,
+    ran,
     test_a_client_that_fails_is_told_and_the_round_goes_on_without_it,
     test_an_app_of_ones_own_is_seeded_and_remembers_the_same,
     test_the_same_app_and_seeds_give_the_same_bytes_and_metrics,
@@ -29,7 +29,7 @@ from tests.support.field import Field, Site, until
 from tests.support.transports import Transport, flowers, superlink
 
 __all__ = [
-    "app", "on_the_bus",
+    "app", "ran",
     "test_a_client_that_fails_is_told_and_the_round_goes_on_without_it",
     "test_an_app_of_ones_own_is_seeded_and_remembers_the_same",
     "test_the_same_app_and_seeds_give_the_same_bytes_and_metrics",

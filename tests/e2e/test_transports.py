@@ -84,19 +84,24 @@ def own(app: str, **spec: Any) -> dict[str, Any]:
     return hospital(app=app, model_ref={"uri": "app:drift.task:parameters"}, **spec)
 
 
+Ran = dict[tuple[str, str], dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def on_the_bus(field: Field) -> dict[str, dict[str, Any]]:
-    """What each document gives over the bus, run once."""
+def ran(field: Field) -> Ran:
+    """What each document has given, by who carried it: run once."""
     return {}
 
 
-def reference(
-    field: Field, known: dict[str, dict[str, Any]], document: dict[str, Any]
+def given(
+    field: Field, ran: Ran, document: dict[str, Any], transport: Transport | None = None
 ) -> dict[str, Any]:
-    key = json.dumps(document, sort_keys=True)
-    if key not in known:
-        known[key] = run(field, TRANSPORTS["bus"](field), document)
-    return known[key]
+    """By `transport`, or else what it is compared to: a run of its own over the bus."""
+    way = transport or TRANSPORTS["bus"](field)
+    key = transport.name if transport else "reference", json.dumps(document, sort_keys=True)
+    if key not in ran:
+        ran[key] = run(field, way, document)
+    return ran[key]
 
 
 def run(field: Field, transport: Transport, document: dict[str, Any]) -> dict[str, Any]:
@@ -118,22 +123,22 @@ def outcome(federation: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_the_same_app_and_seeds_give_the_same_bytes_and_metrics(
-    field: Field, transport: Transport, on_the_bus: dict[str, dict[str, Any]]
+    field: Field, transport: Transport, ran: Ran
 ) -> None:
     document = hospital(num_rounds=transport.n_rounds)
-    expected = reference(field, on_the_bus, document)
-    found = run(field, transport, document)
+    expected = given(field, ran, document)
+    found = given(field, ran, document, transport)
     assert outcome(found) == outcome(expected)
     for number in range(transport.n_rounds + 1):
         assert field.api.post(f"/artifacts/{found['federation_id']}/{number}/verify")["identical"]
 
 
 async def test_the_same_facts_are_recorded_in_the_same_number(
-    field: Field, transport: Transport, on_the_bus: dict[str, dict[str, Any]]
+    field: Field, transport: Transport, ran: Ran
 ) -> None:
     document = hospital(num_rounds=transport.n_rounds)
-    expected = await facts(field, reference(field, on_the_bus, document))
-    told = await facts(field, run(field, transport, document))
+    expected = await facts(field, given(field, ran, document))
+    told = await facts(field, given(field, ran, document, transport))
     assert told == expected
     assert told["fl.update.accepted"] == 4 * transport.n_rounds * 2
     assert told["fl.client.joined"] == told["fl.client.released"] == 4
@@ -155,21 +160,21 @@ async def facts(field: Field, federation: dict[str, Any]) -> Counter[str]:
 
 
 async def test_an_app_of_ones_own_is_seeded_and_remembers_the_same(
-    field: Field, transport: Transport, app: str, on_the_bus: dict[str, dict[str, Any]]
+    field: Field, transport: Transport, app: str, ran: Ran
 ) -> None:
     document = own(app, num_rounds=transport.n_rounds)
-    expected = reference(field, on_the_bus, document)
+    expected = given(field, ran, document)
     found = run(field, transport, document)
     assert outcome(found) == outcome(expected)
     assert found["rounds"][-1]["training"]["messages"] == transport.n_rounds
 
 
 async def test_a_client_that_fails_is_told_and_the_round_goes_on_without_it(
-    field: Field, transport: Transport, app: str, on_the_bus: dict[str, dict[str, Any]]
+    field: Field, transport: Transport, app: str, ran: Ran
 ) -> None:
     train = {"seed": 11, "fails_at": "hungary"}
     document = own(app, train=train, num_rounds=1, round_policy={"quorum": 0.75})
-    expected = reference(field, on_the_bus, document)
+    expected = given(field, ran, document)
     found = run(field, transport, document)
     assert outcome(found) == outcome(expected)
     failed = [
@@ -183,10 +188,10 @@ async def test_a_client_that_fails_is_told_and_the_round_goes_on_without_it(
 
 
 async def test_what_carries_the_messages_is_killed_and_the_result_is_the_same(
-    field: Field, transport: Transport, on_the_bus: dict[str, dict[str, Any]]
+    field: Field, transport: Transport, ran: Ran
 ) -> None:
     document = hospital(num_rounds=transport.n_rounds)
-    expected = reference(field, on_the_bus, document)
+    expected = given(field, ran, document)
     identity = field.submit(transport.document(document))
     until(lambda: field.training_round(identity) >= 1, "a round trains", 90)
     transport.kill(identity)
@@ -200,10 +205,10 @@ def test_nothing_of_a_simulation_is_left_when_it_is_over(field: Field) -> None:
 
 
 def test_an_existing_ray_cluster_gives_the_same_bytes(
-    field: Field, app: str, on_the_bus: dict[str, dict[str, Any]]
+    field: Field, app: str, ran: Ran
 ) -> None:
     document = own(app, num_rounds=2)
-    expected = reference(field, on_the_bus, document)
+    expected = given(field, ran, document)
     simulated = TRANSPORTS["simulation"](field).document(document)
     with ray_cluster() as address:
         simulated["spec"]["simulation"]["ray_address"] = address

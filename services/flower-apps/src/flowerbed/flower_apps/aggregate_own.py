@@ -9,14 +9,12 @@ round to round in a file; only this process, which runs the strategy's code anyw
 """
 
 import argparse
-import ctypes
 import inspect
 import json
+import os
 import pickle
-import signal
 import types
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +25,7 @@ from flwr.serverapp.strategy import Strategy
 from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load_file, save_file
 
+from flowerbed.flower_apps.forking import die_with
 from flowerbed.flower_apps.messages import TTL_SECONDS, read_arrays, save_arrays
 from flowerbed.flower_apps.registry import load, load_from
 from flowerbed.flower_apps.seeded import seed_all
@@ -35,7 +34,6 @@ Config = Mapping[str, bool | float | int | str]
 FIRST_NODE = 2
 """The node id of place 0; 1 is Flower's own."""
 STATE = "state"
-_PR_SET_PDEATHSIG = 1
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.MethodType, types.ModuleType, type)
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -171,7 +169,8 @@ def _check(orders: Iterable[Message], base: ArrayRecord, job: Job) -> None:
             if changed:
                 raise NoStrategy(
                     f"round {job.round_number}: the strategy would tell its clients {changed},"
-                    " and they are told what spec.train says"
+                    " and they are told what spec.train says (spec.server_app: whole runs a"
+                    " ServerApp that tells them itself)"
                 )
         for arrays in order.content.array_records.values():
             if arrays is not base and dict(arrays) != dict(base):
@@ -235,12 +234,6 @@ def _culprit(held: Mapping[str, Any]) -> str:
     return "the strategy"
 
 
-def _die_with_parent() -> None:
-    """Nobody waits for the answer of a bridge that was killed, and the code may never end."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Have a strategy aggregate one exchange.")
     parser.add_argument("--job", type=Path, required=True, metavar="FILE.json")
@@ -248,5 +241,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    _die_with_parent()
+    die_with(os.getppid())  # nobody waits for the answer then, and the code may never end
     main()

@@ -5,15 +5,13 @@ python -m flowerbed.flower_apps.serve READ_FD WRITE_FD
 It knows nothing of the control plane but two pipes: `grid_pipe` has what is said on them.
 """
 
-import ctypes
 import os
 import queue
-import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -24,6 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from flowerbed.flower_apps.contents import SERVER_NODE
 from flowerbed.flower_apps.determinism import Clock, install
+from flowerbed.flower_apps.forking import die_with
 from flowerbed.flower_apps.grid_pipe import (
     ANSWERS,
     Answer,
@@ -40,7 +39,6 @@ from flowerbed.flower_apps.registry import load_from
 from flowerbed.flower_apps.replayed_grid import NotDeterministic, ReplayedGrid
 from flowerbed.flower_apps.seeded import seed_all
 
-_PR_SET_PDEATHSIG = 1
 _LONGEST_REASON = 2000
 
 
@@ -82,8 +80,7 @@ class Pipes:
 
 def main() -> None:
     read, write = map(int, sys.argv[1:])
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    die_with(os.getppid())
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     pipes = Pipes(os.fdopen(read, "rb"), os.fdopen(write, "wb"))
