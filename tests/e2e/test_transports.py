@@ -204,9 +204,7 @@ def test_nothing_of_a_simulation_is_left_when_it_is_over(field: Field) -> None:
     assert of_ray() == []
 
 
-def test_an_existing_ray_cluster_gives_the_same_bytes(
-    field: Field, app: str, ran: Ran
-) -> None:
+def test_an_existing_ray_cluster_gives_the_same_bytes(field: Field, app: str, ran: Ran) -> None:
     document = own(app, num_rounds=2)
     expected = given(field, ran, document)
     simulated = TRANSPORTS["simulation"](field).document(document)

@@ -264,6 +264,9 @@ async def parked(field: Field, identity: str, statement: str) -> None:
 
 
 def stuck(field: Field, identity: str) -> Why | None:
+    """Once the gateway knows besides that it is created."""
+    if field.api.federation(identity)["status"] == "submitted":
+        return None
     answer = why(field, identity)
     is_parked = answer["waits"]["code"] == "parked" and "behind it" in answer["on"][0]["doing"]
     return answer if is_parked else None

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +16,8 @@ from flowerbed.aggregator import serving
 from flowerbed.contracts.ids import work_id
 from flowerbed.contracts.round import CohortMember
 from flowerbed.contracts.server_app import MessageAnswered, ServerAppStarted
+from flowerbed.events.database import Database
+from flowerbed.events.store import EventStore
 from flowerbed.flower_apps.contents import decoded, encoded
 from tests.integration.aggregator.conftest import Garden
 from tests.support.apps import bundle, digest
@@ -141,6 +144,42 @@ async def test_main_that_is_killed_goes_on_where_it_was(garden: Garden) -> None:
         return "in all [63.0, 63.0] ['app-failed: ValueError: no']" in [x["text"] for x in lines]
 
     await eventually(is_told, "its lines are there")
+
+
+async def test_main_that_dies_while_a_pull_is_committed_is_told_as_every_other(
+    garden: Garden, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off from the word of the commit, not from what was committed."""
+    stream = await serve(garden, SAME)
+    late, committed = set[int](), asyncio.Event()
+    append, transaction = EventStore.append, Database.transaction
+
+    async def appended(self: Any, tx: Any, to: str, *args: Any, **more: Any) -> Any:
+        if to == stream:
+            late.add(id(tx))
+        return await append(self, tx, to, *args, **more)
+
+    @asynccontextmanager
+    async def slowly(self: Any, tenant: str) -> AsyncIterator[Any]:
+        async with transaction(self, tenant) as tx:
+            yield tx
+        if id(tx) in late and not committed.is_set():
+            committed.set()
+            await asyncio.sleep(60)
+
+    await pushed(garden, stream, 1)
+    monkeypatch.setattr(EventStore, "append", appended)
+    monkeypatch.setattr(Database, "transaction", slowly)
+    await asyncio.gather(*(answer(garden, 1, name, 1) for name in "ab"))
+    await asyncio.wait_for(committed.wait(), 60)
+    kill_main(str(garden.settings.spool_directory))
+    for number in (2, 3):
+        await pushed(garden, stream, number)
+        await asyncio.gather(*(answer(garden, number, name, 1) for name in "ab"))
+    assert (await garden.outcome(stream))["type"] == "aggregate.completed"
+    assert [name for name, _ in await garden.events(stream)][:4] == [
+        "message.pushed", "message.pulled", "serverapp.restarted", "message.pushed",
+    ]  # fmt: skip
 
 
 async def test_what_a_message_says_is_what_main_made_for_that_node(garden: Garden) -> None:

@@ -40,7 +40,10 @@ class WorkerLog(Generic[S, C, E]):
         self._version = len(history)
 
     async def record(self, commands: Sequence[tuple[C, Context]]) -> None:
-        """Decide all commands and record what follows, in one transaction."""
+        """Decide all commands and record what follows, in one transaction.
+
+        Who is cancelled meanwhile does not know whether it is recorded: `load` before the next.
+        """
         state, happened = self.state, list[E]()
         async with self.database.transaction(self.tenant) as tx:
             for command, context in commands:

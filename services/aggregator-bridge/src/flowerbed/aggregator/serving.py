@@ -119,6 +119,7 @@ class Serving:
                 limit = f"{self._silence:g} s"
                 reason = f"main has not ended and has asked for nothing for {limit}"
                 ended = Failed(code="app-failed", reason=reason)
+            await patiently(self.log.load)  # of what was being recorded then no word has come
             match ended:
                 case Done():
                     await self._complete(ended, replay, hello)
