@@ -20,3 +20,15 @@ def hospital(**spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
+
+
+def synthetic(seconds: float, *, elements: int = 1000, **spec: Any) -> dict[str, Any]:
+    """The same with an app that sleeps `seconds` where others train, however busy the machine."""
+    train = {"seed": 5, "elements": elements, "tensors": 4, "train_seconds": seconds}
+    return hospital(
+        app="builtin:synthetic",
+        model_ref={"uri": "builtin:synthetic"},
+        train=train,
+        dataset_spec={},
+        **spec,
+    )

@@ -15,7 +15,7 @@ from flowerbed.cli.api import Api
 from flowerbed.embedded.control import down, up
 from flowerbed.embedded.testing import remove
 from scripts.prepare_data import prepare
-from tests.e2e.documents import hospital
+from tests.e2e.documents import synthetic
 from tests.e2e.test_transports import (
     app,
     ran,
@@ -69,14 +69,7 @@ def transport(field: Field) -> Transport:
 
 
 def spec(runtime: str) -> dict[str, Any]:
-    return hospital(
-        app="builtin:synthetic",
-        model_ref={"uri": "builtin:synthetic"},
-        num_rounds=2,
-        runtime=runtime,
-        train={"seed": 5, "elements": 5001, "tensors": 4, "train_seconds": 3.0},
-        dataset_spec={},
-    )
+    return synthetic(3.0, elements=5001, num_rounds=2, runtime=runtime)
 
 
 def kill(program: str, home: Path) -> int:

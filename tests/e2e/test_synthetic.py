@@ -7,20 +7,10 @@ import boto3
 import numpy as np
 from safetensors.numpy import load_file
 
-from tests.e2e.documents import hospital
+from tests.e2e.documents import synthetic
 from tests.support.field import Field
 
-ELEMENTS, TENSORS = 300_001, 4
-
-
-def synthetic() -> dict[str, Any]:
-    return hospital(
-        app="builtin:synthetic",
-        model_ref={"uri": "builtin:synthetic"},
-        num_rounds=2,
-        train={"seed": 5, "elements": ELEMENTS, "tensors": TENSORS, "train_seconds": 0.2},
-        dataset_spec={},
-    )
+ELEMENTS = 300_001
 
 
 def fetched(field: Field, uri: str, file: Path) -> dict[str, Any]:
@@ -40,7 +30,7 @@ def fetched(field: Field, uri: str, file: Path) -> dict[str, Any]:
 async def test_a_model_of_the_size_asked_for_is_trained_by_all_sites(
     field: Field, tmp_path: Path
 ) -> None:
-    identity = field.submit(synthetic())
+    identity = field.submit(synthetic(0.2, elements=ELEMENTS, num_rounds=2))
     done = field.completed(identity)
     history = [one["data"] | {"type": one["type"]} for one in
                await field.history("aggregator", identity)]  # fmt: skip
@@ -53,7 +43,7 @@ async def test_a_model_of_the_size_asked_for_is_trained_by_all_sites(
 
     final = fetched(field, done["final"]["uri"], tmp_path / "final")
     assert sum(array.size for array in final.values()) == ELEMENTS
-    assert len(final) == TENSORS
+    assert len(final) == 4
     last = [
         fetched(field, one["artifact"]["uri"], tmp_path / "update")
         for one in accepted
@@ -65,5 +55,6 @@ async def test_a_model_of_the_size_asked_for_is_trained_by_all_sites(
 
 
 async def test_the_same_spec_gives_the_same_bytes(field: Field) -> None:
-    finals = {field.completed(field.submit(synthetic()))["final"]["sha256"] for _ in range(2)}
+    document = synthetic(0.2, elements=ELEMENTS, num_rounds=2)
+    finals = {field.completed(field.submit(document))["final"]["sha256"] for _ in range(2)}
     assert len(finals) == 1

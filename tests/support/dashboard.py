@@ -29,7 +29,7 @@ def short() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def finished(field: Field) -> str:
-    """A federation that has completed; the one that a test has watched, if it has been run."""
+    """A federation that has completed; one for all tests that only look at it."""
     found = field.api.get("/federations", name=NAME, status="completed")["federations"]
     if found:
         return str(found[0]["federation_id"])
