@@ -266,7 +266,8 @@ def _of_site(site: Site) -> Mapping[str, ProcessId]:
         if identity is not None:
             found[f"{role}-{site.name}"] = identity
     with suppress(psutil.Error, OSError, json.JSONDecodeError):
-        for worker in site.workers():
-            if (process := ProcessId.of(worker.pid)) is not None:
-                found[f"worker-{site.name}"] = process
+        for role, processes in (("nursery", site.nurseries()), ("worker", site.workers())):
+            for one in processes:
+                if (process := ProcessId.of(one.pid)) is not None:
+                    found[f"{role}-{site.name}"] = process
     return found

@@ -18,7 +18,7 @@ Kind = Literal["kill", "stop", "cut", "hole", "slow", "fill", "skew", "restart"]
 Order = Literal["", "pause", "cancel"]
 
 SERVERS = ("postgres", "backend", "s3", "caddy", "supervisor", "keeper")
-AT_SITES = ("agent", "worker", "runner-keeper")
+AT_SITES = ("agent", "nursery", "worker", "runner-keeper")
 PAUSE = (2.0, 6.0)
 STOPPED = (1.0, 12.0)
 BROKEN = (1.0, 8.0)

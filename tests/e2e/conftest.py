@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,23 @@ from flowerbed.events.failpoints import VARIABLE
 from scripts.prepare_data import prepare
 from tests.support.collector import collector
 from tests.support.field import FAILPOINT, Field, hospitals
+
+N_LINES = 15
+"""How much of each service's log stands beside a test that failed."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
+    """What the services complained about last, with a test that failed."""
+    report: Any = yield
+    fields = [one for one in getattr(item, "funcargs", {}).values() if isinstance(one, Field)]
+    if report.failed and fields:
+        for log in sorted((fields[0].stack.state_dir / "logs").glob("*.log")):
+            lines = log.read_text(errors="replace").splitlines()
+            said = [line[:400] for line in lines if "WARNING" in line or "ERROR" in line]
+            if said:
+                report.sections.append((f"{log.name}, last warnings", "\n".join(said[-N_LINES:])))
+    return report  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="session")

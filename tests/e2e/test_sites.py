@@ -18,7 +18,7 @@ import pytest
 
 from flowerbed.runner.clock import OFFSET_FILE_VARIABLE
 from tests.e2e.documents import hospital
-from tests.support.field import Field, Site, hands_of, until
+from tests.support.field import Field, Site, until
 
 HOUR = 3600
 
@@ -47,7 +47,7 @@ def test_worker_agent_and_nursery_killed_in_training_go_on_to_the_same_bytes(fie
     until(partial(has_checkpoint, second), "a checkpoint at the second site")
     agent_of(second).kill()
     until(partial(has_checkpoint, last), "a checkpoint at the last site")
-    (nursery,) = hands_of(agent_of(last).pid)[0]
+    (nursery,) = last.nurseries()
     nursery.kill()
     federation = field.completed(identity, seconds=170)
 

@@ -129,6 +129,9 @@ class Site:
     def workers(self) -> list[psutil.Process]:
         return hands_of(self._agent)[1]
 
+    def nurseries(self) -> list[psutil.Process]:
+        return hands_of(self._agent)[0]
+
     @property
     def _agent(self) -> int:
         return int(json.loads((self.home / "status.json").read_text())["pid"])
