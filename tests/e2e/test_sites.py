@@ -8,7 +8,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,10 @@ def document(**spec: Any) -> dict[str, Any]:
     return hospital(num_rounds=1, train=train, **spec)
 
 
-def has_checkpoint(site: Site) -> bool:
-    return any(site.home.glob("work/*/checkpoint/epoch-*.pt"))
+def has_checkpoint(site: Site, identity: str) -> bool:
+    """Of a training of this federation that is under way."""
+    works = site.training_works(identity)
+    return any(any(site.home.glob(f"work/{work}/checkpoint/epoch-*.pt")) for work in works)
 
 
 def agent_of(site: Site) -> psutil.Process:
@@ -41,14 +43,22 @@ def test_worker_agent_and_nursery_killed_in_training_go_on_to_the_same_bytes(fie
     undisturbed = field.completed(field.submit(document()), seconds=170)
     identity = field.submit(document())
     first, second, _, last = field.sites
-    until(partial(has_checkpoint, first), "a checkpoint at the first site")
-    for worker in first.workers():
-        worker.kill()
-    until(partial(has_checkpoint, second), "a checkpoint at the second site")
-    agent_of(second).kill()
-    until(partial(has_checkpoint, last), "a checkpoint at the last site")
-    (nursery,) = last.nurseries()
-    nursery.kill()
+    with ExitStack() as held:
+        under_way = {first, second, last}
+
+        def all_held() -> bool:
+            """Each where it has a checkpoint: none may end while another one is waited for."""
+            for site in [one for one in under_way if has_checkpoint(one, identity)]:
+                held.enter_context(site.held())
+                under_way.remove(site)
+            return not under_way
+
+        until(all_held, "a checkpoint at each of the three sites")
+        for worker in first.workers():
+            worker.kill()
+        agent_of(second).kill()
+        (nursery,) = last.nurseries()
+        nursery.kill()
     federation = field.completed(identity, seconds=170)
 
     assert federation["final"]["sha256"] == undisturbed["final"]["sha256"]
@@ -107,7 +117,11 @@ async def test_wrong_clock_lost_data_and_an_hour_of_sleep_end_by_themselves(
             await event(field, identity, "fl.client.declined", code="dataset-gone")
         finally:
             away.rename(careless.folder)
-        until(partial(has_checkpoint, sleeper), "a checkpoint at the site that will sleep", 90)
+        until(
+            partial(has_checkpoint, sleeper, identity),
+            "a checkpoint at the site that will sleep",
+            90,
+        )
         await sleep_until_dropped(field, identity, sleeper)
         late.write_text(str(-HOUR))
         field.completed(identity, seconds=170)

@@ -109,15 +109,17 @@ class Site:
         identity: str = json.loads((self.home / "identity.json").read_text())["client_id"]
         return identity
 
-    def training_now(self, federation_id: str) -> bool:
-        """A run of this federation that has begun and not ended."""
+    def training_works(self, federation_id: str) -> list[str]:
+        """Runs of this federation that have begun and not ended: the names of their folders."""
         lease = lease_id(federation_id, self.client_id)
-        return bool(
-            self.journal(
-                "SELECT 1 FROM runs WHERE exchange = 'train' AND finished_at IS NULL"
-                f" AND lease_id = '{lease}'"
-            )
+        rows = self.journal(
+            "SELECT work FROM runs WHERE exchange = 'train' AND finished_at IS NULL"
+            f" AND lease_id = '{lease}'"
         )
+        return [work for (work,) in rows]
+
+    def training_now(self, federation_id: str) -> bool:
+        return bool(self.training_works(federation_id))
 
     def trains_in(self, federation_id: str, number: int) -> bool:
         """In that round or a later one: it has trained in each."""
