@@ -172,6 +172,31 @@ async def test_a_nursery_whose_end_is_not_told_yet_is_not_asked_again(nursery: N
     await again.close()
 
 
+async def test_what_a_dead_nursery_was_asked_is_not_taken_for_the_next_ones(
+    nursery: Nursery,
+) -> None:
+    worker = await nursery("x")
+    psutil.Process(worker.pid).parent().kill()  # type: ignore[union-attr]  # it has one
+    assert nursery._hearing is not None and nursery._process is not None
+    await asyncio.wait({nursery._hearing})
+    await worker.end()
+    nursery._process = Untold(nursery._process)  # type: ignore[assignment]
+    with pytest.raises(ConnectionError):
+        await nursery("x")
+    other = await asyncio.wait_for(nursery("x"), 60)
+    assert psutil.pid_exists(other.pid)
+    await other.end()
+
+
+class Untold:
+    """A process that has ended, before the event loop is told of it."""
+
+    returncode = None
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.kill, self.wait = process.kill, process.wait
+
+
 async def test_a_nursery_without_workers_is_ended_and_comes_back(
     nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,7 @@ class Nursery:
             raise
 
     async def _start(self) -> None:
+        self._asked.clear()  # of the one before
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
         with theirs:
