@@ -160,7 +160,7 @@ async def gateway(
     address = f"http://127.0.0.1:{settings.http_port}"
     headers = {"authorization": f"Bearer {settings.api_token.get_secret_value()}"}
     try:
-        async with httpx.AsyncClient(base_url=address, headers=headers, timeout=10) as http:
+        async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as http:
             await eventually(partial(_is_ready, http), "the gateway is ready")
             known: dict[str, Any] = {}
 

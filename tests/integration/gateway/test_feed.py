@@ -76,7 +76,7 @@ async def test_what_is_committed_is_sent_at_once_to_whom_it_concerns(gateway: Ga
     ):
         await gateway.hear(story.told)
         n_mine = sum(1 for one in story.told if one.context.tenant == TENANT)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             first = [await anext(mine) for _ in range(n_mine)]
             other = [await anext(theirs) for _ in range(len(story.told) - n_mine)]
 

@@ -87,7 +87,7 @@ async def test_known_work_is_not_handed_out_again_and_closed_work_is_named(house
         federation_id=FED, round_number=1, attempt=1, checkpoint=BASE, n_updates=1
     )
     await house.say(completed)
-    assert sorted((await asyncio.wait_for(waiting, 10)).closed) == sorted(known)
+    assert sorted((await asyncio.wait_for(waiting, 60)).closed) == sorted(known)
 
 
 async def test_each_answer_is_recorded_once_as_the_clients_own(house: House) -> None:
@@ -137,7 +137,7 @@ async def test_a_federation_that_is_over_or_another_tenants_is_gone(house: House
     known = [order.work_id for order in (await work(house)).orders]
     waiting = asyncio.create_task(ask(house, "work", known=known, wait_seconds=30))
     await house.say(FederationCompleted(federation_id=FED, final=BASE, n_rounds=1))
-    assert (await asyncio.wait_for(waiting, 10)).status_code == 410
+    assert (await asyncio.wait_for(waiting, 60)).status_code == 410
 
     async def is_gone() -> bool:
         return (await ask(house, "work")).status_code == 410
