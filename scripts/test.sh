@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The suite, with line coverage of what runs in the tests' own processes; fails below the floors.
 # Three lanes at once, because most of the time a test waits for a server: end to end on the one
-# stack that most of those tests share; what starts stacks of its own, and then the transports,
-# whose SuperNodes and Ray start processes without end; the services, then everything else.
+# stack that most of those tests share, then what is in no other lane; what starts stacks of its
+# own, then the transports, whose SuperNodes and Ray start processes without end; the services.
 # With arguments, one lane and no coverage: scripts/test.sh tests/unit -k fold
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -23,13 +23,15 @@ part() { # NAME, then pytest's arguments; a part that fails leaves NAME.failed
     > "$logs/$1" 2>&1 || touch "$logs/$1.failed"
   cat "$logs/$1"
 }
-part shared tests/e2e "${own[@]/#/--ignore=}" "${transports[@]/#/--ignore=}" &
+{
+  part shared tests/e2e "${own[@]/#/--ignore=}" "${transports[@]/#/--ignore=}"
+  part rest tests --ignore=tests/e2e "${own[@]/#/--ignore=}" "${services[@]/#/--ignore=}"
+} &
 {
   part own "${own[@]}"
   part transports "${transports[@]}"
 } &
 part services "${services[@]}"
-part rest tests --ignore=tests/e2e "${own[@]/#/--ignore=}" "${services[@]/#/--ignore=}"
 wait
 
 .venv/bin/python -m coverage combine -q

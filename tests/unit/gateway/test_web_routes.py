@@ -9,6 +9,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 import flowerbed.gateway
+from flowerbed.contracts.catalogue import EVENTS
+from flowerbed.contracts.federation import FederationEvent
 from flowerbed.events.http import new_app
 from flowerbed.gateway.web_routes import web_routes
 
@@ -94,3 +96,8 @@ def test_files_are_short() -> None:
 
 def _read(name: str) -> str:
     return (WEB / name).read_text()
+
+
+@pytest.mark.parametrize("kind", [one.type for one in EVENTS if issubclass(one, FederationEvent)])
+def test_every_event_of_a_federation_is_told_in_plain_words(kind: str) -> None:
+    assert f'"{kind}": () =>' in (WEB / "js" / "federation" / "events.js").read_text()

@@ -121,7 +121,8 @@ def _changes(event: FederationEvent) -> dict[str, Any] | None:
             return {"status": "paused", "reason": event.reason, **until}
         case FederationCompleted():
             final = {"final_sha256": event.final.sha256, "final_uri": event.final.uri}
-            return {"status": "completed", "reason": "", **final}
+            done = {"status": "completed", "n_rounds_completed": event.n_rounds}
+            return {**done, "reason": "", **final}
         case FederationFailed():
             return {"status": "failed", "code": event.code, "reason": event.reason}
         case FederationCancelled():

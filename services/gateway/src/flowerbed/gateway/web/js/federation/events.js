@@ -62,6 +62,7 @@ export class History {
 const KIND = [
   [/^fl\.federation/, "federation"], [/^fl\.round/, "round"], [/^fl\.client/, "client"],
   [/^fl\.update/, "update"], [/^fl\.aggregate/, "aggregate"], [/^fl\.artifact/, "artifact"],
+  [/^fl\.(serverapp|message)/, "message"],
 ];
 
 export function kindOf(type) {
@@ -109,6 +110,13 @@ export function sentence({ type, data }, label) {
     "fl.update.quarantined": () => `Update of ${who} held back in ${round}: ${detail}`,
     "fl.aggregate.completed": () => aggregate(data, round),
     "fl.aggregate.failed": () => `The fold of ${round || "the base"} failed${because}`,
+    "fl.serverapp.started": () => `The app's main starts with ${plural(data.nodes?.length ?? 0, "node")}`,
+    "fl.serverapp.extended": () => "The app's main may go on: it has sent messages since",
+    "fl.serverapp.restarted": () => `The app's main runs again from its beginning${because}`,
+    "fl.serverapp.completed": () => `The app's main has ended after ${plural(data.n_exchanges, "exchange")}`,
+    "fl.message.pushed": () => `Exchange ${data.round_number}: ${plural(data.cohort?.length ?? 0, "message")} sent`,
+    "fl.message.answered": () => `${who} ${detail ? `failed in exchange ${data.round_number}: ${detail}` : `answered in exchange ${data.round_number}`}`,
+    "fl.message.pulled": () => `The app's main has ${plural(data.replies?.length ?? 0, "reply", "replies")} of exchange ${data.round_number}`,
     "fl.artifact.recorded": () => `${{ base: "Base checkpoint", checkpoint: "Checkpoint", state: "Strategy state" }[data.kind] || "Artifact"} ${data.artifact.sha256.slice(0, 12)} recorded`,
     "fl.artifact.promoted": () => `Checkpoint ${data.sha256.slice(0, 12)} promoted to ${data.channel}`,
     "fl.artifact.revoked": () => `Checkpoint ${data.sha256.slice(0, 12)} revoked${because}`,
@@ -123,6 +131,7 @@ function exchange(data) {
 function aggregate(data, round) {
   if (data.exchange === "initialize") return "Base checkpoint made";
   const updates = data.updates?.length ?? 0;
+  if (!updates) return "What the app's main gave is the model";
   return data.exchange === "evaluate"
     ? `Evaluation of ${round} summed up from ${plural(updates, "client")}`
     : `${plural(updates, "update")} of ${round} folded`;

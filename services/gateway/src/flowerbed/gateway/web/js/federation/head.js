@@ -86,7 +86,7 @@ function Figures({ store, view }) {
   const joined = clients.filter((one) => one.status === "joined").length;
   const share = federation.n_rounds ? federation.n_rounds_completed / federation.n_rounds : 0;
   return html`<dl class="figures">
-    <div class="figure"><dt>Rounds done</dt>
+    <div class="figure"><dt>${federation.spec?.spec?.server_app === "whole" ? "Exchanges" : "Rounds"} done</dt>
       <dd>${federation.n_rounds_completed}<small> of ${federation.n_rounds || "?"}</small></dd>
       <dd class="below"><${Bar} share=${share} label="${percent(share)} of the rounds are done"
         tone=${federation.status === "running" ? "" : toneOf(federation.status)} /></dd></div>

@@ -9,7 +9,7 @@ import { html, useEffect, useRef, useState } from "../ui/view.js";
 import { eventTone, kindOf, sentence } from "./events.js";
 import { labels } from "./labels.js";
 
-const KINDS = ["federation", "round", "client", "update", "aggregate", "artifact"];
+const KINDS = ["federation", "round", "client", "update", "aggregate", "artifact", "message"];
 const FEW = 80;
 
 // The address holds the moment: `?at=POSITION`. Here it is turned into what the page shows.

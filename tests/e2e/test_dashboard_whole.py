@@ -1,0 +1,35 @@
+"""The dashboard's page of a federation that runs somebody's whole ServerApp."""
+
+import pytest
+
+from flowerbed.cli.bundling import bundle_of
+from tests.e2e.test_whole_apps import APPS, open_field, submit
+from tests.support.browser import Browser
+from tests.support.dashboard import IN_CHROMIUM, browser, looking
+from tests.support.field import Field
+
+__all__ = ["browser", "open_field"]
+
+pytestmark = IN_CHROMIUM
+
+
+@pytest.mark.parametrize("shape", ["oldstyle"])
+async def test_its_exchanges_are_told_in_plain_words(
+    browser: Browser, open_field: Field, shape: str
+) -> None:
+    """Its threads end their exchanges in any order."""
+    field = open_field
+    identity = submit(field, bundle_of(APPS / shape))
+    field.completed(identity)
+    found = field.api.federation(identity)
+    assert found["n_rounds_completed"] == found["n_rounds"] == len(found["rounds"])
+    assert {one["status"] for one in found["rounds"]} == {"completed"}
+    async with looking(browser, field, f"#/federations/{identity}") as page:
+        await page.wait_for_selector(".event[data-type='fl.serverapp.completed']")
+        told = await page.locator(".event").all_inner_texts()
+        figures = await page.locator(".figures").inner_text()
+        drawn = await page.locator("#loss").inner_text()
+    assert not [one for one in told if "fl." in one], "each event has its sentence"
+    assert any("Exchange" in one and "1 message sent" in one for one in told)
+    assert "exchanges done" in figures.lower()
+    assert "Errors" not in drawn, "how many nodes failed is no loss"
