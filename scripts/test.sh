@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The suite, with line coverage of what runs in the tests' own processes; fails below the floors.
 # Three lanes at once, because most of the time a test waits for a server: end to end on the one
-# stack that most of those tests share, then what is in no other lane; what starts stacks of its
-# own, then the transports, whose SuperNodes and Ray start processes without end; the services.
+# stack that most of those tests share, then what is in no other part; what starts stacks of its
+# own, then the transports, whose SuperNodes and Ray start processes without end; the services,
+# then what needs none.
 # With arguments, one lane and no coverage: scripts/test.sh tests/unit -k fold
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,6 +17,7 @@ own=(tests/e2e/test_replicas.py tests/e2e/test_chaos.py tests/e2e/test_upgrade.p
   tests/e2e/test_backup.py tests/integration/embedded)
 transports=(tests/e2e/test_superlink.py tests/e2e/test_transports.py)
 services=(tests/integration/{aggregator,artifact,events,lease,orchestrator,runner})
+units=(tests/unit tests/property tests/architecture)
 
 part() { # NAME, then pytest's arguments; a part that fails leaves NAME.failed
   echo "$1: begins"
@@ -25,13 +27,15 @@ part() { # NAME, then pytest's arguments; a part that fails leaves NAME.failed
 }
 {
   part shared tests/e2e "${own[@]/#/--ignore=}" "${transports[@]/#/--ignore=}"
-  part rest tests --ignore=tests/e2e "${own[@]/#/--ignore=}" "${services[@]/#/--ignore=}"
+  part rest tests --ignore=tests/e2e "${own[@]/#/--ignore=}" "${services[@]/#/--ignore=}" \
+    "${units[@]/#/--ignore=}"
 } &
 {
   part own "${own[@]}"
   part transports "${transports[@]}"
 } &
 part services "${services[@]}"
+part units "${units[@]}"
 wait
 
 .venv/bin/python -m coverage combine -q
