@@ -33,8 +33,8 @@ fuzz-api: setup ## send the gateway all that its OpenAPI and GraphQL allow, and 
 crash-matrix: setup ## kill each service at each step of each event (20 to 30 min)
 	@$(PY) -m scripts.crash_matrix
 
-bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards page startup leases idle recovery \
-	recovery-flower policies updates simulation) ## all of these (about 3 hours)
+bench: $(addprefix bench-,rounds aggregation robust strategies models backbone scale dashboards startup leases idle recovery \
+	recovery-flower policies updates simulation) ## all but bench-page (about 3 hours)
 
 bench-setup: setup
 	@bash scripts/bench/setup.sh

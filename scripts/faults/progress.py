@@ -75,7 +75,7 @@ def needs(victim: str, client_id: str = "") -> Needs:
         )  # fmt: skip
     if name == "caddy":
         return lambda event, _: event.type == "fl.update.submitted"
-    if name in ("agent", "nursery", "worker"):
+    if name in ("agent", "worker"):
         return lambda event, _: event.type == "fl.update.submitted" and event.client_id == client_id
     raise ValueError(f"nothing is known to need {victim!r}")
 

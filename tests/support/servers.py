@@ -92,7 +92,7 @@ async def eventually(
 
 
 def quick_folder() -> str:
-    """Where a server that no test outlives keeps its files: in memory, if there is room."""
+    """Where what ends with its test keeps its files: in memory, if there is room."""
     memory = Path("/dev/shm")
     is_there = memory.is_dir() and os.access(memory, os.W_OK | os.X_OK)
     has_room = is_there and shutil.disk_usage(memory).free > 4 << 30

@@ -1,4 +1,4 @@
-"""How often somebody may ask: the rate holds, bursts are allowed, and it costs next to nothing."""
+"""How often somebody may ask: the rate holds, bursts are allowed, what is remembered is bounded."""
 
 import pytest
 from hypothesis import given

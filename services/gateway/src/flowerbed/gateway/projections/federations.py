@@ -121,6 +121,7 @@ def _changes(event: FederationEvent) -> dict[str, Any] | None:
             return {"status": "paused", "reason": event.reason, **until}
         case FederationCompleted():
             final = {"final_sha256": event.final.sha256, "final_uri": event.final.uri}
+            # Exchanges of a whole ServerApp's threads end in any order: the last told may be any.
             done = {"status": "completed", "n_rounds_completed": event.n_rounds}
             return {**done, "reason": "", **final}
         case FederationFailed():

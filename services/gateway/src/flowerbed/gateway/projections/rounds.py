@@ -97,7 +97,7 @@ def _evaluating(event: RoundEvaluationStarted) -> dict[str, Any]:
 
 def _pulled(event: MessagesPulled) -> dict[str, Any]:
     n_errors = sum(reply.content is None for reply in event.replies)
-    counts = {"replies": len(event.replies) - n_errors, "errors": n_errors}
+    counts = {"num-replies": len(event.replies) - n_errors, "num-errors": n_errors}
     status = "training" if event.n_open else "completed"
     return {"status": status, "training": as_json(counts)}
 

@@ -6,7 +6,7 @@ import { html } from "../ui/view.js";
 import { attempts } from "./store.js";
 
 const isLoss = (key) => /loss|error|perplexity/i.test(key);
-const COUNTS = /^(num|n)[-_]|^(replies|errors)$|examples|seconds|tokens|joules/i;
+const COUNTS = /^(num|n)[-_]|examples|seconds|tokens|joules/i;
 
 export function Curves({ view }) {
   const done = attempts(view).filter((one) => one.status === "completed");

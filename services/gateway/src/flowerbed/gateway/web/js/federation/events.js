@@ -77,7 +77,7 @@ export function eventTone(type) {
 }
 
 // One line a person can read, from the event's own facts. `label` names a client.
-export function sentence({ type, data }, label) {
+export function sentence({ type, data, stream }, label) {
   const who = data.client_id ? label(data.client_id) : "";
   const round = data.round_number ? `round ${data.round_number}` : "";
   const again = data.attempt > 1 ? `, attempt ${data.attempt}` : "";
@@ -108,7 +108,7 @@ export function sentence({ type, data }, label) {
     "fl.update.accepted": () => `Update of ${who} accepted in ${round} (${exchange(data)})`,
     "fl.update.rejected": () => `Update of ${who} rejected in ${round}: ${detail}`,
     "fl.update.quarantined": () => `Update of ${who} held back in ${round}: ${detail}`,
-    "fl.aggregate.completed": () => aggregate(data, round),
+    "fl.aggregate.completed": () => aggregate(data, round, stream),
     "fl.aggregate.failed": () => `The fold of ${round || "the base"} failed${because}`,
     "fl.serverapp.started": () => `The app's main starts with ${plural(data.nodes?.length ?? 0, "node")}`,
     "fl.serverapp.extended": () => "The app's main may go on: it has sent messages since",
@@ -128,10 +128,10 @@ function exchange(data) {
   return { train: "training", evaluate: "evaluation" }[data.exchange] || data.exchange;
 }
 
-function aggregate(data, round) {
+function aggregate(data, round, stream) {
   if (data.exchange === "initialize") return "Base checkpoint made";
+  if (stream.startsWith("serverapp-")) return "What the app's main gave is the model";
   const updates = data.updates?.length ?? 0;
-  if (!updates) return "What the app's main gave is the model";
   return data.exchange === "evaluate"
     ? `Evaluation of ${round} summed up from ${plural(updates, "client")}`
     : `${plural(updates, "update")} of ${round} folded`;

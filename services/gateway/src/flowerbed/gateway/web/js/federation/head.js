@@ -85,10 +85,11 @@ function Figures({ store, view }) {
   const clients = Object.values(view.clients);
   const joined = clients.filter((one) => one.status === "joined").length;
   const share = federation.n_rounds ? federation.n_rounds_completed / federation.n_rounds : 0;
+  const what = federation.spec?.spec?.server_app === "whole" ? "exchanges" : "rounds";
   return html`<dl class="figures">
-    <div class="figure"><dt>${federation.spec?.spec?.server_app === "whole" ? "Exchanges" : "Rounds"} done</dt>
+    <div class="figure"><dt>${sentenceCase(what)} done</dt>
       <dd>${federation.n_rounds_completed}<small> of ${federation.n_rounds || "?"}</small></dd>
-      <dd class="below"><${Bar} share=${share} label="${percent(share)} of the rounds are done"
+      <dd class="below"><${Bar} share=${share} label="${percent(share)} of the ${what} are done"
         tone=${federation.status === "running" ? "" : toneOf(federation.status)} /></dd></div>
     ${measured(done).map((one) => html`<div class="figure" data-metric=${one.key}><dt>${metricName(one.key)}</dt>
       <dd>${metric(one.value)}</dd><dd class="below">${one.change}</dd></div>`)}
