@@ -49,6 +49,37 @@ SAME = MAIN.format(imports="random", odd="random.random()")
 ODD = MAIN.format(imports="time", odd="time.monotonic()")
 
 
+OVERLAPPING = """
+import time
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+import numpy as np
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid, context):
+    total, waiting = np.zeros(1), set()
+
+    def ask(node):
+        content = RecordDict({"model": ArrayRecord([total])})
+        waiting.update(grid.push_messages([Message(content, node, "train")]))
+
+    for node in grid.get_node_ids():
+        ask(node)
+    n_heard = 0
+    while n_heard < 4:
+        for reply in grid.pull_messages(list(waiting)):
+            waiting.discard(reply.metadata.reply_to_message_id)
+            total, n_heard = total + reply.content["n"]["n"], n_heard + 1
+            if n_heard < 4:
+                ask(reply.metadata.src_node_id)
+        time.sleep(0.05)
+    ask(reply.metadata.src_node_id)
+"""
+
+
 async def serve(garden: Garden, main: str, **policy: Any) -> str:
     """A federation whose ServerApp that is, with two nodes; its stream."""
     raw = bundle({"drift/server_app.py": main})
@@ -180,6 +211,33 @@ async def test_main_that_dies_while_a_pull_is_committed_is_told_as_every_other(
     assert [name for name, _ in await garden.events(stream)][:4] == [
         "message.pushed", "message.pulled", "serverapp.restarted", "message.pushed",
     ]  # fmt: skip
+
+
+async def test_exchanges_that_overlap_end_each_by_itself_also_after_a_death(garden: Garden) -> None:
+    """Each node is sent more as soon as it has answered, whatever the other does."""
+    stream = await serve(garden, OVERLAPPING)
+    await pushed(garden, stream, 2)
+    await answer(garden, 2, "b", 1)
+    await pushed(garden, stream, 3)
+    kill_main(str(garden.settings.spool_directory))
+    await answer(garden, 3, "b", 2)
+    await pushed(garden, stream, 4)
+    await asyncio.gather(answer(garden, 1, "a", 4), answer(garden, 4, "b", 8))
+    ended = await garden.outcome(stream)
+    assert ended["type"] == "aggregate.completed", ended
+    events = await garden.events(stream)
+    pulled = [data for name, data in events if name == "message.pulled"]
+    assert [one["closed"] for one in pulled[:2]] == [[2], [3]]
+    assert sorted(number for one in pulled for number in one["closed"]) == [1, 2, 3, 4]
+    told = [(one["round_number"], one["node_id"]) for pull in pulled for one in pull["replies"]]
+    assert sorted(number for number, _ in told) == [1, 2, 3, 4]
+    asked = {
+        (data["round_number"], one["node_id"])
+        for name, data in events
+        if name == "message.pushed"
+        for one in data["cohort"]
+    }
+    assert set(told) < asked, "each reply is of the exchange that asked for it"
 
 
 async def test_what_a_message_says_is_what_main_made_for_that_node(garden: Garden) -> None:

@@ -54,8 +54,8 @@ def pushed(number: int = 1, sha256: str = A, *, is_main: bool = True) -> Message
 def pulled(number: int = 1, n_empty: int = 0, *, is_main: bool = True) -> MessagesPulled:
     reply = PulledReply(message_id="m0", node_id=10, content=ref(B))
     return MessagesPulled(
-        federation_id=FED, round_number=number, replies=(reply,), at=6.0, n_empty=n_empty,
-        is_main=is_main,
+        federation_id=FED, round_number=number, replies=(reply,), closed=(number,), at=6.0,
+        n_empty=n_empty, is_main=is_main,
     )  # fmt: skip
 
 
@@ -76,8 +76,8 @@ PUSH = PushMessages(
     n_empty=0, is_main=True,
 )  # fmt: skip
 PULL = PullReplies(
-    federation_id=FED, round_number=1, replies=pulled().replies, n_open=0, at=6.0, n_empty=0,
-    is_main=True,
+    federation_id=FED, round_number=1, replies=pulled().replies, n_open=0, closed=(1,), at=6.0,
+    n_empty=0, is_main=True,
 )  # fmt: skip
 COMPLETE = CompleteApp(federation_id=FED, checkpoint=ref(B), arrays_from="result", app=A)
 

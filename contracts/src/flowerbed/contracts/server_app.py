@@ -98,11 +98,12 @@ class MessageAnswered(FederationEvent):
 class PulledReply(Payload):
     """What the ServerApp got for a message: the node's content, or one of Flower's errors.
 
-    `error`: Flower's error code; 0 for none.
+    `error`: Flower's error code; 0 for none. `round_number`: the message's exchange; 0: the pull's.
     """
 
     message_id: str
     node_id: int
+    round_number: int = Field(default=0, ge=0)
     content: ArtifactRef | None = None
     error: int = Field(default=0, ge=0)
     reason: str = ""
@@ -112,6 +113,7 @@ class MessagesPulled(FederationEvent):
     """The ServerApp was handed replies, in the order in which their messages were sent.
 
     `round_number`: the newest exchange among them, of which `n_open` replies are still to come.
+    `closed`: exchanges of which nothing is to come any more; None where only that one is known of.
     `is_main`, `at`, `n_empty`: see MessagesPushed.
     """
 
@@ -119,9 +121,17 @@ class MessagesPulled(FederationEvent):
     round_number: int = Field(ge=1)
     replies: tuple[PulledReply, ...]
     n_open: int = Field(default=0, ge=0)
+    closed: tuple[int, ...] | None = None
     at: float
     n_empty: int = Field(default=0, ge=0)
     is_main: bool = True
+
+    @property
+    def closes(self) -> tuple[int, ...]:
+        """Numbers of the exchanges that are over with this pull."""
+        if self.closed is not None:
+            return self.closed
+        return () if self.n_open else (self.round_number,)
 
 
 class WrittenFile(Payload):

@@ -172,8 +172,7 @@ class GridCalls:
             found = await self._receive(call) if call.waits else await self._look(call)
         if found is None:
             return Answer(call=call.call, at=call.at)
-        for reply in found.replies:
-            self.mailbox.settled(reply.message_id)
+        self.mailbox.handed(found)
         return Answer(
             call=call.call,
             at=found.at,
@@ -215,26 +214,33 @@ class GridCalls:
         numbers = [sent.round_number for one in call.ids if (sent := self.mailbox.of(one))]
         number = max(numbers, default=max(1, self.log.state.n_exchanges))
         handed = {reply.message_id for reply in replies}
-        command = PullReplies(
-            federation_id=self.serving.federation_id,
-            round_number=number,
-            replies=replies,
-            n_open=0 if call.waits else self.mailbox.n_open(number, handed),
-            at=max(call.at, self.bridge.clock().timestamp()),
-            n_empty=call.n_empty,
-            is_main=call.is_main,
-        )
         async with self._recording:
+            closed = self.mailbox.closed_by(call.ids, handed, is_last=call.waits)
+            command = PullReplies(
+                federation_id=self.serving.federation_id,
+                round_number=number,
+                replies=replies,
+                n_open=0 if call.waits else self.mailbox.n_open(number, handed),
+                closed=tuple(closed),
+                at=max(call.at, self.bridge.clock().timestamp()),
+                n_empty=call.n_empty,
+                is_main=call.is_main,
+            )
             await self._record(command)
             pulled = self.log.state.entries[-1]
-        assert isinstance(pulled, MessagesPulled)
+            assert isinstance(pulled, MessagesPulled)
+            self.mailbox.handed(pulled)
         return pulled
 
     async def _reply(self, message_id: str) -> PulledReply:
         """What the node gave, if its bytes are what it said."""
         sent, answer = self.mailbox.of(message_id), self.mailbox.answer(message_id)
         assert sent is not None
-        about = {"message_id": message_id, "node_id": sent.message.node_id}
+        about = {
+            "message_id": message_id,
+            "node_id": sent.message.node_id,
+            "round_number": sent.round_number,
+        }
         if answer is None or answer.content is None:
             error, reason = error_of(answer)
             return PulledReply(**about, error=error, reason=reason)

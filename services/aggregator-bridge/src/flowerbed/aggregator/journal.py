@@ -48,6 +48,7 @@ class PullReplies:
     round_number: int
     replies: tuple[PulledReply, ...]
     n_open: int
+    closed: tuple[int, ...]
     at: float
     n_empty: int
     is_main: bool
@@ -134,6 +135,7 @@ def _pulled(command: PullReplies) -> MessagesPulled:
         round_number=command.round_number,
         replies=command.replies,
         n_open=command.n_open,
+        closed=command.closed,
         at=command.at,
         n_empty=command.n_empty,
         is_main=command.is_main,

@@ -7,7 +7,12 @@ from datetime import datetime
 
 from flowerbed.aggregator.bridge import Bridge
 from flowerbed.aggregator.projections.messages import answers
-from flowerbed.contracts.server_app import MessageAnswered, MessagesPushed, PushedMessage
+from flowerbed.contracts.server_app import (
+    MessageAnswered,
+    MessagesPulled,
+    MessagesPushed,
+    PushedMessage,
+)
 from flowerbed.contracts.update import CLIENT_LEFT
 from flowerbed.events.wakeup import Wakeup
 
@@ -35,6 +40,7 @@ class Mailbox:
     wakeup: Wakeup
     _sent: dict[str, Sent] = field(default_factory=dict)
     _answers: dict[str, MessageAnswered] = field(default_factory=dict)
+    _closed: set[int] = field(default_factory=set)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def sent(self, pushed: MessagesPushed) -> None:
@@ -57,10 +63,19 @@ class Mailbox:
     def answer(self, message_id: str) -> MessageAnswered | None:
         return self._answers.get(message_id)
 
-    def settled(self, message_id: str) -> None:
-        """Its answer was handed over."""
-        self._sent.pop(message_id, None)
-        self._answers.pop(message_id, None)
+    def closed_by(self, ids: Iterable[str], handed: Collection[str], *, is_last: bool) -> list[int]:
+        """Exchanges of these messages that are over once `handed` are handed over; each once.
+
+        `is_last`: nobody will ask for what is still to come of them.
+        """
+        numbers = {sent.round_number for one in ids if (sent := self.of(one))} - self._closed
+        return sorted(one for one in numbers if is_last or self.n_open(one, handed) == 0)
+
+    def handed(self, pulled: MessagesPulled) -> None:
+        self._closed.update(pulled.closes)
+        for reply in pulled.replies:
+            self._sent.pop(reply.message_id, None)
+            self._answers.pop(reply.message_id, None)
 
     def is_due(self, message_id: str, at: datetime) -> bool:
         """Answered, unknown, or past its deadline."""

@@ -22,7 +22,6 @@ from flowerbed.contracts.federation import (
     FederationStarted,
 )
 from flowerbed.contracts.round import RoundCompleted, RoundStarted
-from flowerbed.contracts.server_app import MessagesPulled, MessagesPushed
 from flowerbed.events.connection import Connection
 from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
@@ -95,6 +94,7 @@ def _created(event: FederationCreated) -> dict[str, Any]:
         "name": spec.metadata.name,
         "status": "created",
         "n_rounds": spec.spec.num_rounds,
+        "is_whole": spec.spec.is_whole,
         "spec": as_json(event.spec),
         "join_deadline_at": event.join_deadline_at,
     }
@@ -121,9 +121,9 @@ def _changes(event: FederationEvent) -> dict[str, Any] | None:
             return {"status": "paused", "reason": event.reason, **until}
         case FederationCompleted():
             final = {"final_sha256": event.final.sha256, "final_uri": event.final.uri}
-            # Exchanges of a whole ServerApp's threads end in any order: the last told may be any.
-            done = {"status": "completed", "n_rounds_completed": event.n_rounds}
-            return {**done, "reason": "", **final}
+            n = event.n_rounds  # how many there would be was a whole ServerApp's secret
+            done = {"round_number": n, "n_rounds": n, "n_rounds_completed": n}
+            return {"status": "completed", "reason": "", **done, **final}
         case FederationFailed():
             return {"status": "failed", "code": event.code, "reason": event.reason}
         case FederationCancelled():
@@ -131,10 +131,6 @@ def _changes(event: FederationEvent) -> dict[str, Any] | None:
         case RoundStarted():
             return {"round_number": event.round_number}
         case RoundCompleted():
-            return {"n_rounds_completed": event.round_number}
-        case MessagesPushed():  # how many there will be is the app's secret
-            return {"round_number": event.round_number, "n_rounds": event.round_number}
-        case MessagesPulled(n_open=0):
             return {"n_rounds_completed": event.round_number}
         case _:
             return None

@@ -7,6 +7,7 @@ training ── evaluation_started ──> evaluating ── completed
 A whole ServerApp has exchanges instead: waiting ── completed, when their last reply is handed over.
 """
 
+from collections import Counter
 from typing import Any
 
 from flowerbed.contracts.aggregate import AggregateCompleted
@@ -23,8 +24,28 @@ from flowerbed.events.projection import Projection
 from flowerbed.events.recorded import Recorded
 from flowerbed.gateway.projections.upsert import as_json, upsert
 
+_PULL = """
+UPDATE rounds SET training = json_build_object(
+        'num-replies', coalesce((training->>'num-replies')::integer, 0) + $4,
+        'num-errors', coalesce((training->>'num-errors')::integer, 0) + $5),
+    status = CASE WHEN $6 THEN 'completed' ELSE status END,
+    finished_at = CASE WHEN $6 THEN $7 ELSE finished_at END
+WHERE tenant = $1 AND federation_id = $2 AND round_number = $3
+"""
+_END = """
+UPDATE rounds SET status = 'completed', finished_at = $3
+WHERE tenant = $1 AND federation_id = $2 AND status = 'training'
+"""
+"""Replies that the app never asked for will not be."""
+
 
 async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
+    if isinstance(event := recorded.event, MessagesPulled):
+        await _pull(tx, recorded, event)
+        return
+    if isinstance(event, ServerAppCompleted):
+        of = (recorded.context.tenant, event.federation_id)
+        await tx.execute(_END, *of, recorded.recorded_at)
     values = _values(recorded)
     if values is None:
         return
@@ -36,6 +57,19 @@ async def apply(tx: Connection, recorded: Recorded[Any]) -> None:
         "attempt": getattr(event, "attempt", 1),
     }
     await upsert(tx, "rounds", key, values)
+
+
+async def _pull(tx: Connection, recorded: Recorded[Any], event: MessagesPulled) -> None:
+    """It may hand over some of an exchange's replies, and those of several exchanges."""
+    replies, errors = Counter[int](), Counter[int]()
+    for reply in event.replies:
+        of = errors if reply.content is None else replies
+        of[reply.round_number or event.round_number] += 1
+    for number in {*event.closes, *replies, *errors}:
+        await tx.execute(
+            _PULL, recorded.context.tenant, event.federation_id, number,
+            replies[number], errors[number], number in event.closes, recorded.recorded_at,
+        )  # fmt: skip
 
 
 def _number(event: Any) -> int:
@@ -67,8 +101,6 @@ def _values(recorded: Recorded[Any]) -> dict[str, Any] | None:
             n = len(event.cohort)
             asked = {"n_cohort": n, "n_required": n, "deadline_at": event.deadline_at}
             return asked | {"status": "training", "started_at": at}
-        case MessagesPulled() as event:
-            return _pulled(event) | {"finished_at": at if event.n_open == 0 else None}
         case ServerAppCompleted() as event:
             return _served(event) | {"finished_at": at}
         case _:
@@ -93,13 +125,6 @@ def _evaluating(event: RoundEvaluationStarted) -> dict[str, Any]:
         "checkpoint_uri": event.base.uri,
         "training": as_json(event.training),
     }
-
-
-def _pulled(event: MessagesPulled) -> dict[str, Any]:
-    n_errors = sum(reply.content is None for reply in event.replies)
-    counts = {"num-replies": len(event.replies) - n_errors, "num-errors": n_errors}
-    status = "training" if event.n_open else "completed"
-    return {"status": status, "training": as_json(counts)}
 
 
 def _served(event: ServerAppCompleted) -> dict[str, Any]:

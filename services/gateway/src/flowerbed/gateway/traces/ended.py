@@ -107,6 +107,9 @@ async def _federation(
     )
     if row is None:
         return
+    n_completed = await tx.fetchval(
+        "SELECT count(*) FROM rounds WHERE federation_id = $1 AND status = 'completed'", identity
+    )
     yield Milestone(
         name="federation",
         own=trace.of_federation(identity),
@@ -116,7 +119,7 @@ async def _federation(
         attributes={
             "name": row["name"],
             "status": row["status"],
-            "rounds": row["n_rounds_completed"],
+            "rounds": row["n_rounds_completed"] or n_completed,
         },
         error="" if row["status"] == "completed" else row["code"] or row["status"],
     )

@@ -134,9 +134,9 @@ class Between:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """The app's whole ServerApp runs. `number`: of its last exchange, `work`: what of that is open.
+    """The app's whole ServerApp runs. `number`: of its last exchange; `work`: each client's last.
 
-    `until`: when that runs out.
+    `until`: when the last one runs out.
     """
 
     since: datetime

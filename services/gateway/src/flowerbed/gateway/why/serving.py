@@ -16,7 +16,7 @@ from flowerbed.events.recorded import Recorded
 from flowerbed.gateway.why.answer import Answer, Task, on_client, to_act
 from flowerbed.gateway.why.facts import Facts, Serving, Work
 from flowerbed.gateway.why.view import WaitedFor
-from flowerbed.gateway.why.words import ago, counted
+from flowerbed.gateway.why.words import ago, counted, named
 
 FAILS = "the federation fails with app-failed"
 
@@ -30,8 +30,9 @@ def with_messages(
         match one.event:
             case MessagesPushed() as event:
                 stage = _pushed(stage, event, at)
-            case MessagesPulled() as event if event.n_open == 0:
-                stage = replace(stage, since=at, work=())
+            case MessagesPulled() as event:
+                work = (one for one in stage.work if one.round_number not in event.closes)
+                stage = replace(stage, since=at, work=tuple(work))
             case ServerAppRestarted() as event:
                 stage = replace(stage, restarted_at=at)
             case ServerAppCompleted():
@@ -39,20 +40,28 @@ def with_messages(
             case _:
                 pass
     answered = {
-        one.event.client_id: one.recorded_at
+        (one.event.round_number, one.event.client_id): one.recorded_at
         for one in leases
-        if isinstance(one.event, MessageAnswered) and one.event.round_number == stage.number
+        if isinstance(one.event, MessageAnswered)
     }
-    work = (replace(one, reported_at=answered.get(one.client_id)) for one in stage.work)
+    work = (
+        replace(one, reported_at=answered.get((one.round_number, one.client_id)))
+        for one in stage.work
+    )
     return replace(stage, work=tuple(work))
 
 
 def _pushed(stage: Serving, event: MessagesPushed, at: datetime) -> Serving:
+    """Of each client its newest message: the app may have given up on the ones before."""
+    asked = {one.client_id for one in event.cohort}
     work = tuple(
         Work(client_id=one.client_id, round_number=event.round_number, asked_at=at)
         for one in event.cohort
     )
-    return replace(stage, number=event.round_number, work=work, since=at, until=event.deadline_at)
+    open_work = (*(one for one in stage.work if one.client_id not in asked), *work)
+    return replace(
+        stage, number=event.round_number, work=open_work, since=at, until=event.deadline_at
+    )
 
 
 def serving(facts: Facts, stage: Serving, at: datetime) -> Answer:
@@ -64,11 +73,11 @@ def serving(facts: Facts, stage: Serving, at: datetime) -> Answer:
     missing = [one for one in stage.work if one.reported_at is None]
     if not missing:
         return _on_main(facts, stage, at)
-    n = len(stage.work)
+    n, numbers = len(stage.work), sorted({one.round_number for one in missing})
+    exchanges = f"exchange{'' if len(numbers) == 1 else 's'} {named([str(one) for one in numbers])}"
     return Answer(
         code="messages-to-answer",
-        what=f"replies to exchange {stage.number} of the app's ServerApp:"
-        f" {n - len(missing)} of {n} have come",
+        what=f"replies to {exchanges} of the app's ServerApp: {n - len(missing)} of {n} have come",
         on=tuple(_on_work(facts, one, at) for one in missing),
         since=stage.since,
         until=stage.until,

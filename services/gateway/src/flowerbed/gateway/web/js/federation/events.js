@@ -116,12 +116,17 @@ export function sentence({ type, data, stream }, label) {
     "fl.serverapp.completed": () => `The app's main has ended after ${plural(data.n_exchanges, "exchange")}`,
     "fl.message.pushed": () => `Exchange ${data.round_number}: ${plural(data.cohort?.length ?? 0, "message")} sent`,
     "fl.message.answered": () => `${who} ${detail ? `failed in exchange ${data.round_number}: ${detail}` : `answered in exchange ${data.round_number}`}`,
-    "fl.message.pulled": () => `The app's main has ${plural(data.replies?.length ?? 0, "reply", "replies")} of exchange ${data.round_number}`,
+    "fl.message.pulled": () => `The app's main has ${plural(data.replies?.length ?? 0, "reply", "replies")} of ${answeredOf(data)}`,
     "fl.artifact.recorded": () => `${{ base: "Base checkpoint", checkpoint: "Checkpoint", state: "Strategy state" }[data.kind] || "Artifact"} ${data.artifact.sha256.slice(0, 12)} recorded`,
     "fl.artifact.promoted": () => `Checkpoint ${data.sha256.slice(0, 12)} promoted to ${data.channel}`,
     "fl.artifact.revoked": () => `Checkpoint ${data.sha256.slice(0, 12)} revoked${because}`,
   }[type];
   return say ? say() : type;
+}
+
+function answeredOf(data) {
+  const numbers = [...new Set((data.replies ?? []).map((one) => one.round_number || data.round_number))].sort((a, b) => a - b);
+  return numbers.length > 1 ? `exchanges ${numbers.join(", ")}` : `exchange ${numbers[0] ?? data.round_number}`;
 }
 
 function exchange(data) {
