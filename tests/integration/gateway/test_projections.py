@@ -95,6 +95,7 @@ async def test_a_whole_federation_folds_into_what_people_ask_about(
         (2, 1): "completed",
     }
     assert rounds[1, 1]["reason"] == "0 of 2 updates"
+    assert [rounds[place]["n_updates"] for place in sorted(rounds)] == [None, 3, 3]
     assert rounds[2, 1]["train_seconds"] == 1.5 and rounds[2, 1]["evaluate_seconds"] == 0.25
     assert rounds[2, 1]["checkpoint_sha256"] == ref("two").sha256
 

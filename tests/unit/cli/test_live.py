@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flowerbed.cli.api import Api, Unreachable
 from flowerbed.cli.live import metric_names, news, picture, seconds, times, watch
-from tests.unit.cli.federation_views import FED, a_client, a_federation, a_round, completed
+from tests.unit.cli.federation_views import COUNTS, FED, a_client, a_federation, a_round, completed
 from tests.unit.cli.gateway_stub import stub_gateway
 
 
@@ -31,6 +31,13 @@ def test_the_first_sight_tells_everything_so_far() -> None:
     assert "round 1 trained: 2 of 2 updates, train-loss 0.5000, zeta 1.0000" in lines
     assert "round 2 completed, accuracy 0.7500 (2.5 s: 2.0 s training, 0.5 s overhead)" in lines
     assert lines[-1].startswith("completed: s3://flowerbed/checkpoints/x sha256 ")
+
+
+def test_updates_are_those_of_the_checkpoint_even_if_some_are_not_heard_of_yet() -> None:
+    counts = {**COUNTS, "accepted": 1}
+    before = a_federation(rounds=[a_round(1, "training", train_updates=counts)])
+    after = a_federation(rounds=[a_round(1, "evaluating", train_updates=counts, n_updates=2)])
+    assert news(before, after)[0].startswith("round 1 trained: 2 of 2 updates")
 
 
 def test_a_round_is_told_step_by_step() -> None:

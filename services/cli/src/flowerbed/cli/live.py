@@ -176,7 +176,7 @@ def rounds_table(rounds: Sequence[Federation]) -> Any:
         table.add_row(
             _numbered(one),
             one["status"],
-            f"{one['train_updates']['accepted']}/{one['n_cohort']}",
+            f"{_n_updates(one)}/{one['n_cohort']}",
             *(f"{measured[name]:.4f}" if name in measured else "" for name in metrics),
             *(_sent(one) for _ in sent),
             seconds(total),
@@ -184,6 +184,12 @@ def rounds_table(rounds: Sequence[Federation]) -> Any:
             seconds(overhead),
         )
     return table
+
+
+def _n_updates(one: Federation) -> int:
+    """In the checkpoint, or until there is one those that were accepted so far."""
+    n_folded: int | None = one.get("n_updates")
+    return one["train_updates"]["accepted"] if n_folded is None else n_folded
 
 
 def _sent(one: Federation) -> str:
@@ -252,9 +258,8 @@ def _round_news(before: Federation | None, after: Federation) -> list[str]:
     if after["status"] == earlier or after["status"] == "training":
         return lines
     if earlier in ("", "training") and after["status"] != "failed":
-        accepted = after["train_updates"]["accepted"]
         lines.append(
-            f"{place} trained: {accepted} of {after['n_cohort']} updates"
+            f"{place} trained: {_n_updates(after)} of {after['n_cohort']} updates"
             + _measures(after["training"])
         )
     if after["status"] == "failed":

@@ -81,6 +81,7 @@ class UpdateBytes(View):
 class Round(View):
     """One attempt of a round. `train_seconds`: the slowest client's; the rest of it is ours.
 
+    `n_updates`: those in its checkpoint, as soon as it is made.
     `aggregated_at`: the fold was closed; `recorded_at`: its checkpoint was read back and recorded.
     """
 
@@ -89,6 +90,7 @@ class Round(View):
     status: Literal["training", "evaluating", "completed", "failed"]
     n_cohort: int
     n_required: int
+    n_updates: int | None = None
     base_sha256: str | None
     checkpoint_sha256: str | None
     checkpoint_uri: str | None

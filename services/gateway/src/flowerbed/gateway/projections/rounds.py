@@ -123,6 +123,7 @@ def _evaluating(event: RoundEvaluationStarted) -> dict[str, Any]:
         "deadline_at": event.deadline_at,
         "checkpoint_sha256": event.base.sha256,
         "checkpoint_uri": event.base.uri,
+        "n_updates": event.n_updates,
         "training": as_json(event.training),
     }
 
@@ -143,6 +144,7 @@ def _completed(event: RoundCompleted) -> dict[str, Any]:
         "status": "completed",
         "checkpoint_sha256": event.checkpoint.sha256,
         "checkpoint_uri": event.checkpoint.uri,
+        "n_updates": event.n_updates,
         "training": as_json(event.training),
         "evaluation": as_json(event.evaluation),
         "evaluation_error": event.evaluation_error,
