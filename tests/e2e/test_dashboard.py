@@ -30,7 +30,7 @@ IN_LIST = (
 @pytest.fixture(scope="module")
 def running(field: Field) -> Iterator[str]:
     """One that goes on for longer than these tests; the last that needs it cancels it."""
-    identity = field.submit(synthetic(0.2, num_rounds=400))
+    identity = field.submit(synthetic(0.2, num_rounds=4000))
     yield identity
     if field.api.federation(identity)["status"] in ("created", "running", "paused"):
         field.api.post(f"/federations/{identity}/cancel")
@@ -138,6 +138,13 @@ async def test_the_history_moves_the_whole_page_back_and_returns(
 ) -> None:
     events = await history(field, finished)
     first_done = next(one for one in events if one["type"] == "fl.round.completed")
+    nodes = [
+        one
+        for one in events
+        if one["type"] == "fl.artifact.recorded"
+        and one["data"]["kind"] != "state"
+        and one["position"] < first_done["position"]
+    ]  # the base, and the first checkpoint if the artifact service was heard before
     async with looking(browser, field, f"#/federations/{finished}") as page:
         await page.click(f".event[data-position='{first_done['position']}']")
         mark = page.locator(".travel")
@@ -147,7 +154,7 @@ async def test_the_history_moves_the_whole_page_back_and_returns(
         assert await page.locator(".figure dd").first.inner_text() == "1 of 2"
         assert f"at={first_done['position']}" in page.url
         assert await page.get_by_role("button", name="Pause").count() == 0
-        assert await page.locator(".node").count() == 2  # the base, and the first checkpoint
+        assert await page.locator(".node").count() == len(nodes) >= 1
         await page.get_by_role("button", name="Back to live").click()
         await mark.wait_for(state="detached")
         assert await page.locator(".figure dd").first.inner_text() == "2 of 2"

@@ -18,7 +18,7 @@ from safetensors.numpy import load, save
 
 from flowerbed.contracts.signed import WorkOrder
 from tests.e2e.documents import hospital
-from tests.support.field import Field
+from tests.support.field import Field, until
 from tests.support.rogue import Rogue
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -250,9 +250,14 @@ def test_without_a_certificate_there_is_no_connection(bare_field: Field) -> None
         )
 
 
+def known(field: Field) -> list[str]:
+    return [one["client_id"] for one in field.api.get("/clients", limit=500)["clients"]]
+
+
 def test_a_revoked_client_is_shut_out(bare_field: Field, tmp_path: Path) -> None:
     rogue = Rogue.enrol(bare_field.invite("acme", "lost"), tmp_path / "lost")
     assert rogue.offers() == []
+    until(lambda: rogue.client_id in known(bare_field), "the gateway has heard of it")
     bare_field.api.post(f"/clients/{rogue.client_id}/revoke", {"reason": "stolen"})
     answer = rogue.post("/v1/leases/poll", {})
     assert (answer.status_code, answer.json()["code"]) == (403, "client-not-admitted")

@@ -65,8 +65,12 @@ def test_an_app_is_refused_by_the_sites_until_they_allow_it_and_then_trained(
     submitted = run(field, "federation", "submit", str(spec))
     refused = submitted.stdout.strip().splitlines()[0]
     app = next(word for word in submitted.stderr.split() if word.startswith("fab:")).rstrip(":")
-    apps = json.loads(run(field, "app", "list", "-o", "json").stdout)
-    (listed,) = [one for one in apps if one["app"] == app]
+
+    def pushed() -> list[dict[str, Any]]:
+        apps = json.loads(run(field, "app", "list", "-o", "json").stdout)
+        return [one for one in apps if one["app"] == app]
+
+    (listed,) = until(pushed, "the gateway has heard of it")
     assert (listed["name"], listed["tenant"]) == ("quickstart", "acme")
     assert listed["pushed_by"] == "local-token"
     assert listed["uri"] in run(field, "app", "show", app).stdout

@@ -25,6 +25,7 @@ def a_round(
         "evaluation": {"accuracy": 0.75, "num-examples": 30.0} if is_done else {},
         "total_seconds": 2.5 if is_done else None, "train_seconds": 1.5 if is_done else None,
         "evaluate_seconds": 0.5 if is_done else None,
+        "aggregated_at": AT if is_done else None, "evaluation_started_at": AT if is_done else None,
         "train_updates": {**COUNTS, "accepted": 0 if status == "training" else 2},
         "evaluate_updates": COUNTS,
         **more,

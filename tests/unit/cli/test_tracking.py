@@ -113,6 +113,22 @@ def test_only_what_counted_in_this_attempt_is_told() -> None:
     assert not [name for name in found.values if name.startswith("client-8")]
 
 
+@pytest.mark.parametrize("missing", ["aggregated_at", "evaluate_seconds"])
+def test_a_round_waits_for_what_is_not_heard_of_its_updates_yet(
+    stub: StubGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
+) -> None:
+    monkeypatch.setattr(follow, "PAUSE_SECONDS", 0.01)
+    early = {**detail(1), "attempts": [{**a_round(1), missing: None}], "updates": []}
+    path = f"GET /federations/{FED}/rounds/1"
+    stub.answers.pop(path)
+    for answer in (early, early, detail(1)):
+        stub.answer(path, answer)
+    tell(stub, event(1))
+    found = track(stub, f"tensorboard:{tmp_path / 'runs'}", tmp_path)
+    n_values = len(measured(event(1), FEDERATION, detail(1)).values)
+    assert f"round 1: {n_values} values" in found.stderr + found.stdout
+
+
 # --- once -------------------------------------------------------------------
 
 

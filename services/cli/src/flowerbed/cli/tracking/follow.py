@@ -7,7 +7,7 @@ from typing import Any
 
 from flowerbed.cli.api import Api, Unreachable
 from flowerbed.cli.tracking.cursor import Cursor
-from flowerbed.cli.tracking.rounds import Run, measured, run_of
+from flowerbed.cli.tracking.rounds import Run, is_all_heard, measured, run_of
 from flowerbed.cli.tracking.sinks import Sink
 
 COMPLETED = "fl.round.completed"
@@ -15,6 +15,8 @@ ENDS = {f"fl.federation.{how}": how for how in ("completed", "failed", "cancelle
 PAGE = 500
 LOOK_SECONDS = 2.0
 """A tracker may be that much behind; nobody waits for it."""
+HEARING_SECONDS, PAUSE_SECONDS = 30.0, 0.5
+"""How long a round waits for what the gateway has not heard of its updates yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,7 @@ class Tracker:
         run = run_of(federation)
         if number <= self._last_told(run):
             return 0
-        detail = self.api.get(f"/federations/{identity}/rounds/{number}")
-        one = measured(event, federation, detail)
+        one = measured(event, federation, self._detail(event))
         self.cursor.begun = (identity, number)
         self.cursor.save()
         self.sink.log(run, one)
@@ -93,6 +94,16 @@ class Tracker:
         self.cursor.save()
         self.say(f"{run.name} ({identity}) round {number}: {len(one.values)} values")
         return 1
+
+    def _detail(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
+        """That a round completed may be heard before what became of its updates."""
+        path = f"/federations/{event['federation_id']}/rounds/{event['data']['round_number']}"
+        end = time.monotonic() + HEARING_SECONDS
+        while True:
+            detail: Mapping[str, Any] = self.api.get(path)
+            if is_all_heard(event, detail) or time.monotonic() > end:
+                return detail
+            time.sleep(PAUSE_SECONDS)
 
     def _last_told(self, run: Run) -> int:
         identity = run.federation_id

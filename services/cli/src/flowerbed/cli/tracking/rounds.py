@@ -66,6 +66,16 @@ def measured(
     return Measured(number=data["round_number"], at=at, values=values)
 
 
+def is_all_heard(event: Mapping[str, Any], detail: Mapping[str, Any]) -> bool:
+    """Whether the gateway knows what became of the round's updates, beside that it completed."""
+    for one in detail["attempts"]:
+        if one["attempt"] == event["data"]["attempt"]:
+            is_evaluated = one["evaluate_seconds"] is not None or one["evaluation_error"]
+            was_evaluated = one["evaluation_started_at"] is not None
+            return one["aggregated_at"] is not None and bool(is_evaluated or not was_evaluated)
+    return False
+
+
 def _of_client(update: Mapping[str, Any], label: str | None) -> dict[str, float]:
     """By the anonymous label of its dataset, or else by its place in the cohort."""
     place = update["place"]
