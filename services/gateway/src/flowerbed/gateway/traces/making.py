@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SETTLE_SECONDS = 1.5
+SETTLE_SECONDS = 4.0
 """What else of the same moment other services have to say is here by then."""
 
 
