@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flowerbed.cli.api import Api
-from flowerbed.cli.live import times
+from flowerbed.cli.attempts import times
 from flowerbed.embedded.stack import Stack
 from scripts.baselines import Scores, compare, evaluate_checkpoint, spread
 

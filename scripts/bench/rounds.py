@@ -38,7 +38,7 @@ from pathlib import Path
 from typing import Any
 
 from flowerbed.cli.api import Api
-from flowerbed.cli.live import times
+from flowerbed.cli.attempts import times
 from flowerbed.embedded.testing import running_stack
 from scripts.bench.flower_peer import Flower, Run, Setup, Value, until
 from scripts.prepare_data import prepare

@@ -171,6 +171,14 @@ class Site:
                     one.resume()
 
 
+def _is_outbox(service: str, lag: str) -> bool:
+    return lag == "outbox"
+
+
+def _is_heard_by_gateway(service: str, lag: str) -> bool:
+    return service == "gateway" and lag not in ("outbox", "webhooks")
+
+
 @dataclass
 class Field:
     stack: Stack
@@ -198,25 +206,29 @@ class Field:
         return found
 
     def heard(self) -> None:
-        """Until the gateway has heard all, which of two services comes in any order."""
+        """Until the gateway has heard all that was recorded, which of two services comes in any
+        order; what goes on being recorded is not waited for."""
+        for is_of in (_is_outbox, _is_heard_by_gateway):
+            none_left = set[tuple[str, str]]()
 
-        def look() -> bool:
-            try:
-                services = self.api.get("/services")["services"]
-            except Refused:  # a release from before there was such a route
-                return True
-            lags = {
-                (service["name"], name): lag
-                for service in services
-                for replica in service["replicas"]
-                for name, lag in replica["lags"].items()
-            }
-            return not any(
-                lag for (service, name), lag in lags.items()
-                if name == "outbox" or (service == "gateway" and name != "webhooks")
-            )  # fmt: skip
+            def look() -> bool:
+                lags = {key: lag for key, lag in self._lags().items() if is_of(*key)}  # noqa: B023
+                none_left.update(key for key, lag in lags.items() if not lag)  # noqa: B023
+                return lags.keys() <= none_left  # noqa: B023
 
-        until(look, "the gateway has heard what was recorded")
+            until(look, "the gateway has heard what was recorded")
+
+    def _lags(self) -> dict[tuple[str, str], int]:
+        try:
+            services = self.api.get("/services")["services"]
+        except Refused:  # a release from before there was such a route
+            return {}
+        return {
+            (service["name"], name): lag
+            for service in services
+            for replica in service["replicas"]
+            for name, lag in replica["lags"].items()
+        }
 
     def completed(self, federation_id: str, seconds: float = 120.0) -> dict[str, Any]:
         found = self.ended(federation_id, seconds)

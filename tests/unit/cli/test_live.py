@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from flowerbed.cli.api import Api, Unreachable
-from flowerbed.cli.live import metric_names, news, picture, seconds, times, watch
+from flowerbed.cli.attempts import metric_names, seconds, times
+from flowerbed.cli.live import news, picture, watch
 from tests.unit.cli.federation_views import COUNTS, FED, a_client, a_federation, a_round, completed
 from tests.unit.cli.gateway_stub import stub_gateway
 
@@ -178,3 +179,36 @@ def test_what_updates_have_sent_is_shown_where_they_travel_in_fewer_bytes() -> N
     assert "sent" in shown and "50.0 KiB int8 (25.0%)" in shown
     in_full = {"form": None, "sent": 204_800, "full": None, "error": None}
     assert "sent" not in _text(a_federation(rounds=[a_round(1, update_bytes=in_full)]))
+
+
+WHOLE = {"spec": {"server_app": "whole"}}
+
+
+def an_exchange(number: int, status: str = "completed", **more: Any) -> dict[str, Any]:
+    times_of: dict[str, Any] = {"train_seconds": None, "evaluate_seconds": None, "evaluation": {}}
+    counts = {"num-replies": 1.0, "num-errors": 1.0} if status == "completed" else {}
+    return a_round(number, status, **{"training": counts, **times_of, **more})
+
+
+def test_a_whole_serverapps_exchanges_are_told_as_such() -> None:
+    last = an_exchange(2, training={"train-loss": 0.5}, evaluation={"accuracy": 0.75})
+    stages = [
+        a_federation(spec=WHOLE, rounds=rounds)
+        for rounds in (
+            [],
+            [an_exchange(1, "training")],
+            [an_exchange(1), an_exchange(2, "training", n_cohort=1)],
+            [an_exchange(1), last],
+        )
+    ]
+    told = [news(before, after) for before, after in pairwise(stages)]
+    assert told == [
+        ["exchange 1: 2 messages sent"],
+        ["exchange 1 done: 1 of 2 replies, 1 error (2.5 s)", "exchange 2: 1 message sent"],
+        ["exchange 2 done: 2 of 2 replies, train-loss 0.5000, accuracy 0.7500 (2.5 s)"],
+    ]
+    shown = _text(a_federation(spec=WHOLE, rounds=[an_exchange(1), last], n_rounds_completed=2))
+    for text in ("2 of 2 exchanges", "exchange", "replies", "1/2", "0.7500"):
+        assert text in shown, text
+    for text in ("num-", "overhead", "updates", "rounds"):
+        assert text not in shown, text

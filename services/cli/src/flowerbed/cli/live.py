@@ -7,12 +7,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from flowerbed.cli.api import Api, Unreachable
-from flowerbed.cli.output import FAILED, sized
+from flowerbed.cli.attempts import (
+    exchange_news,
+    is_whole,
+    plain_table,
+    round_news,
+    rounds_table,
+    seconds,
+)
+from flowerbed.cli.output import FAILED
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -24,7 +32,6 @@ CLIENTS_SHOWN = 15
 """Of more at once only the number is told."""
 _BAR = 40
 
-_FIRST_METRICS = ("train-loss", "eval-loss", "accuracy", "auroc")
 _COLOURS = {
     "completed": "green",
     "failed": "red",
@@ -128,7 +135,10 @@ def picture(federation: Federation, *, rounds_shown: int = ROUNDS_SHOWN) -> "Ren
     if federation["clients"]:
         parts += [Text(), _clients(federation)]
     if federation["rounds"]:
-        parts += [Text(), rounds_table(federation["rounds"][-rounds_shown:])]
+        parts += [
+            Text(),
+            rounds_table(federation["rounds"][-rounds_shown:], is_whole=is_whole(federation)),
+        ]
     return Group(*parts)
 
 
@@ -147,67 +157,19 @@ def _bar(federation: Federation) -> Any:
     done, total = federation["n_rounds_completed"], federation["n_rounds"]
     filled = _BAR * done // max(total, 1)
     text = Text("━" * filled, style="green").append("─" * (_BAR - filled), style="dim")
-    text.append(f" {done} of {total} rounds", style="default")
+    things = "exchanges" if is_whole(federation) else "rounds"
+    text.append(f" {done} of {total} {things}", style="default")
     return text.append(f"  {seconds(_elapsed(federation))}", style="default")
 
 
 def _clients(federation: Federation) -> Any:
-    table = _plain_table("client", "status", "dataset", "tags")
+    table = plain_table("client", "status", "dataset", "tags")
     for client in federation["clients"][:CLIENTS_SHOWN]:
         tags = ", ".join(client["tags"])
         table.add_row(client["client_id"], client["status"], client["dataset"] or "", tags)
     if left := Counter(one["status"] for one in federation["clients"][CLIENTS_SHOWN:]):
         counted = ", ".join(f"{n} {status}" for status, n in sorted(left.items()))
         table.add_row("and more", counted, "", "")
-    return table
-
-
-def rounds_table(rounds: Sequence[Federation]) -> Any:
-    """One line an attempt: how many answered, what was measured, where the time went."""
-    metrics = metric_names(rounds)
-    sent = ["sent"] if any(_sent(one) for one in rounds) else []
-    times_of = ("seconds", "training", "overhead")
-    table = _plain_table("round", "status", "updates", *metrics, *sent, *times_of)
-    for column in table.columns[2:]:
-        column.justify = "right"
-    for one in rounds:
-        measured = {**one["training"], **one["evaluation"]}
-        total, trained, overhead = times(one)
-        table.add_row(
-            _numbered(one),
-            one["status"],
-            f"{_n_updates(one)}/{one['n_cohort']}",
-            *(f"{measured[name]:.4f}" if name in measured else "" for name in metrics),
-            *(_sent(one) for _ in sent),
-            seconds(total),
-            seconds(trained),
-            seconds(overhead),
-        )
-    return table
-
-
-def _n_updates(one: Federation) -> int:
-    """In the checkpoint, or until there is one those that were accepted so far."""
-    n_folded: int | None = one.get("n_updates")
-    return one["train_updates"]["accepted"] if n_folded is None else n_folded
-
-
-def _sent(one: Federation) -> str:
-    """What the updates had in bytes, and of what they would have had; nothing if sent in full."""
-    found = one.get("update_bytes") or {}
-    if not found.get("form"):
-        return ""
-    share = f" ({found['sent'] / found['full']:.1%})" if found["full"] else ""
-    return f"{sized(found['sent'])} {found['form']}{share}"
-
-
-def _plain_table(*columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in table.columns:
-        column.no_wrap = True
     return table
 
 
@@ -222,8 +184,9 @@ def news(before: Federation, after: Federation) -> list[str]:
         lines.append(f"federation {after['federation_id']}{name}")
     lines += _client_news(before, after)
     known = {_place(one): one for one in before.get("rounds", ())}
+    told = exchange_news if is_whole(after) else round_news
     for one in after["rounds"]:
-        lines += _round_news(known.get(_place(one)), one)
+        lines += told(known.get(_place(one)), one)
     if before.get("status") != after["status"]:
         lines.append(_status_line(after))
     elif before.get("waiting_for") != after["waiting_for"] and not after["rounds"]:
@@ -249,30 +212,6 @@ def _client_news(before: Federation, after: Federation) -> list[str]:
     return lines
 
 
-def _round_news(before: Federation | None, after: Federation) -> list[str]:
-    place = f"round {_numbered(after)}"
-    earlier = before["status"] if before else ""
-    lines = []
-    if not before:
-        lines.append(f"{place} started with {after['n_cohort']} clients")
-    if after["status"] == earlier or after["status"] == "training":
-        return lines
-    if earlier in ("", "training") and after["status"] != "failed":
-        lines.append(
-            f"{place} trained: {_n_updates(after)} of {after['n_cohort']} updates"
-            + _measures(after["training"])
-        )
-    if after["status"] == "failed":
-        lines.append(f"{place} failed: {after['reason'] or after['code']}")
-    if after["status"] == "completed":
-        total, trained, overhead = times(after)
-        spent = f"{seconds(total)}: {seconds(trained)} training, {seconds(overhead)} overhead"
-        error = after["evaluation_error"]
-        measured = f": not evaluated ({error})" if error else _measures(after["evaluation"])
-        lines.append(f"{place} completed{measured} ({spent})")
-    return lines
-
-
 def _status_line(federation: Federation) -> str:
     status = federation["status"]
     if status == "completed" and (final := federation["final"]):
@@ -285,49 +224,6 @@ def _status_line(federation: Federation) -> str:
 
 def _reason(federation: Federation) -> str:
     return str(federation["reason"] or federation["code"])
-
-
-def _measures(metrics: Mapping[str, float]) -> str:
-    names = [name for name in _ordered(metrics) if name != "num-examples"]
-    return "".join(f", {name} {metrics[name]:.4f}" for name in names)
-
-
-# --- parts ------------------------------------------------------------------
-
-
-def metric_names(rounds: Sequence[Federation]) -> list[str]:
-    """Whatever the app measured, the usual ones first."""
-    found = {name for one in rounds for name in (*one["training"], *one["evaluation"])}
-    return _ordered(found - {"num-examples"})
-
-
-def times(one: Federation) -> tuple[float | None, float | None, float | None]:
-    """Of a round: all seconds, those of the slowest clients' apps, and the rest."""
-    total = one["total_seconds"]
-    trained = one["train_seconds"]
-    if total is None or trained is None:
-        return total, trained, None
-    trained += one["evaluate_seconds"] or 0.0
-    return total, trained, max(0.0, total - trained)
-
-
-def seconds(value: float | None) -> str:
-    if value is None:
-        return ""
-    if value < 60:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s"
-
-
-def _ordered(names: Any) -> list[str]:
-    first = [name for name in _FIRST_METRICS if name in names]
-    return first + sorted(set(names) - set(first))
-
-
-def _numbered(one: Federation) -> str:
-    again = f" (attempt {one['attempt']})" if one["attempt"] > 1 else ""
-    return f"{one['round_number']}{again}"
 
 
 def _place(one: Federation) -> tuple[int, int]:
