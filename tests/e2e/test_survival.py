@@ -31,8 +31,7 @@ def undisturbed(field: Field) -> dict[str, Any]:
 
 def in_round(field: Field, federation_id: str, number: int) -> bool:
     """The round trains, and somebody is at it right now."""
-    rounds = field.api.federation(federation_id)["rounds"]
-    is_training = any(r["round_number"] == number and r["status"] == "training" for r in rounds)
+    is_training = field.training_round(federation_id) == number
     return is_training and any(site.training_now(federation_id) for site in field.sites)
 
 

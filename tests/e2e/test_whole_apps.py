@@ -1,6 +1,5 @@
 """Whole ServerApps, as people write them: killed on the way, they end with the same bytes."""
 
-import asyncio
 import json
 import os
 import signal
@@ -79,8 +78,7 @@ def facts(field: Field, identity: str, kind: str) -> list[dict[str, Any]]:
 
 def done(field: Field, identity: str, kind: str) -> int:
     """How often it did that by now, whatever the gateway has heard of it."""
-    history = asyncio.run(field.history("aggregator", identity))
-    return sum(one["type"] == kind for one in history)
+    return sum(one["type"] == kind for one in field.history_now("aggregator", identity))
 
 
 def mains(field: Field) -> set[int]:

@@ -1,5 +1,6 @@
 """A whole field for end-to-end tests: a real stack, real sites with runners, and rogue clients."""
 
+import asyncio
 import json
 import os
 import signal
@@ -21,6 +22,12 @@ import psutil
 from flowerbed.cli.api import Api
 from flowerbed.cli.failing import Refused
 from flowerbed.contracts.ids import lease_id
+from flowerbed.contracts.round import (
+    RoundCompleted,
+    RoundEvaluationStarted,
+    RoundFailed,
+    RoundStarted,
+)
 from flowerbed.embedded.stack import Stack
 from flowerbed.flower_apps.forking import FLAG
 from tests.support.collector import Collector
@@ -265,10 +272,18 @@ class Field:
         )
         return [{**row, "data": json.loads(row["data"])} for row in rows]
 
+    def history_now(self, service: str, federation_id: str) -> list[dict[str, Any]]:
+        """The same, for who runs in no event loop or must not leave it."""
+        with ThreadPoolExecutor(1) as elsewhere:
+            return elsewhere.submit(asyncio.run, self.history(service, federation_id)).result()
+
     def training_round(self, federation_id: str) -> int:
-        """The round whose training is open; 0 for none."""
-        rounds = self.api.federation(federation_id)["rounds"]
-        return next((r["round_number"] for r in rounds if r["status"] == "training"), 0)
+        """The round whose training is open, whatever the gateway has heard; 0 for none."""
+        history = self.history_now("orchestrator", federation_id)
+        steps = (RoundStarted, RoundEvaluationStarted, RoundCompleted, RoundFailed)
+        taken = [one for one in history if one["type"] in {step.type for step in steps}]
+        is_open = bool(taken) and taken[-1]["type"] == RoundStarted.type
+        return int(taken[-1]["data"]["round_number"]) if is_open else 0
 
     @contextmanager
     def held_in_round(self, federation_id: str, number: int) -> Iterator[None]:
