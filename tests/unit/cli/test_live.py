@@ -198,14 +198,17 @@ def test_a_whole_serverapps_exchanges_are_told_as_such() -> None:
             [],
             [an_exchange(1, "training")],
             [an_exchange(1), an_exchange(2, "training", n_cohort=1)],
+            [an_exchange(1), an_exchange(2, n_cohort=1)],
             [an_exchange(1), last],
         )
     ]
     told = [news(before, after) for before, after in pairwise(stages)]
+    assert news({}, stages[-1])[-2:] == [*told[-1], "running"], "also for who looks once"
     assert told == [
         ["exchange 1: 2 messages sent"],
         ["exchange 1 done: 1 of 2 replies, 1 error (2.5 s)", "exchange 2: 1 message sent"],
-        ["exchange 2 done: 2 of 2 replies, train-loss 0.5000, accuracy 0.7500 (2.5 s)"],
+        ["exchange 2 done: 1 of 1 replies, 1 error (2.5 s)"],
+        ["the app has measured train-loss 0.5000, accuracy 0.7500"],
     ]
     shown = _text(a_federation(spec=WHOLE, rounds=[an_exchange(1), last], n_rounds_completed=2))
     for text in ("2 of 2 exchanges", "exchange", "replies", "1/2", "0.7500"):

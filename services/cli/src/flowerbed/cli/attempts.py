@@ -110,11 +110,17 @@ def exchange_news(before: Attempt | None, after: Attempt) -> list[str]:
     if after["status"] == "completed" and (not before or before["status"] != "completed"):
         n_errors = round(after["training"].get("num-errors", 0))
         errors = f", {n_errors} error{'' if n_errors == 1 else 's'}" if n_errors else ""
-        measured = {**after["training"], **after["evaluation"]}
-        told = _measures({name: measured[name] for name in measured if name not in _COUNTS})
         spent = seconds(after["total_seconds"])
-        lines.append(f"{place} done: {_n_replies(after)} of {n} replies{errors}{told} ({spent})")
+        lines.append(f"{place} done: {_n_replies(after)} of {n} replies{errors} ({spent})")
+    if (measured := _measured(after)) and (not before or _measured(before) != measured):
+        lines.append(f"the app has measured {measured}")
     return lines
+
+
+def _measured(one: Attempt) -> str:
+    """What the app's strategy made of all exchanges, which the last one has."""
+    found = {**one["training"], **one["evaluation"]}
+    return _measures({name: found[name] for name in found if name not in _COUNTS}).lstrip(", ")
 
 
 def _measures(metrics: Mapping[str, float]) -> str:
