@@ -107,7 +107,7 @@ async def _federation(
     )
     if row is None:
         return
-    n_completed = await tx.fetchval(
+    n_completed = await tx.fetchval(  # of a whole ServerApp that did not end: not in its row
         "SELECT count(*) FROM rounds WHERE federation_id = $1 AND status = 'completed'", identity
     )
     yield Milestone(
