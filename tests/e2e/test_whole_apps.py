@@ -17,7 +17,7 @@ from tests.support.apps import bundle
 from tests.support.field import FLOWERBED, Field, until
 
 APPS = Path("examples/apps")
-SHAPES = ("plainstart", "ownloop", "ownstrategy", "queries", "memory", "oldstyle")
+SHAPES = ("plainstart", "ownloop", "ownstrategy", "queries", "memory", "ownpace", "oldstyle")
 
 GUESSING = """
 import time
@@ -120,13 +120,13 @@ def ended(field: Field, identity: str) -> dict[str, Any]:
 
 
 def told(field: Field, identity: str) -> list[list[str]]:
-    """What was sent in each exchange, and all that came back."""
+    """What was sent in each exchange, in any order, and all that came back."""
     ended(field, identity)
     pushed = facts(field, identity, "fl.message.pushed")
     pulled = facts(field, identity, "fl.message.pulled")
     replies = [one["reason"] or one["content"]["sha256"] for f in pulled for one in f["replies"]]
     sent = [[one["content"]["sha256"] for one in fact["cohort"]] for fact in pushed]
-    return [*sent, sorted(replies)]
+    return [*sorted(sent), sorted(replies)]
 
 
 def files(field: Field, identity: str) -> dict[str, str]:

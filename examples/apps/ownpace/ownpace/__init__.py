@@ -1,0 +1,1 @@
+"""ownpace: a Flower app."""
