@@ -151,6 +151,7 @@ async def test_only_what_nobody_waits_for_any_more_is_done(
     row, exchanges = await _seen(gateway_database, ORDERS[heard](_under_way()))
     assert (row["status"], row["n_rounds_completed"], row["n_rounds"]) == ("running", 2, 3)
     assert row["round_number"] == 3
+    assert row["updated_at"] == _under_way().told[-1].recorded_at, "when it last sent something"
     assert [(one["status"], one["training"]) for one in exchanges] == [
         ("completed", {"num-replies": 1, "num-errors": 1}),
         ("completed", {"num-replies": 1, "num-errors": 0}),

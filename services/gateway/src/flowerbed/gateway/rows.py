@@ -14,13 +14,15 @@ SELECT f.tenant, f.federation_id, f.submission_id, f.status,
     coalesce(w.newest, f.round_number) AS round_number,
     coalesce(w.n_completed, f.n_rounds_completed) AS n_rounds_completed,
     f.problems, f.code, f.reason, f.base_sha256, f.final_sha256, f.final_uri,
-    f.join_deadline_at, f.pause_expires_at, f.created_at, f.started_at, f.ended_at, f.updated_at,
+    f.join_deadline_at, f.pause_expires_at, f.created_at, f.started_at, f.ended_at,
+    greatest(f.updated_at, w.updated_at) AS updated_at,
     coalesce(nullif(f.name, ''), s.name, '') AS name, coalesce(f.spec, s.spec) AS spec,
     coalesce(w.newest, CASE WHEN f.n_rounds = 0 THEN coalesce(s.n_rounds, 0) ELSE f.n_rounds END)
         AS n_rounds
 FROM federations f LEFT JOIN submissions s USING (tenant, federation_id)
 LEFT JOIN LATERAL (
     SELECT max(x.round_number) AS newest,
+        max(greatest(x.started_at, x.finished_at)) AS updated_at,
         count(*) FILTER (WHERE x.status = 'completed') AS n_completed
     FROM rounds x WHERE f.is_whole AND f.status <> 'completed'
         AND x.tenant = f.tenant AND x.federation_id = f.federation_id
