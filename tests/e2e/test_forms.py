@@ -96,10 +96,8 @@ def test_site_and_aggregator_killed_change_no_byte_of_top_k(
     field: Field, runs: dict[str, dict[str, Any]]
 ) -> None:
     """What was left out is counted once, though the work is begun, and answered, twice."""
-    identity = field.submit(document("top_k"))
-    with field.held_in_round(identity, 2):
+    with field.submitted_and_held(document("top_k"), 2) as identity:
         agent_of(field.sites[1]).kill()
-    with field.held_in_round(identity, ROUNDS):
         dead = field.kill("aggregator")
         until(lambda: field.is_back("aggregator", dead), "the aggregator is started again", 60)
     run = field.completed(identity, 240)

@@ -150,8 +150,8 @@ def test_flowers_own_fedadam_driven_by_our_rounds_gives_what_ours_gives(
 async def test_the_aggregator_killed_mid_federation_changes_no_byte_of_fedadam(
     field: Field, runs: dict[str, dict[str, Any]]
 ) -> None:
-    identity = field.submit(document("fedadam"))
-    with field.held_in_round(identity, ROUNDS):  # its moments are those of the round before
+    held = field.submitted_and_held(document("fedadam"), ROUNDS)
+    with held as identity:  # its moments are those of the round before
         dead = field.kill("aggregator")
         until(lambda: field.is_back("aggregator", dead), "the aggregator is started again", 30)
     run = field.completed(identity)

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 import asyncpg  # type: ignore[import-untyped]  # has no stubs
 import psutil
 
-from flowerbed.cli.api import Api
+from flowerbed.cli.api import Api, Unreachable
 from flowerbed.cli.failing import Refused
+from flowerbed.contracts.federation import FederationCompleted
 from flowerbed.contracts.ids import lease_id
 from flowerbed.contracts.round import (
     RoundCompleted,
@@ -186,6 +187,10 @@ def _is_heard_by_gateway(service: str, lag: str) -> bool:
     return service == "gateway" and lag not in ("outbox", "webhooks")
 
 
+class Missed(AssertionError):
+    """What was to be disturbed is over."""
+
+
 @dataclass
 class Field:
     stack: Stack
@@ -204,7 +209,10 @@ class Field:
 
     def ended(self, federation_id: str, seconds: float = 120.0) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
-            found = self.api.federation(federation_id)
+            try:
+                found = self.api.federation(federation_id)
+            except Unreachable:  # killed, or its replicas are not known to be back yet
+                return None
             return found if found["status"] in ENDED else None
 
         until(look, f"federation {federation_id} ends", seconds)
@@ -287,16 +295,44 @@ class Field:
 
     @contextmanager
     def held_in_round(self, federation_id: str, number: int) -> Iterator[None]:
-        """In the middle of that round, or of a later one: it stays open, somebody trains."""
+        """In the middle of that round, or of a later one: it stays open, somebody trains.
+
+        Raises:
+            Missed: the federation has ended, and nobody was seen at it.
+        """
         site, what = self.sites[0], f"round {number} or a later one trains"
+
+        looked_at = time.monotonic()
+
+        def trains() -> bool:
+            nonlocal looked_at
+            if site.trains_in(federation_id, number):
+                return True
+            if time.monotonic() - looked_at > 1:
+                history = self.history_now("orchestrator", federation_id)
+                if history and history[-1]["type"] == FederationCompleted.type:
+                    raise Missed(f"{what}: the federation has completed")
+                looked_at = time.monotonic()
+            return False
+
         while True:
-            until(lambda: site.trains_in(federation_id, number), what, pause=0.005)
+            until(trains, what, pause=0.005)
             with site.held():
                 time.sleep(0.1)  # it may have been done already: its agent says so then
                 if site.training_now(federation_id):
                     until(lambda: self.training_round(federation_id), what)
                     yield
                     return
+
+    @contextmanager
+    def submitted_and_held(self, document: dict[str, Any], number: int) -> Iterator[str]:
+        """The federation, held in that round; the same once more where it was over too soon."""
+        for _ in range(9):
+            identity = self.submit(document)
+            with suppress(Missed), self.held_in_round(identity, number):
+                yield identity
+                return
+        raise Missed(f"round {number} is too short to be held in")
 
     def kill(self, service: str) -> int:
         """SIGKILL to a service's process, as the kernel would. Returns the dead pid."""
