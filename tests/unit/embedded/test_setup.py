@@ -83,6 +83,25 @@ def test_taken_port_is_replaced_and_no_other(layout: Layout) -> None:
     assert {name for name in first if first[name] != second[name]} == {"nats"}
 
 
+def test_a_port_whose_socket_another_user_has_left_is_replaced(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """SeaweedFS cannot remove that, and would never be ready."""
+    monkeypatch.setattr(ports_module, "SEAWEEDFS_SOCKETS", tmp_path)
+    first = ensure_ports(layout)
+    for part, name in (("s3", "s3_grpc"), ("volume", "s3_volume_grpc")):
+        (tmp_path / f"seaweedfs-{part}-grpc-{first[name]}.sock").touch()
+    mine = tmp_path.stat().st_uid
+
+    monkeypatch.setattr("os.geteuid", lambda: mine)
+    assert ensure_ports(layout) == first, "its own it removes"
+    monkeypatch.setattr("os.geteuid", lambda: mine + 1)
+    second = ensure_ports(layout)
+
+    changed = {name for name in first if first[name] != second[name]}
+    assert changed == {"s3_grpc", "s3_volume_grpc"}
+
+
 def test_ports_that_belong_together_move_together(layout: Layout) -> None:
     first = ensure_ports(layout)
     assert first["s3_admin_grpc"] == first["s3_admin"] + 10_000

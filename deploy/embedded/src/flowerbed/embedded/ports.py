@@ -5,6 +5,7 @@ taken, while its server restarts, by the very client that is reconnecting to it.
 """
 
 import json
+import os
 import random
 import socket
 from pathlib import Path
@@ -21,6 +22,9 @@ S3_PARTS = (
 _DOORS = ("client_door", "enrol_door", "gateway_door")
 FIXED_DISTANCES = {"s3_admin": ("s3_admin_grpc", 10000)}
 """SeaweedFS' worker looks for its admin server that far above, wherever that was told to listen."""
+SEAWEEDFS_SOCKETS = Path("/tmp")
+"""There it makes one for each of its gRPC ports, whatever it is told. One that another user's killed
+SeaweedFS has left it cannot remove; it dials that one in vain then, and is never ready."""
 LOWEST = 15000
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
@@ -78,7 +82,21 @@ def _with_companion(name: str, port: int) -> Ports:
 
 
 def _are_usable(wanted: Ports, taken: Ports) -> bool:
-    return not set(wanted.values()) & set(taken.values()) and all(map(is_free, wanted.values()))
+    if set(wanted.values()) & set(taken.values()):
+        return False
+    return all(is_free(port) and not _is_blocked(name, port) for name, port in wanted.items())
+
+
+def _is_blocked(name: str, port: int) -> bool:
+    """Whether SeaweedFS could not remove the socket that there is for this port."""
+    if name not in S3_PARTS or not name.endswith("_grpc"):
+        return False
+    part = name.split("_")[-2]
+    try:
+        owner = (SEAWEEDFS_SOCKETS / f"seaweedfs-{part}-grpc-{port}.sock").lstat().st_uid
+    except OSError:
+        return False
+    return os.geteuid() not in (0, owner)
 
 
 def _choose(name: str, taken: Ports) -> Ports:
