@@ -23,8 +23,8 @@ _DOORS = ("client_door", "enrol_door", "gateway_door")
 FIXED_DISTANCES = {"s3_admin": ("s3_admin_grpc", 10000)}
 """SeaweedFS' worker looks for its admin server that far above, wherever that was told to listen."""
 SEAWEEDFS_SOCKETS = Path("/tmp")
-"""There it makes one for each of its gRPC ports, whatever it is told. One that another user's killed
-SeaweedFS has left it cannot remove; it dials that one in vain then, and is never ready."""
+"""There it makes one for each of its gRPC ports, whatever it is told. One that another user's
+killed SeaweedFS has left it cannot remove; it dials that one in vain then, and is never ready."""
 LOWEST = 15000
 _RANGE_FILE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
