@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,10 +124,28 @@ def test_a_round_waits_for_what_is_not_heard_of_its_updates_yet(
     stub.answers.pop(path)
     for answer in (early, early, detail(1)):
         stub.answer(path, answer)
-    tell(stub, event(1))
+    tell(stub, {**event(1), "recorded_at": datetime.now(UTC).isoformat()})
     found = track(stub, f"tensorboard:{tmp_path / 'runs'}", tmp_path)
     n_values = len(measured(event(1), FEDERATION, detail(1)).values)
     assert f"round 1: {n_values} values" in found.stderr + found.stdout
+
+
+def test_a_round_of_long_ago_does_not_wait_for_what_never_comes(
+    stub: StubGateway, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A release that did not keep it has left it out for ever."""
+
+    def never(seconds: float) -> None:
+        raise AssertionError(f"it waits {seconds:g} s")
+
+    monkeypatch.setattr("flowerbed.cli.tracking.follow.time.sleep", never)
+    old = {**detail(1), "attempts": [a_round(1, aggregated_at=None)]}
+    stub.answers.pop(f"GET /federations/{FED}/rounds/1")
+    stub.answer(f"GET /federations/{FED}/rounds/1", old)
+    tell(stub, event(1))
+    found = track(stub, f"tensorboard:{tmp_path / 'runs'}", tmp_path)
+    assert found.exit_code == 0, found.output
+    assert "round 1:" in found.stderr + found.stdout
 
 
 # --- once -------------------------------------------------------------------

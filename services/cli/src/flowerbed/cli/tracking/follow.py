@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from flowerbed.cli.api import Api, Unreachable
@@ -16,7 +17,7 @@ PAGE = 500
 LOOK_SECONDS = 2.0
 """A tracker may be that much behind; nobody waits for it."""
 HEARING_SECONDS, PAUSE_SECONDS = 30.0, 0.5
-"""How long a round waits for what the gateway has not heard of its updates yet."""
+"""How long after its end a round waits for what the gateway has not heard of its updates yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +99,8 @@ class Tracker:
     def _detail(self, event: Mapping[str, Any]) -> Mapping[str, Any]:
         """That a round completed may be heard before what became of its updates."""
         path = f"/federations/{event['federation_id']}/rounds/{event['data']['round_number']}"
-        end = time.monotonic() + HEARING_SECONDS
+        age = (datetime.now(UTC) - datetime.fromisoformat(event["recorded_at"])).total_seconds()
+        end = time.monotonic() + min(HEARING_SECONDS, HEARING_SECONDS - age)
         while True:
             detail: Mapping[str, Any] = self.api.get(path)
             if is_all_heard(event, detail) or time.monotonic() > end:
